@@ -1,0 +1,1 @@
+"""SIND: no-reference image quality assessment for Hugging Face transformers."""

@@ -1,0 +1,1 @@
+"""Configured runs, their reports and their figures."""

@@ -1,0 +1,1 @@
+"""The Trainer, its arguments and the moving average of the weights."""

@@ -1,0 +1,343 @@
+"""The SIND network: one backbone sees both views, a linear head reads complementary tokens of each.
+
+Token-complementary patch reasoning (paper, section III): of the global view the class token says what is in the
+picture, of the local view the patch tokens say how sharp, noisy or compressed it is; the other tokens are thrown away.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, CLIPVisionModel, CLIPVisionModelWithProjection, PreTrainedModel
+from transformers import initialization as init
+from transformers.models.auto.modeling_auto import MODEL_MAPPING
+from transformers.utils import ModelOutput
+
+from .configuration_sind import GRID, SindConfig
+from .losses import by_scene
+
+MAX_PREFIX_TOKENS = 16  # class, distillation and register tokens before the patch tokens
+
+
+@dataclass
+class SindOutput(ModelOutput):
+    """What a `SindModel` returns; B pictures.
+
+    Attributes:
+        loss: Scalar, when `labels` were given.
+        quality: (B,) float32, the calibrated score; higher is better.
+        quality_map: (B, 7, 7) float32, when asked for: what each fragment adds to the raw score. Raw means without
+            bias, scale and shift: `quality = score_scale · (b + W_g·g + mean(quality_map)) + score_shift`.
+        global_embeds: (B, D), the class token of the global view, averaged over view pairs.
+        local_embeds: (B, C), mean patch token (or class token) of the local view, averaged over view pairs.
+    """
+
+    loss: Tensor | None = None
+    quality: Tensor | None = None
+    quality_map: Tensor | None = None
+    global_embeds: Tensor | None = None
+    local_embeds: Tensor | None = None
+
+
+class SindModel(PreTrainedModel):
+    """SIND: predicts how good a photograph looks, without a reference.
+
+    Loading a CLIP checkpoint, `SindModel.from_pretrained("openai/clip-vit-base-patch16", config=SindConfig())`, fills
+    the backbone and leaves the head fresh; `SindModel.from_backbone(path)` does so for any vision checkpoint.
+
+    Args:
+        config: Sizes, variant and calibration.
+
+    Example:
+        >>> from sind_hf import SindConfig, SindModel
+        >>> tiny = {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1]}
+        >>> model = SindModel(SindConfig(vision_config=tiny)).eval()
+        >>> views = torch.zeros(2, 3, 224, 224)
+        >>> tuple(model(views, views, output_quality_map=True).quality_map.shape)
+        (2, 7, 7)
+    """
+
+    config_class = SindConfig
+    config: SindConfig
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_attention_backend = True
+    # A whole CLIP checkpoint fills the backbone; its text half is not ours.
+    _keys_to_ignore_on_load_unexpected = [r"^text_model\.", r"^text_projection\.", r"^logit_scale$", r"position_ids$"]
+
+    def __init__(self, config: SindConfig) -> None:
+        super().__init__(config)
+        vision = config.vision_config
+        self.is_clip = vision.model_type == "clip_vision_model"
+        # Named as in CLIPModel, so that a CLIP checkpoint loads straight into them.
+        if self.is_clip:
+            self.vision_model = CLIPVisionModel._from_config(vision)
+            self.visual_projection = nn.Linear(vision.hidden_size, vision.projection_dim, bias=False)
+        else:
+            self.vision_model = _backbone(vision)
+        token_width = _token_width(vision)
+        global_width = vision.projection_dim if self.is_clip else token_width
+        local_width = {"patch": token_width, "class": global_width, "none": 0}[config.local_branch]
+        self.head_widths = [global_width, local_width]
+        self.quality_head = nn.Linear(sum(self.head_widths), 1)
+        self.register_buffer("image_mean", torch.tensor(config.image_mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("image_std", torch.tensor(config.image_std).view(3, 1, 1), persistent=False)
+        if config.freeze_backbone:
+            self.freeze_backbone()
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if module is self:
+            init.copy_(self.image_mean, torch.tensor(self.config.image_mean).view(3, 1, 1))
+            init.copy_(self.image_std, torch.tensor(self.config.image_std).view(3, 1, 1))
+            init.normal_(self.quality_head.weight, std=self.config.initializer_range)
+            init.zeros_(self.quality_head.bias)
+            if self.is_clip:
+                init.normal_(self.visual_projection.weight, std=self.config.vision_config.hidden_size**-0.5)
+
+    @classmethod
+    def from_backbone(cls, path: str, config: SindConfig | None = None, **kwargs: Any) -> SindModel:
+        """Start a fresh SIND model from any vision checkpoint of transformers.
+
+        Args:
+            path: Folder or Hub repository of a CLIP, ViT, DINOv2, Swin, ConvNeXt, ResNet … model.
+            config: Everything but the backbone, whose configuration comes from the checkpoint. Default: `SindConfig()`.
+            **kwargs: Passed to the backbone's `from_pretrained` (`revision`, `token`, …).
+
+        Returns:
+            A model whose backbone holds the checkpoint's weights and whose head is fresh.
+        """
+        found = AutoConfig.from_pretrained(path, **kwargs)
+        vision = getattr(found, "vision_config", found)
+        if found.model_type == "clip":
+            vision.projection_dim = found.projection_dim
+        settings = config.to_diff_dict() if config is not None else {}
+        for key in ("vision_config", "model_type", "transformers_version", "architectures"):
+            settings.pop(key, None)
+        model = cls(SindConfig(vision_config=vision, **settings))
+        if model.is_clip:
+            pretrained = CLIPVisionModelWithProjection.from_pretrained(path, config=vision, **kwargs)
+            model.visual_projection.load_state_dict(pretrained.visual_projection.state_dict())
+            weights = pretrained.vision_model.state_dict()
+        else:
+            weights = AutoModel.from_pretrained(path, config=vision, **kwargs).state_dict()
+        own = model.vision_model.state_dict()
+        # The checkpoint may bring a pooler that the backbone was built without; nothing may be missing.
+        model.vision_model.load_state_dict({key: value for key, value in weights.items() if key in own})
+        return model
+
+    def freeze_backbone(self) -> None:
+        """Stop training the backbone, its projection and its BatchNorm statistics; the head stays trainable."""
+        self.config.freeze_backbone = True
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(name.startswith("quality_head."))
+
+    def train(self, mode: bool = True) -> SindModel:
+        """Switch to training mode; a frozen backbone stays in evaluation mode."""
+        super().train(mode)
+        if self.config.freeze_backbone:
+            self.vision_model.eval()
+        return self
+
+    def forward(
+        self,
+        pixel_values: Tensor,
+        local_pixel_values: Tensor | None = None,
+        labels: Tensor | None = None,
+        scene_ids: Tensor | None = None,
+        output_quality_map: bool = False,
+        return_dict: bool | None = None,
+        **kwargs: Any,
+    ) -> SindOutput | tuple[Tensor, ...]:
+        """Score pictures by their views.
+
+        Args:
+            pixel_values: Global views, (B, 3, s, s), or T of them per picture, (B, T, 3, s, s), whose scores are
+                averaged. Floating point: normalised already; uint8: raw pixels, normalised here.
+            local_pixel_values: Local views of the same shape; not needed when `config.local_branch` is `"none"`.
+            labels: (B,) opinion scores, higher better: gives the loss `config.loss_type`.
+            scene_ids: (B,) integer scene of each picture; the loss aligns within each. `None`: one scene.
+            output_quality_map: Whether to return the 7×7 map.
+            return_dict: `False` for a plain tuple.
+            **kwargs: Passed to the backbone.
+
+        Returns:
+            `SindOutput`.
+
+        Raises:
+            ValueError: On a wrong shape, missing local views, or a map asked of a variant without patch tokens.
+        """
+        branch = self.config.local_branch
+        self._check_inputs(pixel_values, local_pixel_values, output_quality_map)
+        batch, pairs = pixel_values.shape[0], pixel_values.shape[1] if pixel_values.ndim == 5 else 1
+        views = [pixel_values] if branch == "none" else [pixel_values, local_pixel_values]
+        # One call for both views: the joint batch also defines BatchNorm's statistics.
+        pixels = torch.cat([self._normalise(view.flatten(0, -4)) for view in views])
+        last, pooled = self._backbone_features(pixels, **kwargs)
+
+        count = batch * pairs
+        global_tokens = self._class_token(last[:count], None if pooled is None else pooled[:count])
+        global_embeds = global_tokens.unflatten(0, (batch, pairs)).mean(1)
+        local_embeds = quality_map = None
+        if branch == "class":
+            local_tokens = self._class_token(last[count:], None if pooled is None else pooled[count:])
+            local_embeds = local_tokens.unflatten(0, (batch, pairs)).mean(1)
+        elif branch == "patch":
+            patches = self._patch_tokens(last[count:]).unflatten(0, (batch, pairs)).mean(1)
+            local_embeds = patches.mean(1)
+
+        with torch.autocast(pixels.device.type, enabled=False):  # the head is float32, whatever the backbone is
+            weight, bias = self.quality_head.weight.float(), self.quality_head.bias.float()
+            embeds = global_embeds if local_embeds is None else torch.cat([global_embeds, local_embeds], dim=-1)
+            raw = F.linear(embeds.float(), weight, bias).squeeze(-1)
+            quality = self.config.score_scale * raw + self.config.score_shift
+            if output_quality_map:
+                quality_map = pool_to_grid(patches.float() @ weight[0, self.head_widths[0] :])
+            loss = None if labels is None else by_scene(quality, labels, scene_ids, self.config.loss_type)
+
+        output = SindOutput(loss, quality, quality_map, global_embeds, local_embeds)
+        return output.to_tuple() if return_dict is False else output
+
+    def _check_inputs(self, pixel_values: Tensor, local_pixel_values: Tensor | None, wants_map: bool) -> None:
+        if pixel_values.ndim not in (4, 5) or pixel_values.shape[-3] != 3 or 0 in pixel_values.shape:
+            raise ValueError(
+                f"pixel_values has shape {tuple(pixel_values.shape)}: expected (B, 3, s, s) or (B, T, 3, s, s)."
+            )
+        if self.config.local_branch != "none":
+            if local_pixel_values is None:
+                raise ValueError("local_pixel_values is missing: the processor makes both views, pass all it returns.")
+            if local_pixel_values.shape != pixel_values.shape:
+                raise ValueError(
+                    f"local_pixel_values has shape {tuple(local_pixel_values.shape)}, but pixel_values "
+                    f"{tuple(pixel_values.shape)}: both views of every picture are needed."
+                )
+        if wants_map and self.config.local_branch != "patch":
+            raise ValueError(f"No quality map: local_branch={self.config.local_branch!r} reads no patch tokens.")
+
+    def _normalise(self, pixels: Tensor) -> Tensor:
+        if pixels.dtype == torch.uint8:
+            pixels = (pixels.to(self.image_mean.dtype) / 255 - self.image_mean) / self.image_std
+        return pixels if torch.is_autocast_enabled(pixels.device.type) else pixels.to(self.dtype)
+
+    def _backbone_features(self, pixels: Tensor, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
+        output = self.vision_model(pixel_values=pixels, **kwargs)
+        last = output.last_hidden_state
+        if last.ndim == 4:  # a feature map: its cells are the tokens
+            last = last.flatten(2).transpose(1, 2)
+        pooled = getattr(output, "pooler_output", None)
+        return last, None if pooled is None else pooled.flatten(1)
+
+    def _class_token(self, last: Tensor, pooled: Tensor | None) -> Tensor:
+        if self.is_clip:
+            return self.visual_projection(pooled)  # CLIP's pooler is post_layernorm of the class token
+        if self._prefix_tokens(last.shape[1]) > 0:
+            return last[:, 0]
+        return last.mean(1) if pooled is None else pooled
+
+    def _patch_tokens(self, last: Tensor) -> Tensor:
+        tokens = last[:, self._prefix_tokens(last.shape[1]) :]
+        # CLIP's last hidden state comes before its final layer norm; elsewhere it comes after.
+        return self.vision_model.post_layernorm(tokens) if self.is_clip else tokens
+
+    def _prefix_tokens(self, tokens: int) -> int:
+        """How many tokens (class, distillation, registers) stand before the patch tokens."""
+        patch = getattr(self.config.vision_config, "patch_size", None)
+        if isinstance(patch, int):
+            prefix = tokens - (self.config.view_size // patch) ** 2
+            if 0 <= prefix <= MAX_PREFIX_TOKENS:
+                return prefix
+        if math.isqrt(tokens) ** 2 == tokens:  # hierarchical backbones merge patches and have no class token
+            return 0
+        raise ValueError(
+            f"The backbone {self.config.vision_config.model_type!r} gives {tokens} tokens for a {self.config.view_size} "
+            "px view, which is no square of patches: set view_size to the size that the backbone was made for."
+        )
+
+    @torch.inference_mode()
+    def score(
+        self, images: Any, processor: Any, batch_size: int = 8, views: str | None = None
+    ) -> list[float]:
+        """Score pictures: the short way from files to numbers.
+
+        Args:
+            images: One picture or a sequence of them: paths, URLs, PIL images, arrays.
+            processor: The `SindImageProcessor` of this checkpoint.
+            batch_size: Pictures per forward pass.
+            views: `"center"` or `"nine"`; default: the processor's own setting.
+
+        Returns:
+            One score per picture, higher better, on `config.score_range` when that is declared.
+
+        Raises:
+            ValueError: When a picture cannot be read (`ImageError`); the message names it.
+        """
+        was_training = self.training
+        self.eval()
+        try:
+            scores: list[float] = []
+            for chunk in _chunks(images, batch_size):
+                inputs = processor(
+                    chunk, do_rescale=False, do_normalize=False, return_tensors="pt", **({"views": views} if views else {})
+                )
+                scores += self(**inputs.to(self.device)).quality.tolist()
+            return scores
+        finally:
+            self.train(was_training)
+
+
+def pool_to_grid(tokens: Tensor, grid: int = GRID) -> Tensor:
+    """Average a square of token values over a `grid` × `grid` of fragments, by overlap area.
+
+    Tokens that straddle two fragments count for both in proportion (ViT-L/14: 16 tokens over 7 fragments), so that
+    the mean over the grid is exactly the mean over the tokens.
+
+    Args:
+        tokens: (B, p²), row by row.
+        grid: Cells per side.
+
+    Returns:
+        (B, grid, grid).
+    """
+    side = math.isqrt(tokens.shape[-1])
+    edges = torch.arange(grid + 1, dtype=torch.float64) * side / grid
+    starts = torch.arange(side, dtype=torch.float64)
+    overlap = torch.minimum(edges[1:, None], starts + 1) - torch.maximum(edges[:-1, None], starts)
+    weights = (overlap.clamp_min(0) * grid / side).to(tokens)
+    return weights @ tokens.unflatten(-1, (side, side)) @ weights.T
+
+
+def _token_width(vision: Any) -> int:
+    width = getattr(vision, "hidden_size", None) or (getattr(vision, "hidden_sizes", None) or [None])[-1]
+    if width is None:
+        raise ValueError(f"Cannot use {vision.model_type!r} as a backbone: its config names no hidden_size(s).")
+    return width
+
+
+def _backbone(vision: Any) -> PreTrainedModel:
+    if type(vision) not in MODEL_MAPPING:
+        raise ValueError(f"Cannot use {vision.model_type!r} as a backbone: transformers has no base model for it.")
+    # A ViT's tanh pooler is read by nobody here; unused parameters would break distributed training.
+    parameters = inspect.signature(MODEL_MAPPING[type(vision)].__init__).parameters
+    unused = {"add_pooling_layer": False} if "add_pooling_layer" in parameters else {}
+    return AutoModel.from_config(vision, **unused)
+
+
+def _chunks(images: Any, size: int) -> Iterator[Sequence[Any]]:
+    if not isinstance(images, (list, tuple)):
+        images = [images]
+    for start in range(0, len(images), size):
+        yield images[start : start + size]
+
+
+SindModel.register_for_auto_class("AutoModel")

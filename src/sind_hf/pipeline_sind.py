@@ -1,0 +1,61 @@
+"""The `image-quality-assessment` pipeline of transformers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import Pipeline
+from transformers.utils import ModelOutput
+
+
+class SindPipeline(Pipeline):
+    """Score pictures: `pipeline("image-quality-assessment", model=..., image_processor=...)`.
+
+    Call it with one picture or with a list, generator or dataset of them (paths, URLs, PIL images), and optionally
+    `views="nine"` (slower, steadier) and `output_quality_map=True`. Each answer is a dict with `score` (higher is
+    better), `score_range` (or None) and, when asked for, `quality_map` (7 lists of 7 numbers).
+
+    Example:
+        >>> from sind_hf import SindConfig, SindImageProcessor, SindModel, SindPipeline
+        >>> from PIL import Image
+        >>> tiny = {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1]}
+        >>> pipe = SindPipeline(model=SindModel(SindConfig(vision_config=tiny)), image_processor=SindImageProcessor())
+        >>> sorted(pipe(Image.new("RGB", (320, 240))))
+        ['score', 'score_range']
+    """
+
+    _load_processor = False
+    _load_image_processor = True
+    _load_feature_extractor = False
+    _load_tokenizer = False
+
+    def _sanitize_parameters(
+        self, views: str | None = None, output_quality_map: bool | None = None, **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        preprocess = {} if views is None else {"views": views}
+        forward = {} if output_quality_map is None else {"output_quality_map": output_quality_map}
+        return preprocess, forward, {}
+
+    def preprocess(self, image: Any, views: str | None = None) -> dict[str, Any]:
+        """Make the views of one picture, (1, T, 3, s, s): the base class joins only 5-D tensors without loss."""
+        options = {} if views is None else {"views": views}
+        inputs = self.image_processor(image, return_tensors="pt", **options)
+        return {name: value if value.ndim == 5 else value[:, None] for name, value in inputs.items()}
+
+    def _forward(self, inputs: dict[str, Any], output_quality_map: bool = False) -> ModelOutput:
+        output = self.model(**inputs, output_quality_map=output_quality_map)
+        # Only what postprocess reads: every tensor here is split per picture.
+        return ModelOutput(
+            {name: output[name].cpu() for name in ("quality", "quality_map") if output.get(name) is not None}
+        )
+
+    def postprocess(self, output: ModelOutput) -> dict[str, Any]:
+        """Turn the tensors of one picture into plain numbers."""
+        score_range = self.model.config.score_range
+        answer = {
+            "score": output["quality"].reshape(()).item(),
+            "score_range": None if score_range is None else list(score_range),
+        }
+        if "quality_map" in output:
+            answer["quality_map"] = output["quality_map"].squeeze(0).tolist()
+        return answer

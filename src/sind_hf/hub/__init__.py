@@ -1,0 +1,1 @@
+"""Checkpoints in and out: conversion of published weights, cards, pushes."""

@@ -1,0 +1,69 @@
+"""The affine map from raw predictions to the score scale of a training set.
+
+Training on aligned distributions leaves scale and shift of the raw scores open; two numbers fitted once afterwards put
+them on the scale that the users of the training set know.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .metrics import paired_arrays
+
+__all__ = ["Calibration", "CalibrationWarning", "fit_affine"]
+
+
+class CalibrationWarning(RuntimeWarning):
+    """Raw scores could not be calibrated and stay as they are."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """`score = scale * raw + shift`; call it with raw scores.
+
+    Attributes:
+        scale: positive factor.
+        shift: score of a raw 0, in the unit of the scores.
+    """
+
+    scale: float = 1.0
+    shift: float = 0.0
+
+    def __call__(self, raw: ArrayLike) -> NDArray[np.float64]:
+        """Map raw scores of any shape to calibrated ones of the same shape; nothing is clipped."""
+        return self.scale * np.asarray(raw, np.float64) + self.shift
+
+
+def fit_affine(raw: ArrayLike, target: ArrayLike) -> Calibration:
+    """Least squares `target ≈ scale * raw + shift`, in float64.
+
+    Args:
+        raw: raw predictions of the training pictures, shape (n,), n at least 2.
+        target: their opinion scores, higher is better, shape (n,).
+
+    Returns:
+        The calibration. Where the slope is not positive, or the raw scores are constant, it is the identity, with a
+        `CalibrationWarning`: turning a model's ranking around is never what calibration is for.
+
+    Raises:
+        ValueError: lengths differ, fewer than two entries, or a value that is not finite.
+    """
+    x, y = paired_arrays(raw, target)
+    x_mean, y_mean = float(x.mean()), float(y.mean())
+    spread = float(np.abs(x - x_mean).max())
+    if spread <= 1e-12 * abs(x_mean):  # differences of the size of rounding errors carry no order
+        return _identity(f"the raw scores are constant over {x.size} pictures")
+    unit = (x - x_mean) / spread  # in [-1, 1]: squares neither overflow nor vanish
+    scale = float(np.dot(unit, y - y_mean) / np.dot(unit, unit)) / spread
+    if not scale > 0:
+        return _identity(f"the raw scores do not rise with the opinion scores (slope {scale:.3g})")
+    return Calibration(scale, y_mean - scale * x_mean)
+
+
+def _identity(reason: str) -> Calibration:
+    warnings.warn(f"no calibration: {reason}; keeping scale 1 and shift 0", CalibrationWarning, stacklevel=3)
+    return Calibration()

@@ -45,6 +45,7 @@ class SindConfig(PreTrainedConfig):
     """
 
     model_type = "sind"
+    keys_to_ignore_at_inference = ["quality_map", "global_embeds", "local_embeds"]
     sub_configs_defaults = {
         "vision_config": SubConfigSpec(
             config_class=AutoConfig, model_type="clip_vision_model", init_kwargs={"patch_size": 16}

@@ -69,6 +69,7 @@ class SindModel(PreTrainedModel):
     main_input_name = "pixel_values"
     input_modalities = ("image",)
     supports_gradient_checkpointing = True
+    accepts_loss_kwargs = False  # the loss is a mean over this batch, whatever the Trainer accumulates
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_attention_backend = True

@@ -1,0 +1,149 @@
+"""A dataset of pictures as a dataset of views: what training and evaluation read.
+
+`ViewDataset` stands between an HF Dataset (columns for the image, its score and its scene) and the model. Views leave
+it as uint8; the model normalises them on its own device. Random crops are keyed by (seed, epoch, position in the
+epoch's list), which travels with every draw of the batch samplers: so an image that is drawn twice is cropped twice,
+and neither the number of workers nor an interruption changes a crop.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from datasets import Dataset, Image
+from torch import Tensor
+from torch.utils.data import Dataset as TorchDataset
+
+from sind_hf.data.sampling import Draw
+from sind_hf.image_processing_sind import ImageError, SindImageProcessor, ViewMode
+
+
+class ViewDataset(TorchDataset):
+    """The views, score and scene of every picture of an HF Dataset.
+
+    Args:
+        dataset: Holds one picture a row; the image column may be an `Image` feature or paths.
+        processor: Says how large the views are and how pictures are resized.
+        mode: `"train"`, `"center"` or `"nine"`.
+        seed: Seed of the random crops of `"train"`.
+        image_column: Name of the image column.
+        score_column: Name of the score column, higher better.
+        scene_column: Name of the scene column (`ClassLabel`, integers or strings), or None.
+
+    Raises:
+        ValueError: When a column is missing, or a score is missing or not finite; the message says where.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        processor: SindImageProcessor,
+        mode: ViewMode,
+        *,
+        seed: int = 0,
+        image_column: str = "image",
+        score_column: str = "score",
+        scene_column: str | None = "scene",
+    ) -> None:
+        if not isinstance(dataset, Dataset):
+            raise ValueError(f"Expected a datasets.Dataset, got {type(dataset).__name__}: build one from your pictures.")
+        self.processor = processor
+        self.mode = mode
+        self.seed = seed
+        dataset = dataset.with_format(None)
+        for role, name in (("image", image_column), ("score", score_column)):
+            _require_column(dataset, role, name)
+        self.scores = _read_scores(dataset, score_column)
+        self.scene_names: list[str] | None = None
+        self.scenes: npt.NDArray[np.int64] | None = None
+        if scene_column is not None and scene_column in dataset.column_names:
+            self.scene_names, self.scenes = _read_scenes(dataset, scene_column)
+        images = dataset.select_columns([image_column])
+        if isinstance(images.features[image_column], Image):
+            # Undecoded, so that our loader alone decides about orientation, transparency and what is an error.
+            images = images.cast_column(image_column, Image(decode=False))
+        self._images = images
+        self._column = image_column
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def image_name(self, index: int) -> str:
+        """Say where picture `index` comes from, for messages: its path, else its row."""
+        source = self._images[index][self._column]
+        path = source.get("path") if isinstance(source, dict) else source
+        return path if isinstance(path, str) and path else f"row {index}"
+
+    def __getitem__(self, key: Draw | int) -> dict[str, Tensor]:
+        """Return the views of one picture.
+
+        Args:
+            key: A `Draw` of a batch sampler, or a plain index where nothing is random.
+
+        Returns:
+            `pixel_values` and `local_pixel_values`, uint8, (3, s, s), or (9, 3, s, s) in mode `"nine"`; `labels`, the
+            score, float64; `scene_ids`, int64, 0 throughout when the dataset has no scenes.
+
+        Raises:
+            ImageError: When the picture cannot be read; the message names it.
+            ValueError: When a plain index asks for random views.
+        """
+        generator = None
+        if isinstance(key, Draw):
+            index = key.index
+            generator = np.random.default_rng([self.seed, key.epoch, key.position])
+        else:
+            index = int(key)
+            if self.mode == "train":
+                raise ValueError("Random views need a Draw: iterate with a batch sampler of sind_hf.data.sampling.")
+        source = self._images[index][self._column]
+        try:
+            views = self.processor.make_views(source, self.mode, generator)
+        except ImageError as error:
+            raise ImageError(f"row {index} of the dataset: {error}") from error
+        global_views, local_views = (torch.from_numpy(view if self.mode == "nine" else view[0]) for view in views)
+        return {
+            "pixel_values": global_views,
+            "local_pixel_values": local_views,
+            "labels": torch.tensor(self.scores[index], dtype=torch.float64),
+            "scene_ids": torch.tensor(0 if self.scenes is None else self.scenes[index]),
+        }
+
+
+def _require_column(dataset: Dataset, role: str, name: str) -> None:
+    if name not in dataset.column_names:
+        raise ValueError(
+            f"The dataset has no {role} column {name!r}; it has {', '.join(map(repr, dataset.column_names))}. "
+            f"Rename one, or set {role}_column."
+        )
+
+
+def _read_scores(dataset: Dataset, column: str) -> npt.NDArray[np.float64]:
+    try:
+        scores = np.asarray(dataset[column][:], dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"The score column {column!r} does not hold one number per picture.") from None
+    bad = np.flatnonzero(~np.isfinite(scores))
+    if len(bad):
+        raise ValueError(
+            f"The score column {column!r} holds {len(bad)} values that are no finite numbers, first in row {bad[0]}: "
+            "leave those pictures out."
+        )
+    return scores
+
+
+def _read_scenes(dataset: Dataset, column: str) -> tuple[list[str], npt.NDArray[np.int64]]:
+    values = dataset[column][:]
+    missing = [row for row, value in enumerate(values) if value is None]
+    if missing:
+        raise ValueError(
+            f"The scene column {column!r} is empty for {len(missing)} pictures, first in row {missing[0]}: name their "
+            "scene, or train with scene_sampling=0."
+        )
+    names, ids = np.unique(np.asarray(values), return_inverse=True)
+    feature = dataset.features[column]
+    labels = [feature.int2str(int(name)) if hasattr(feature, "int2str") else str(name) for name in names]
+    return labels, ids.astype(np.int64)

@@ -1,0 +1,82 @@
+"""Options of a SIND training run, with the published recipe as defaults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from transformers import TrainingArguments
+
+from sind_hf.losses import get_loss
+
+
+@dataclass
+class SindTrainingArguments(TrainingArguments):
+    """`TrainingArguments` plus what SIND adds; defaults are the published recipe (paper, implementation details).
+
+    Raises:
+        ValueError: On values that contradict each other; the message names both.
+    """
+
+    scene_sampling: int = field(
+        default=2, metadata={"help": "Scenes per batch and process (k). 0: plain random batches, loss over the batch."}
+    )
+    loss_type: str = field(
+        default="scale_shift", metadata={"help": "A name of sind_hf.losses.LOSSES; applied within each scene."}
+    )
+    ema_decay: float = field(
+        default=0.99, metadata={"help": "Decay of the averaged weights that evaluation and saving use. 0: no average."}
+    )
+    lr_ratio: float = field(default=1.0, metadata={"help": "The backbone's learning rate is learning_rate / lr_ratio."})
+    warmup_epochs: float = field(
+        default=5.0, metadata={"help": "Epochs of linear warm-up from 0; warmup_steps, when given, takes precedence."}
+    )
+    published_schedule: bool = field(
+        default=True,
+        metadata={
+            "help": "Adam with L2 decay, warm-up, and a cosine over all steps that does not reach 0. "
+            "False: the Trainer's own `optim` and `lr_scheduler_type`."
+        },
+    )
+    eval_views: str = field(default="nine", metadata={"help": "Views of evaluation: 'nine' or 'center'."})
+    calibrate: bool = field(
+        default=True,
+        metadata={"help": "After training, fit the scores to the scale of the training scores (config.score_scale …)."},
+    )
+    calibration_images: int = field(
+        default=4096, metadata={"help": "Training pictures that the calibration looks at, evenly spread. 0: all."}
+    )
+    score_range: list[float] | None = field(
+        default=None, metadata={"help": "Lowest and highest score of the training scale, declared by the checkpoint."}
+    )
+    image_column: str = field(default="image", metadata={"help": "Dataset column of the pictures."})
+    score_column: str = field(default="score", metadata={"help": "Dataset column of the scores, higher better."})
+    scene_column: str = field(default="scene", metadata={"help": "Dataset column of the scenes."})
+
+    # The published recipe, in the Trainer's own options.
+    learning_rate: float = 1e-5
+    weight_decay: float = 1e-5
+    num_train_epochs: float = 35.0
+    per_device_train_batch_size: int = 64
+    max_grad_norm: float = 0.0
+    # What our data path needs.
+    remove_unused_columns: bool = False
+    label_names: list[str] | None = field(default_factory=lambda: ["labels", "scene_ids"])
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        get_loss(self.loss_type)
+        if self.scene_sampling < 0:
+            raise ValueError(f"scene_sampling is {self.scene_sampling}: give the scenes per batch, or 0 for none.")
+        if self.scene_sampling and self.per_device_train_batch_size % self.scene_sampling:
+            raise ValueError(
+                f"per_device_train_batch_size is {self.per_device_train_batch_size}, scene_sampling is "
+                f"{self.scene_sampling}: the batch must divide into that many scenes."
+            )
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay is {self.ema_decay}: it must be at least 0 and less than 1.")
+        if self.lr_ratio <= 0:
+            raise ValueError(f"lr_ratio is {self.lr_ratio}: it must be positive.")
+        if self.eval_views not in ("nine", "center"):
+            raise ValueError(f"eval_views is {self.eval_views!r}: it must be 'nine' or 'center'.")
+        if self.accelerator_config.split_batches:
+            raise ValueError("accelerator_config.split_batches would cut scenes apart: leave it off.")

@@ -1,0 +1,314 @@
+"""Training SIND with transformers' Trainer: scene batches, aligned losses, averaged weights, exact resumption."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torch.utils.data import DataLoader, default_collate
+from transformers import EvalPrediction, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput
+
+from sind_hf import metrics
+from sind_hf.calibration import Calibration, fit_affine
+from sind_hf.data.sampling import EpochBatchSampler, SceneBatchSampler, ShuffledBatchSampler
+from sind_hf.data.views import ViewDataset
+from sind_hf.image_processing_sind import ViewMode
+from sind_hf.losses import by_scene
+from sind_hf.modeling_sind import SindModel, SindOutput
+from sind_hf.training.arguments import SindTrainingArguments
+from sind_hf.training.ema import ExponentialMovingAverage
+
+# Checkpoints hold the averaged weights as the model; those that training goes on from lie beside them.
+TRAINING_WEIGHTS = "training_weights.safetensors"
+
+
+class SindTrainer(Trainer):
+    """Fine-tune a `SindModel` on an HF Dataset whose pictures belong to scenes.
+
+    The dataset needs a column for the image, one for its score (higher better) and, for scene sampling, one for its
+    scene; their names are options of `SindTrainingArguments`. Batches hold `scene_sampling` distinct scenes, and the
+    loss is applied within each (method: scene sampling, losses). Evaluation and saving use the averaged weights; after
+    `train()` the model holds them. Metrics are `srcc`, `plcc`, `krcc`, `rmse`, the logistic `plcc`s, and the means
+    within scenes.
+
+    Example:
+        ```python
+        trainer = SindTrainer(
+            model=SindModel.from_backbone("openai/clip-vit-base-patch16"),
+            args=SindTrainingArguments("runs/koniq", scene_sampling=2, loss_type="scale_shift"),
+            train_dataset=train,
+            eval_dataset={"koniq10k": test},
+            processing_class=SindImageProcessor(),
+        )
+        trainer.train()
+        trainer.save_model()
+        ```
+
+    Raises:
+        ValueError: When the dataset lacks a column, holds a score that is no number, or has too few scenes.
+    """
+
+    loss_is_scaled_for_ga = False  # a mean per micro-batch: the Trainer divides by their number
+    args: SindTrainingArguments
+    model: SindModel
+
+    def __init__(self, model: SindModel, args: SindTrainingArguments, **kwargs: Any) -> None:
+        if kwargs.get("processing_class") is None:
+            raise ValueError("SindTrainer needs processing_class=SindImageProcessor(...): it makes the views.")
+        kwargs.setdefault("data_collator", default_collate)
+        kwargs.setdefault("compute_metrics", quality_metrics)
+        self.ema: ExponentialMovingAverage | None = None
+        self.train_sampler: EpochBatchSampler | None = None
+        super().__init__(model=model, args=args, **kwargs)
+        if args.ema_decay and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            raise ValueError("The averaged weights need the whole model on each process: set ema_decay=0 under FSDP.")
+        self.add_callback(_Bookkeeping(self))
+
+    # --- data ----------------------------------------------------------------------------------------------------
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Return the training batches: `scene_sampling` scenes each, grouped from the scene column."""
+        if self.train_dataset is None:
+            raise ValueError("Training needs a train_dataset.")
+        dataset = self._views(self.train_dataset, "train")
+        # One process with several GPUs (DataParallel) cuts a batch up: it then holds the scenes of all of them.
+        scenes = self.args.scene_sampling * max(1, self.args.n_gpu)
+        if not scenes:
+            sampler: EpochBatchSampler = ShuffledBatchSampler(len(dataset), self._train_batch_size, seed=self._data_seed)
+        elif dataset.scenes is None:
+            raise ValueError(
+                f"scene_sampling is {self.args.scene_sampling}, but the training set has no column "
+                f"{self.args.scene_column!r}: name its scene column, or set scene_sampling=0."
+            )
+        else:
+            sampler = SceneBatchSampler(dataset.scenes, self._train_batch_size, scenes, seed=self._data_seed)
+        self.train_sampler = sampler
+        loader = self.accelerator.prepare(DataLoader(dataset, batch_sampler=sampler, **self._loader_options()))
+        self._updates_per_epoch = math.ceil(len(loader) / self.args.gradient_accumulation_steps)
+        return loader
+
+    def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
+        """Return evaluation batches in the dataset's order, with the views `args.eval_views`."""
+        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        if isinstance(dataset, str):
+            dataset = self.eval_dataset[dataset]
+        if dataset is None:
+            raise ValueError("Evaluation needs an eval_dataset.")
+        return self._evaluation_loader(dataset, self.args.eval_views)
+
+    def get_test_dataloader(self, test_dataset: Dataset) -> DataLoader:
+        """Return prediction batches in the dataset's order, with the views `args.eval_views`."""
+        return self._evaluation_loader(test_dataset, self.args.eval_views)
+
+    def _evaluation_loader(self, dataset: Dataset, mode: ViewMode) -> DataLoader:
+        views = self._views(dataset, mode)
+        loader = DataLoader(views, batch_size=self.args.eval_batch_size, **self._loader_options(persistent=False))
+        return self.accelerator.prepare(loader)
+
+    def _views(self, dataset: Dataset, mode: ViewMode) -> ViewDataset:
+        return ViewDataset(
+            dataset,
+            self.processing_class,
+            mode,
+            seed=self._data_seed,
+            image_column=self.args.image_column,
+            score_column=self.args.score_column,
+            scene_column=self.args.scene_column,
+        )
+
+    @property
+    def _data_seed(self) -> int:
+        return self.args.seed if self.args.data_seed is None else self.args.data_seed
+
+    def _loader_options(self, persistent: bool = True) -> dict[str, Any]:
+        workers = self.args.dataloader_num_workers
+        return {
+            "num_workers": workers,
+            "collate_fn": self.data_collator,
+            "pin_memory": self.args.dataloader_pin_memory and torch.cuda.is_available(),
+            "persistent_workers": persistent and self.args.dataloader_persistent_workers and workers > 0,
+            "prefetch_factor": self.args.dataloader_prefetch_factor if workers else None,
+        }
+
+    # --- optimisation --------------------------------------------------------------------------------------------
+
+    def create_optimizer(self, model: nn.Module | None = None) -> Optimizer:
+        """Return Adam with L2 weight decay, the backbone's learning rate divided by `lr_ratio` (published recipe)."""
+        if self.optimizer is None and self.args.published_schedule:
+            head, backbone = [], []
+            for name, parameter in (model or self.model).named_parameters():
+                if parameter.requires_grad:
+                    (head if "quality_head." in name else backbone).append(parameter)
+            groups = [
+                {"params": parameters, "lr": rate}
+                for parameters, rate in (
+                    (backbone, self.args.learning_rate / self.args.lr_ratio),
+                    (head, self.args.learning_rate),
+                )
+                if parameters
+            ]
+            self.optimizer = torch.optim.Adam(
+                groups,
+                betas=(self.args.adam_beta1, self.args.adam_beta2),
+                eps=self.args.adam_epsilon,
+                weight_decay=self.args.weight_decay,
+                fused=self.args.device.type == "cuda" or None,
+            )
+        return super().create_optimizer(model)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Optimizer | None = None) -> LRScheduler:
+        """Return the published schedule: linear warm-up per step from 0, then a cosine over *all* steps."""
+        if self.lr_scheduler is None and self.args.published_schedule:
+            warmup = self.args.get_warmup_steps(num_training_steps) or round(
+                self.args.warmup_epochs * self._updates_per_epoch
+            )
+            self.lr_scheduler = LambdaLR(
+                optimizer or self.optimizer, lambda step: learning_rate_factor(step, warmup, num_training_steps)
+            )
+            self._created_lr_scheduler = True
+        return super().create_scheduler(num_training_steps, optimizer)
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor | tuple[Tensor, SindOutput]:
+        """Score the batch and apply the loss within each of its scenes (over the batch without scene sampling)."""
+        outputs = model(inputs["pixel_values"], inputs["local_pixel_values"])
+        scene_ids = inputs["scene_ids"] if self.args.scene_sampling else None
+        loss = by_scene(outputs["quality"], inputs["labels"], scene_ids, self.args.loss_type)
+        return (loss, outputs) if return_outputs else loss
+
+    # --- the averaged weights ------------------------------------------------------------------------------------
+
+    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
+        """Train; afterwards the model holds the averaged weights and, with `calibrate`, calibrated scores."""
+        self.ema = None
+        output = super().train(*args, **kwargs)
+        if self.ema is not None:
+            self.ema.copy_to(self.model)
+            self.ema = None
+        if self.args.calibrate:
+            self.calibrate()
+        return output
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+        """Evaluate with the averaged weights."""
+        with self._averaged():
+            return super().evaluation_loop(*args, **kwargs)
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        with self.ema.averaged(self.model) if self.ema is not None else nullcontext():
+            yield
+
+    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
+        prepared = super()._prepare_for_training(*args, **kwargs)
+        if self.args.ema_decay and self.ema is None:
+            self.ema = ExponentialMovingAverage(self.model, self.args.ema_decay)
+        return prepared
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        with self._averaged():
+            super()._save(output_dir, state_dict)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self.ema is not None and self.args.should_save:
+            weights = {name: value.contiguous() for name, value in self.model.state_dict().items()}
+            save_file(weights, os.path.join(output_dir, TRAINING_WEIGHTS), metadata={"format": "pt"})
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        path = os.path.join(resume_from_checkpoint, TRAINING_WEIGHTS)
+        if os.path.exists(path):
+            if self.args.ema_decay:
+                self.ema = ExponentialMovingAverage(self.model, self.args.ema_decay)
+            self.model.load_state_dict(load_file(path))
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        if self.ema is not None:
+            self.ema.restart(self.model)
+
+    # --- calibration ---------------------------------------------------------------------------------------------
+
+    def calibrate(self, dataset: Dataset | None = None) -> Calibration:
+        """Fit `score_scale` and `score_shift`, so that scores read on the scale of the training scores.
+
+        An affine least-squares fit of the raw scores (averaged weights, center views) to the opinion scores. Where
+        the slope is not positive the calibration stays 1 and 0, with a warning.
+
+        Args:
+            dataset: Pictures with scores; default: the training set, thinned to `args.calibration_images`.
+
+        Returns:
+            The calibration, which `model.config` now holds.
+        """
+        dataset = self.train_dataset if dataset is None else dataset
+        limit = self.args.calibration_images
+        if limit and len(dataset) > limit:
+            dataset = dataset.select(np.linspace(0, len(dataset) - 1, limit).round().astype(int))
+        output = self.evaluation_loop(
+            self._evaluation_loader(dataset, "center"), "Calibration", metric_key_prefix="calibration"
+        )
+        config = self.model.config
+        raw = (np.asarray(output.predictions, np.float64) - config.score_shift) / config.score_scale
+        calibration = fit_affine(raw, output.label_ids[0])
+        config.score_scale, config.score_shift = calibration.scale, calibration.shift
+        config.score_range = self.args.score_range
+        return calibration
+
+
+class _Bookkeeping(TrainerCallback):
+    """What has to happen at fixed points of the Trainer's loop."""
+
+    def __init__(self, trainer: SindTrainer) -> None:
+        self.trainer = trainer
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        # The Trainer itself does not reach the sampler when it resumes inside an epoch on several processes.
+        if self.trainer.train_sampler is not None:
+            self.trainer.train_sampler.set_epoch(int(state.epoch or 0))
+
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self.trainer.ema is not None and not self.trainer.accelerator.optimizer_step_was_skipped:
+            self.trainer.ema.update(self.trainer.model, state.global_step + 1)
+
+
+def learning_rate_factor(step: int, warmup: int, total: int) -> float:
+    """Share of the full learning rate after `step` optimizer steps (paper: warm-up and cosine).
+
+    Linear from 0 to 1 over `warmup` steps, then `0.5·(1 + cos(π·(step - warmup) / total))`: as published, the cosine
+    runs over all steps, so that it does not reach 0 at the end.
+    """
+    if step < warmup:
+        return step / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / total))
+
+
+def quality_metrics(prediction: EvalPrediction) -> dict[str, float]:
+    """Return the metrics of one evaluation, by lower-case name, the means within scenes included."""
+    labels, scenes = prediction.label_ids
+    report = metrics.report(np.asarray(prediction.predictions, np.float64), labels, scene=scenes.tolist())
+    flat = {name: value for name, value in report.items() if isinstance(value, float)}
+    if len(report["by_scene"]) > 1:
+        flat |= {f"within_scene_{name}": report["within_scene"][name] for name in ("srcc", "plcc")}
+    return flat

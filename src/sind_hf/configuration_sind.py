@@ -10,6 +10,9 @@ from transformers.configuration_utils import SubConfigSpec
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+CUSTOM_PIPELINES = {
+    "image-quality-assessment": {"impl": "pipeline_sind.SindPipeline", "pt": ["AutoModel"], "type": "image"}
+}
 GRID = 7  # fragments per side of the local view; also the side of the quality map
 
 
@@ -65,10 +68,17 @@ class SindConfig(PreTrainedConfig):
     initializer_range: float = 0.02
 
     def __post_init__(self, **kwargs: Any) -> None:
+        if __name__.startswith("sind_hf."):
+            # With the package installed the task is registered; the entry would ask users to trust remote code.
+            kwargs.pop("custom_pipelines", None)
         super().__post_init__(**kwargs)
         if self.view_size is None:
             size = getattr(self.vision_config, "image_size", None)
             self.view_size = int(size[0] if isinstance(size, (list, tuple)) else size or 224)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the configuration as a dict, naming the pipeline for those who load it without the package."""
+        return {**super().to_dict(), "custom_pipelines": CUSTOM_PIPELINES}
 
     def validate_view_size(self) -> None:
         """Part of `@strict`: the two view geometries must have whole pixels."""

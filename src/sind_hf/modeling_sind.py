@@ -22,6 +22,7 @@ from transformers.utils import ModelOutput
 
 from .configuration_sind import GRID, SindConfig
 from .losses import by_scene
+from .pipeline_sind import SindPipeline  # noqa: F401  (so that the pipeline's file travels with every checkpoint)
 
 MAX_PREFIX_TOKENS = 16  # class, distillation and register tokens before the patch tokens
 

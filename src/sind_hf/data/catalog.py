@@ -1,0 +1,394 @@
+"""Facts about the sixteen datasets of the paper's experiments. Facts only: reading them is the readers' business.
+
+Counts and ranges are those of the complete sets. Scene counts were computed from the published manifests, except those
+of synthetic sets, which follow from their design (references × distortions × levels).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from types import MappingProxyType
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class DatasetFacts:
+    """What is known about a dataset before anybody has downloaded it.
+
+    Attributes:
+        name: Name in manifests, commands and configs.
+        display_name: Name in tables and figures.
+        aliases: Other names that papers and code bases use.
+        images: Number of images with a score; None where it depends on what a user could download.
+        score_name: Name of the scale.
+        score_range: Lowest and highest possible score; None where the scale is open.
+        higher_is_better: False for scales of degradation.
+        domain_base: The domain ids start here; unique to the dataset.
+        domain_kind: What the domain ids stand for.
+        domains: Name of each domain id, where the set fixes them.
+        scene_counts: Number of images of each domain id.
+        fixed_scenes: Whether the scenes come with the dataset. False where a CLIP model or a seeded choice decides, so
+            that counts differ from one labelling to the next.
+        reference_based: Whether the images are distorted versions of reference images.
+        task: Technical quality or aesthetics.
+        prefix: First folder of the image paths, with a slash.
+        home_page: Where to download it.
+        licence: What to know before using it, in plain words.
+        citation_key: Key of the paper in the project's bibliography.
+    """
+
+    name: str
+    display_name: str
+    images: int | None
+    score_name: str
+    score_range: tuple[float, float] | None
+    domain_base: int
+    domain_kind: Literal["scene", "distortion", "reference image", "style", "resolution", "whole set"]
+    prefix: str
+    home_page: str
+    citation_key: str
+    aliases: tuple[str, ...] = ()
+    higher_is_better: bool = True
+    domains: Mapping[int, str] = field(default_factory=dict, hash=False)
+    scene_counts: Mapping[int, int] = field(default_factory=dict, hash=False)
+    fixed_scenes: bool = True
+    reference_based: bool = False
+    task: Literal["technical", "aesthetic"] = "technical"
+    licence: str = "check the home page"
+
+
+def _named(base: int, *names: str) -> Mapping[int, str]:
+    return MappingProxyType({base + index: name for index, name in enumerate(names)})
+
+
+def _counted(base: int, *counts: int) -> Mapping[int, int]:
+    return MappingProxyType({base + index: count for index, count in enumerate(counts)})
+
+
+#: The scenes of SPAQ, which also serve as the zero-shot classes of the sets without scene labels.
+SCENES = (
+    "Animal",
+    "Cityscape",
+    "Human",
+    "Indoor scene",
+    "Landscape",
+    "Night scene",
+    "Plant",
+    "Still-life",
+    "Others",
+)
+
+_KADID_DISTORTIONS = (
+    "gaussian blur",
+    "lens blur",
+    "motion blur",
+    "color diffusion",
+    "color shift",
+    "color quantization",
+    "color saturation 1",
+    "color saturation 2",
+    "jpeg2000",
+    "jpeg",
+    "white noise",
+    "white noise in color component",
+    "impulse noise",
+    "multiplicative noise",
+    "denoise",
+    "brighten",
+    "darken",
+    "mean shift",
+    "jitter",
+    "non-eccentricity patch",
+    "pixelate",
+    "quantization",
+    "color block",
+    "high sharpen",
+    "contrast change",
+)
+
+_DATASETS = (
+    DatasetFacts(
+        name="spaq",
+        display_name="SPAQ",
+        images=11_125,
+        score_name="MOS",
+        score_range=(0.0, 100.0),
+        domain_base=100,
+        domain_kind="scene",
+        domains=_named(100, *SCENES),
+        # An image may show several scenes; these are the counts of the published choice.
+        scene_counts=_counted(100, 118, 2325, 1098, 797, 1196, 815, 1360, 2904, 512),
+        fixed_scenes=False,
+        prefix="SPAQ/",
+        home_page="https://github.com/h4nwei/SPAQ",
+        citation_key="fang2020spaq",
+    ),
+    DatasetFacts(
+        name="koniq10k",
+        display_name="KonIQ-10k",
+        aliases=("koniq", "koniq-10k"),
+        images=10_073,
+        score_name="MOS",
+        score_range=(0.0, 100.0),
+        domain_base=300,
+        domain_kind="scene",
+        domains=_named(300, *SCENES[:8]),
+        scene_counts=_counted(300, 2539, 376, 1576, 1813, 724, 736, 835, 1474),
+        fixed_scenes=False,
+        prefix="koniq10k/",
+        home_page="https://database.mmsp-kn.de/koniq-10k-database.html",
+        citation_key="hosu2020koniq10k",
+    ),
+    DatasetFacts(
+        name="livec",
+        display_name="LIVE in the Wild",
+        aliases=("livew", "clive", "live-challenge", "livechallenge", "live-in-the-wild"),
+        images=1169,
+        score_name="MOS",
+        score_range=(0.0, 100.0),
+        domain_base=200,
+        domain_kind="scene",
+        domains=_named(200, *SCENES),
+        scene_counts=_counted(200, 140, 97, 89, 195, 215, 141, 126, 61, 105),
+        fixed_scenes=False,
+        prefix="LIVEChallenge/",
+        home_page="https://live.ece.utexas.edu/research/ChallengeDB/index.html",
+        citation_key="ghadiyaram2016livec",
+    ),
+    DatasetFacts(
+        name="bid",
+        display_name="BID",
+        aliases=("rbid", "bid2011"),
+        images=586,
+        score_name="MOS",
+        score_range=(0.0, 5.0),
+        domain_base=400,
+        domain_kind="scene",
+        domains=_named(400, *SCENES),
+        scene_counts=_counted(400, 140, 17, 17, 71, 113, 80, 102, 36, 10),
+        fixed_scenes=False,
+        prefix="BID/",
+        home_page="http://www02.smt.ufrj.br/~eduardo/ImageDatabase.htm",
+        citation_key="ciancio2011bid",
+    ),
+    DatasetFacts(
+        name="cid2013",
+        display_name="CID2013",
+        aliases=("cid",),
+        images=474,
+        score_name="realigned MOS",
+        # The realignment of the six sessions pushes some scores below zero.
+        score_range=(-10.0, 100.0),
+        domain_base=450,
+        domain_kind="whole set",
+        scene_counts=_counted(450, 474),
+        prefix="CID2013/",
+        home_page="https://zenodo.org/record/2647033",
+        citation_key="virtanen2015cid2013",
+    ),
+    DatasetFacts(
+        name="live",
+        display_name="LIVE",
+        aliases=("live-iqa", "live-r2"),
+        images=982,
+        score_name="DMOS",
+        # Exactly the lowest and highest score: the published code flips by the highest one.
+        score_range=(-2.6400150164096132, 111.77469352631448),
+        higher_is_better=False,
+        domain_base=700,
+        domain_kind="distortion",
+        domains=_named(700, "jp2k", "jpeg", "wn", "gblur", "fastfading"),
+        scene_counts=_counted(700, 227, 233, 174, 174, 174),
+        reference_based=True,
+        prefix="LIVE/",
+        home_page="https://live.ece.utexas.edu/research/quality/subjective.htm",
+        citation_key="sheikh2006live",
+    ),
+    DatasetFacts(
+        name="csiq",
+        display_name="CSIQ",
+        images=866,
+        score_name="DMOS",
+        score_range=(0.0, 1.0),
+        higher_is_better=False,
+        domain_base=800,
+        domain_kind="distortion",
+        domains=_named(800, "awgn", "blur", "contrast", "fnoise", "jpeg", "jpeg2000"),
+        scene_counts=_counted(800, 150, 150, 116, 150, 150, 150),
+        reference_based=True,
+        prefix="CSIQ/",
+        home_page="https://s2.smu.edu/~eclarson/csiq.html",
+        citation_key="larson2010csiq",
+    ),
+    DatasetFacts(
+        name="tid2013",
+        display_name="TID2013",
+        aliases=("tid",),
+        images=3000,
+        score_name="MOS",
+        score_range=(0.0, 9.0),
+        domain_base=900,
+        domain_kind="reference image",
+        domains=_named(901, *(f"I{number:02d}" for number in range(1, 26))),
+        scene_counts=_counted(901, *[120] * 25),
+        reference_based=True,
+        prefix="TID2013/",
+        home_page="https://www.ponomarenko.info/tid2013.htm",
+        citation_key="ponomarenko2015tid2013",
+    ),
+    DatasetFacts(
+        name="kadid10k",
+        display_name="KADID-10k",
+        aliases=("kadid", "kadid-10k"),
+        images=10_125,
+        # The file calls the scores dmos, yet higher is better.
+        score_name="DMOS",
+        score_range=(1.0, 5.0),
+        domain_base=600,
+        domain_kind="distortion",
+        domains=_named(601, *_KADID_DISTORTIONS),
+        scene_counts=_counted(601, *[405] * 25),
+        reference_based=True,
+        prefix="kadid10k/",
+        home_page="https://database.mmsp-kn.de/kadid-10k-database.html",
+        citation_key="lin2019kadid10k",
+    ),
+    DatasetFacts(
+        name="eva",
+        display_name="EVA",
+        images=4070,
+        score_name="mean vote",
+        score_range=(0.0, 10.0),
+        domain_base=1100,
+        domain_kind="scene",
+        domains=_named(
+            1101,
+            "animals",
+            "architectures and city scenes",
+            "human",
+            "natural and rural scenes",
+            "still life",
+            "other",
+        ),
+        scene_counts=_counted(1101, 707, 765, 829, 802, 750, 217),
+        task="aesthetic",
+        prefix="EVA/",
+        home_page="https://github.com/kang-gnak/eva-dataset",
+        citation_key="kang2020eva",
+    ),
+    DatasetFacts(
+        name="para",
+        display_name="PARA",
+        images=31_220,
+        score_name="mean aesthetic score",
+        score_range=(1.0, 5.0),
+        domain_base=1200,
+        domain_kind="scene",
+        task="aesthetic",
+        prefix="PARA/",
+        home_page="https://cv-datasets.institutecv.com/#/data-sets",
+        citation_key="yang2022para",
+    ),
+    DatasetFacts(
+        name="piq23",
+        display_name="PIQ23",
+        aliases=("piq2023",),
+        images=5116,
+        score_name="JOD",
+        # Just-objectionable differences are open at both ends and comparable only within a scene.
+        score_range=None,
+        domain_base=0,
+        domain_kind="scene",
+        prefix="PIQ23/",
+        home_page="https://github.com/DXOMARK-Research/PIQ2023",
+        licence="given on request for non-commercial research; check the home page",
+        citation_key="chahine2023piq23",
+    ),
+    DatasetFacts(
+        name="agiqa3k",
+        display_name="AGIQA-3K",
+        aliases=("agiqa", "agiqa-3k", "agi"),
+        images=2982,
+        score_name="MOS",
+        score_range=(0.0, 5.0),
+        domain_base=500,
+        domain_kind="style",
+        prefix="AGIQA-3K/",
+        home_page="https://github.com/lcysyzxdxc/AGIQA-3k-Database",
+        citation_key="li2023agiqa3k",
+    ),
+    DatasetFacts(
+        name="nnid",
+        display_name="NNID",
+        images=2240,
+        score_name="MOS",
+        score_range=(0.0, 1.0),
+        domain_base=1400,
+        domain_kind="resolution",
+        domains=_named(1400, "512", "1024", "2048"),
+        prefix="NNID/",
+        home_page="https://sites.google.com/site/xiangtaooo/",
+        citation_key="xiang2020nnid",
+    ),
+    DatasetFacts(
+        name="pipal",
+        display_name="PIPAL",
+        images=24_200,
+        score_name="Elo score",
+        # Training scores are mapped to [0, 1] by the published code, validation scores come as they are.
+        score_range=None,
+        domain_base=1500,
+        domain_kind="reference image",
+        reference_based=True,
+        prefix="PIPAL/",
+        home_page="https://github.com/HaomingCai/PIPAL-dataset",
+        citation_key="gu2020pipal",
+    ),
+    DatasetFacts(
+        name="ava",
+        display_name="AVA",
+        # About 255,000: some of the photographs can no longer be read or downloaded.
+        images=None,
+        score_name="mean rating",
+        score_range=(1.0, 10.0),
+        domain_base=1300,
+        domain_kind="whole set",
+        task="aesthetic",
+        prefix="AVA/",
+        home_page="https://github.com/imfing/ava_downloader",
+        licence="the photographs belong to their authors; check the home page",
+        citation_key="murray2012ava",
+    ),
+)
+
+#: Every dataset by its name.
+CATALOG: Mapping[str, DatasetFacts] = MappingProxyType({facts.name: facts for facts in _DATASETS})
+
+_BY_ALIAS = {alias: facts for facts in _DATASETS for alias in (facts.name, facts.display_name.lower(), *facts.aliases)}
+_BY_FOLDER = {facts.prefix.rstrip("/"): facts for facts in _DATASETS}
+
+
+def get(name: str) -> DatasetFacts:
+    """The facts of the dataset with this name, display name or alias; case does not matter.
+
+    Raises:
+        ValueError: If there is none, with the nearest known name.
+
+    Example:
+        >>> get("LIVEW").name
+        'livec'
+    """
+    key = name.strip().lower()
+    if key in _BY_ALIAS:
+        return _BY_ALIAS[key]
+    near = get_close_matches(key, _BY_ALIAS, n=1, cutoff=0.4)
+    hint = f"did you mean {_BY_ALIAS[near[0]].name!r}? " if near else ""
+    raise ValueError(f"the dataset {name!r} is not in the catalog; {hint}known datasets: {', '.join(CATALOG)}")
+
+
+def dataset_of(image: str) -> DatasetFacts | None:
+    """The dataset that an image path of a manifest belongs to, by its first folder; None if by none of the catalog."""
+    folder, _, rest = image.removeprefix("./").partition("/")
+    return _BY_FOLDER.get(folder) if rest else None

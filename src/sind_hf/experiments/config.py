@@ -1,0 +1,190 @@
+"""Run configurations: YAML with the groups model, data, training and experiment, parsed into dataclasses."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from transformers import HfArgumentParser
+
+from sind_hf.training.arguments import SindTrainingArguments
+
+
+@dataclass
+class ModelOptions:
+    """Where the model comes from."""
+
+    backbone: str | None = field(
+        default=None, metadata={"help": "Vision checkpoint to start from: a Hub repository or folder."}
+    )
+    vision_config: dict[str, Any] | None = field(
+        default=None, metadata={"help": "A backbone trained from scratch: its configuration, with model_type."}
+    )
+    checkpoint: str | None = field(default=None, metadata={"help": "A SIND checkpoint to go on from."})
+    local_branch: str = field(default="patch", metadata={"help": "patch, class or none; see SindConfig."})
+    view_size: int | None = field(default=None, metadata={"help": "Side of the views; default: the backbone's."})
+    freeze_backbone: bool = field(default=False, metadata={"help": "Train the head alone."})
+    resize_backend: str = field(default="torch", metadata={"help": "torch or pillow; see resize_pictures."})
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("backbone", "vision_config", "checkpoint") if getattr(self, name)]
+        if len(given) != 1:
+            raise ValueError(
+                "model: give exactly one of backbone, vision_config and checkpoint, "
+                + (f"not {' and '.join(given)}." if given else "none is given.")
+            )
+
+
+@dataclass
+class DataOptions:
+    """What is trained and tested on."""
+
+    image_root: str = field(default="data", metadata={"help": "Folder that the manifests' image paths start from."})
+    train: list[str] = field(default_factory=list, metadata={"help": "Manifests to train on."})
+    test: list[str] = field(default_factory=list, metadata={"help": "Manifests to test on."})
+    hold_out_scenes: list[str] = field(
+        default_factory=list, metadata={"help": "Scenes taken out of the training manifests and tested on instead."}
+    )
+
+
+@dataclass
+class ExperimentOptions:
+    """What an experiment over several folds is."""
+
+    name: str = field(default="run", metadata={"help": "Name in tables and records."})
+
+
+@dataclass
+class RunConfig:
+    """A whole run: its four groups of options, and the plain values that they came from."""
+
+    model: ModelOptions
+    data: DataOptions
+    training: SindTrainingArguments
+    experiment: ExperimentOptions
+    source: dict[str, dict[str, Any]]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the resolved configuration as YAML; `load_config` reads it back."""
+        Path(path).write_text(yaml.safe_dump(self.source, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+GROUPS: dict[str, type] = {
+    "model": ModelOptions,
+    "data": DataOptions,
+    "training": SindTrainingArguments,
+    "experiment": ExperimentOptions,
+}
+
+
+def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a configuration file.
+
+    Args:
+        path: YAML with the groups model, data, training, experiment.
+        overrides: `group.key=value` (or `key=value` where one group alone has that key), as on the command line; the
+            value is YAML.
+
+    Returns:
+        The parsed configuration.
+
+    Raises:
+        ValueError: Unreadable file, unknown group or key (the nearest valid one is named), or a value that does not fit.
+    """
+    try:
+        document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{path}: cannot read this configuration ({error.strerror}).") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: is no YAML ({' '.join(str(error).split())}).") from None
+    if not isinstance(document, dict):
+        raise ValueError(f"{path}: expected the groups {', '.join(GROUPS)}.")
+    for group, values in document.items():
+        _check_name(group, GROUPS, str(path), "group")
+        if values is not None and not isinstance(values, dict):
+            raise ValueError(f"{path}: {group} must hold keys and values.")
+    source: dict[str, dict[str, Any]] = {group: dict(document.get(group) or {}) for group in GROUPS}
+    for override in overrides:
+        group, key, value = _parse_override(override)
+        source[group][key] = value
+    for group, options in GROUPS.items():
+        for key in source[group]:
+            _check_name(key, _keys(options), f"{path}: {group}", "key")
+    return _parse(source, str(path))
+
+
+def _parse(source: dict[str, dict[str, Any]], where: str) -> RunConfig:
+    parsed = {}
+    for group, options in GROUPS.items():
+        try:
+            (parsed[group],) = HfArgumentParser(options).parse_dict(_typed(source[group], options))  # type: ignore[arg-type]
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{where}: {group}: {' '.join(str(error).split())}") from None
+    return RunConfig(source=source, **parsed)
+
+
+def _typed(values: Mapping[str, Any], options: type) -> dict[str, Any]:
+    """Check plain values against the fields, since YAML reads 1e-5 as text and dataclasses check nothing."""
+    types = {item.name: str(item.type) for item in dataclasses.fields(options)}
+    typed = {}
+    for key, value in values.items():
+        kind = types[key].split(" | ")[0]
+        if isinstance(value, str) and kind in ("float", "int"):
+            try:
+                value = float(value) if kind == "float" else int(value)
+            except ValueError:
+                raise ValueError(f"{key} is {value!r}: expected a number") from None
+        elif kind == "float" and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        elif kind.startswith("list[str]") and isinstance(value, str):
+            value = [value]
+        wrong = (
+            (kind == "bool" and not isinstance(value, bool) and "None" not in types[key])
+            or (kind in ("float", "int") and isinstance(value, (bool, list, dict)))
+            or (kind == "int" and isinstance(value, float))
+            or (kind.startswith("list") and value is not None and not isinstance(value, (list, str, dict)))
+        )
+        if wrong:
+            raise ValueError(f"{key} is {value!r}: expected {types[key]}")
+        typed[key] = value
+    return typed
+
+
+def _parse_override(override: str) -> tuple[str, str, Any]:
+    name, separator, text = override.partition("=")
+    if not separator:
+        raise ValueError(f"{override!r}: overrides are written key=value.")
+    group, dot, key = name.partition(".")
+    if not dot:
+        group, key = "", name
+        owners = [each for each, options in GROUPS.items() if key in _keys(options)]
+        if len(owners) == 1:
+            group = owners[0]
+        elif not owners:
+            every = sorted({each for options in GROUPS.values() for each in _keys(options)})
+            _check_name(key, every, "command line", "key")
+        else:
+            raise ValueError(f"{override!r}: {' and '.join(owners)} both have {key}; write {owners[0]}.{key}=….")
+    _check_name(group, GROUPS, "command line", "group")
+    _check_name(key, _keys(GROUPS[group]), f"command line: {group}", "key")
+    try:
+        return group, key, yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ValueError(f"{override!r}: {text!r} is no YAML value.") from None
+
+
+def _keys(options: type) -> list[str]:
+    return [item.name for item in dataclasses.fields(options) if item.init]
+
+
+def _check_name(name: Any, known: Sequence[str] | Mapping[str, Any], where: str, kind: str) -> None:
+    if name not in known:
+        close = difflib.get_close_matches(str(name), list(known), n=1)
+        hint = f" Did you mean {close[0]}?" if close else f" Known: {', '.join(known)}." if len(known) < 12 else ""
+        raise ValueError(f"{where}: unknown {kind} {name!r}.{hint}")

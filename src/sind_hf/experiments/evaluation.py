@@ -1,0 +1,108 @@
+"""A model against a manifest: scores, the metrics of the report, and what could not be scored."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sind_hf import metrics
+from sind_hf.data.manifest import Manifest
+from sind_hf.image_processing_sind import SindImageProcessor, ViewMode
+from sind_hf.modeling_sind import SindModel
+from sind_hf.scoring.scorer import score_images
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The result on one manifest; pictures that could not be scored are in `failures` and nowhere else.
+
+    Attributes:
+        dataset: Name of the dataset.
+        report: See `sind_hf.metrics.report`.
+        images: Paths, as in the manifest.
+        predictions: The model's scores.
+        targets: Opinion scores, higher better.
+        scenes: Scene of each picture.
+        failures: One line for each picture that could not be scored.
+    """
+
+    dataset: str
+    report: dict[str, Any]
+    images: list[str]
+    predictions: list[float]
+    targets: list[float]
+    scenes: list[str]
+    failures: list[str]
+
+
+def evaluate_manifest(
+    model: SindModel,
+    processor: SindImageProcessor,
+    manifest: Manifest,
+    image_root: str | os.PathLike[str],
+    *,
+    views: ViewMode = "nine",
+    batch_size: int = 8,
+    workers: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Score the pictures of a manifest and compare with their opinion scores.
+
+    Scores whose scale says "lower is better" are turned around, so that correlations are positive for a good model.
+
+    Raises:
+        ValueError: When fewer than two pictures could be scored.
+    """
+    names, classes = manifest.scene_classes()
+    paths = [str(Path(image_root) / entry.image) for entry in manifest.entries]
+    targets = manifest.oriented_scores()
+    kept, predictions, failures = [], [], []
+    results = score_images(model, processor, paths, views=views, batch_size=batch_size, workers=workers)
+    for index, row in enumerate(results):
+        if row.score is None:
+            failures.append(str(row.error))
+        else:
+            kept.append(index)
+            predictions.append(row.score)
+        if progress is not None:
+            progress(index + 1, len(paths))
+    if len(kept) < 2:
+        reason = f" First: {failures[0]}" if failures else ""
+        raise ValueError(f"{manifest.dataset}: fewer than two pictures could be scored.{reason}")
+    scenes = [names[classes[index]] for index in kept]
+    references = [manifest.entries[index].reference for index in kept]
+    report = metrics.report(
+        predictions,
+        [targets[index] for index in kept],
+        scene=scenes,
+        reference=references if any(reference is not None for reference in references) else None,
+    )
+    return Evaluation(
+        dataset=manifest.dataset,
+        report=report,
+        images=[manifest.entries[index].image for index in kept],
+        predictions=predictions,
+        targets=[targets[index] for index in kept],
+        scenes=scenes,
+        failures=failures,
+    )
+
+
+def write_json(path: str | os.PathLike[str], document: Any) -> None:
+    """Write JSON so that the file is whole or not there; numbers that are not finite become null."""
+    temporary = Path(f"{os.fspath(path)}.tmp")
+    temporary.write_text(json.dumps(_finite(document), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

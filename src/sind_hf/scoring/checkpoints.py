@@ -1,0 +1,67 @@
+"""From the name of a checkpoint to a model that is ready to score."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import torch
+
+from sind_hf.image_processing_sind import SindImageProcessor
+from sind_hf.modeling_sind import SindModel
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def load_checkpoint(
+    path: str, *, device: str | None = None, dtype: str = "float32"
+) -> tuple[SindModel, SindImageProcessor]:
+    """Load a SIND checkpoint and its image processor. No code of the checkpoint is run.
+
+    Args:
+        path: Folder or Hub repository.
+        device: `"cpu"`, `"cuda"`, `"cuda:1"`, `"mps"` …; default: the first accelerator there is, else the CPU.
+        dtype: Of the backbone: `"float32"`, `"bfloat16"` or `"float16"`. The head always computes in float32.
+
+    Raises:
+        ValueError: When there is no such checkpoint, it is none of SIND, or the device or dtype is unknown.
+    """
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype is {dtype!r}: choose one of {', '.join(DTYPES)}.")
+    _check_folder(path)
+    try:
+        model = SindModel.from_pretrained(path, dtype=DTYPES[dtype])
+        processor = SindImageProcessor.from_pretrained(path)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise ValueError(f"{path}: cannot load this checkpoint ({' '.join(str(error).split())}).") from error
+    try:
+        model.to(device or default_device())
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device {device!r} cannot be used ({reason}); leave it out to choose one.") from None
+    return model.eval(), processor
+
+
+def default_device() -> str:
+    """Return the accelerator that torch finds, else `"cpu"`."""
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    return accelerator.type if accelerator is not None else "cpu"
+
+
+def _check_folder(path: str) -> None:
+    """Say in plain words what is wrong with a folder, before the loader says it in many."""
+    folder = Path(path)
+    if not folder.exists():
+        if path.startswith((".", os.sep, "~")) or path.count("/") != 1:
+            raise ValueError(f"{path}: there is no such checkpoint folder.")
+        return  # user/name: a Hub repository
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path}: holds no config.json, so it is no checkpoint.") from None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}/config.json: cannot be read ({error}).") from None
+    kind = config.get("model_type") if isinstance(config, dict) else None
+    if kind != "sind":
+        raise ValueError(f"{path}: is a checkpoint of {kind!r}, not of SIND; start a SIND model from it by training.")

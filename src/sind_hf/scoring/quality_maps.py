@@ -1,0 +1,47 @@
+"""Quality maps as pictures: where in a photograph the score comes from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+# Bad to good: a diverging scale that colour-blind readers can tell apart (red over pale yellow to blue).
+_COLOURS = np.array([[178, 24, 43], [239, 138, 98], [253, 241, 205], [103, 169, 207], [33, 102, 172]], np.float64)
+
+
+def overlay(
+    image: Image.Image, quality_map: npt.NDArray[np.floating], limits: tuple[float, float] | None = None
+) -> Image.Image:
+    """Tint a picture by its quality map: red where a fragment lowers the score, blue where it raises it.
+
+    Args:
+        image: RGB.
+        quality_map: (7, 7).
+        limits: Values shown as full red and full blue; default: the map's own lowest and highest.
+
+    Returns:
+        A picture of the same size, at most 1024 pixels long.
+    """
+    low, high = limits or (float(quality_map.min()), float(quality_map.max()))
+    place = np.clip((quality_map - low) / max(high - low, 1e-12), 0, 1) * (len(_COLOURS) - 1)
+    stops = np.arange(len(_COLOURS))
+    tint = np.stack([np.interp(place, stops, _COLOURS[:, channel]) for channel in range(3)], axis=-1)
+    picture = image.copy()
+    picture.thumbnail((1024, 1024))
+    layer = Image.fromarray(tint.round().astype(np.uint8)).resize(picture.size, Image.Resampling.NEAREST)
+    return Image.blend(picture, layer, 0.45)
+
+
+def save_overlay(folder: Path, name: str, image: Image.Image, quality_map: npt.NDArray[np.floating]) -> Path:
+    """Write the overlay of one picture as PNG; its text chunk `quality_map` holds the 49 numbers as JSON."""
+    parts = [part for part in Path(name).with_suffix("").parts if part not in ("/", "..", ".")]
+    path = folder / ("__".join(parts) + ".png")
+    info = PngInfo()
+    info.add_text("quality_map", json.dumps([[round(float(x), 6) for x in row] for row in quality_map]))
+    overlay(image, quality_map).save(path, pnginfo=info)
+    return path

@@ -24,6 +24,7 @@ class SindPipeline(Pipeline):
         ['score', 'score_range']
     """
 
+    image_processor: Any
     _load_processor = False
     _load_image_processor = True
     _load_video_processor = False

@@ -274,3 +274,10 @@ def test_a_folder_without_photographs_is_refused(tmp_path):
         grade(tmp_path, tmp_path / "out")
     with pytest.raises(ValueError, match="is not a folder"):
         grade(tmp_path / "none", tmp_path / "out")
+
+
+def test_scenes_and_crops_get_noise_of_their_own(tmp_path):
+    Image.new("RGB", (100, 100), (128, 128, 128)).save(tmp_path / "grey.png")
+    scenes = {"a": tmp_path / "grey.png", "b": tmp_path / "grey.png"}
+    grade(scenes, tmp_path / "out", size=64, crops=2, kinds=["white_noise"], levels=1)
+    assert len({path.read_bytes() for path in (tmp_path / "out").rglob("*-white_noise-1.png")}) == 4

@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Union, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from transformers.processing_utils import ImagesKwargs
 
 from .configuration_sind import GRID, IMAGENET_MEAN, IMAGENET_STD
 
-ImageSource = Union[str, os.PathLike, bytes, dict, Image.Image, np.ndarray, torch.Tensor]
+ImageSource = str | os.PathLike | bytes | dict | Image.Image | np.ndarray | torch.Tensor
 ViewMode = Literal["train", "center", "nine"]
 ResizeBackend = Literal["torch", "pillow"]
 

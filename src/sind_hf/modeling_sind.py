@@ -81,8 +81,7 @@ class SindModel(PreTrainedModel):
 
     def __init__(self, config: SindConfig) -> None:
         super().__init__(config)
-        self.vision: Any = config.vision_config
-        vision = self.vision
+        vision: Any = config.vision_config
         self.is_clip = vision.model_type == "clip_vision_model"
         # Named as in CLIPModel, so that a CLIP checkpoint loads straight into them.
         if self.is_clip:
@@ -101,6 +100,10 @@ class SindModel(PreTrainedModel):
             self.freeze_backbone()
         self.post_init()
 
+    @property
+    def _backbone_config(self) -> Any:  # of any backbone: its fields are known at run time only
+        return self.config.vision_config
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         if module is self:
@@ -109,7 +112,7 @@ class SindModel(PreTrainedModel):
             init.normal_(self.quality_head.weight, std=self.config.initializer_range)
             init.zeros_(self.quality_head.bias)
             if self.is_clip:
-                init.normal_(self.visual_projection.weight, std=self.vision.hidden_size**-0.5)
+                init.normal_(self.visual_projection.weight, std=self._backbone_config.hidden_size**-0.5)
 
     @classmethod
     def from_backbone(cls, path: str, config: SindConfig | None = None, **kwargs: Any) -> SindModel:
@@ -260,7 +263,7 @@ class SindModel(PreTrainedModel):
 
     def _prefix_tokens(self, tokens: int) -> int:
         """How many tokens (class, distillation, registers) stand before the patch tokens."""
-        patch = getattr(self.vision, "patch_size", None)
+        patch = getattr(self._backbone_config, "patch_size", None)
         if isinstance(patch, int) and self.config.view_size:
             prefix = tokens - (self.config.view_size // patch) ** 2
             if 0 <= prefix <= MAX_PREFIX_TOKENS:
@@ -268,7 +271,7 @@ class SindModel(PreTrainedModel):
         if math.isqrt(tokens) ** 2 == tokens:  # hierarchical backbones merge patches and have no class token
             return 0
         raise ValueError(
-            f"The backbone {self.vision.model_type!r} gives {tokens} tokens for views of {self.config.view_size} "
+            f"The backbone {self._backbone_config.model_type!r} gives {tokens} tokens for views of {self.config.view_size} "
             "pixels, which is no square of patches: set view_size to the size that the backbone was made for."
         )
 

@@ -62,7 +62,7 @@ class SindTrainer(Trainer):
     loss_is_scaled_for_ga = False  # a mean per micro-batch: the Trainer divides by their number
     args: SindTrainingArguments
     model: SindModel
-    processing_class: SindImageProcessor  # type: ignore[assignment]
+    processing_class: SindImageProcessor
 
     def __init__(self, model: SindModel, args: SindTrainingArguments, **kwargs: Any) -> None:
         if kwargs.get("processing_class") is None:
@@ -179,7 +179,7 @@ class SindTrainer(Trainer):
             )
             self.lr_scheduler = LambdaLR(
                 optimizer or self.optimizer,  # type: ignore[arg-type]
-                lambda step: learning_rate_factor(step, warmup, num_training_steps)
+                lambda step: learning_rate_factor(step, warmup, num_training_steps),
             )
             self._created_lr_scheduler = True
         return super().create_scheduler(num_training_steps, optimizer)

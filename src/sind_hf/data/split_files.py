@@ -1,0 +1,231 @@
+"""Splits on disk: the lists that others published, and folders of folds in the published layout.
+
+```
+for_leave_one_out/<name>/test_for_<id>_<scene>/{train,test}.json
+for_cross_set/{train,test}/<name>_{train,test}.json      (test/<name>.json for a set that is only tested on)
+random_split/<name>/<number>/{train,validation,test}.json
+```
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from .manifest import Manifest
+from .splits import Fold, listed_fold, listed_images
+
+Protocol = Literal["leave-one-out", "cross-set", "random-split"]
+
+_FOLDERS: dict[str, str] = {
+    "leave-one-out": "for_leave_one_out",
+    "cross-set": "for_cross_set",
+    "random-split": "random_split",
+}
+# Keys and columns that published lists name their images by.
+_IMAGE_KEYS = ("image", "img_path", "image_path", "image_name", "imageName", "Image name", "name", "path")
+_LIQE_COLUMNS = 6
+
+
+def read_image_list(path: str | Path) -> list[str]:
+    """Read the image names of a published train or test list.
+
+    Args:
+        path: JSON (Q-Align: a list of objects with `image` or `img_path`; plain lists of names and manifests too),
+            CSV with a header (PARA: `sessionId`, `imageName`), or text with the name in the first tab column.
+
+    Returns:
+        Names as the list has them, with forward slashes.
+
+    Raises:
+        ValueError: If the file is missing, is not what its ending says, or an item names no image.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist; give the path of a train or test list")
+    suffix = path.suffix.lower()
+    text = path.read_text(encoding="utf-8-sig")
+    if suffix == ".json":
+        try:
+            content = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path} is not valid JSON: {error}") from error
+        items = content.get("files") if isinstance(content, dict) else content
+        if not isinstance(items, list):
+            raise ValueError(f'{path} is not a list of images: expected a JSON list, or an object with "files"')
+        names = [name for number, item in enumerate(items) for name in _names_of(item, f"{path}, item {number}")]
+    elif suffix == ".csv":
+        rows = csv.DictReader(text.splitlines())
+        names = [name for row in rows for name in _names_of(row, f"{path}, line {rows.line_num}")]
+    else:
+        names = [line.split("\t")[0].strip() for line in text.splitlines() if line.strip()]
+    return [name.replace("\\", "/") for name in names]
+
+
+def liqe_splits(manifest: Manifest, folder: str | Path) -> list[Fold]:
+    """Read the splits that LIQE published: `<folder>/<number>/<set>_{train,val,test}_clip.txt`.
+
+    Only the names are taken: the scores that LIQE lists for LIVE are flipped already.
+
+    Args:
+        manifest: The data set; its image paths differ from LIQE's in the leading folders only.
+        folder: The folder with the numbered ones, or the folder above it that has one named like the data set.
+
+    Returns:
+        Folds named by their number. The 203 pristine entries of LIVE are unused.
+
+    Raises:
+        ValueError: If there is no list, a line has not six tab columns, or a list does not fit the manifest.
+    """
+    folder = Path(folder)
+    if (folder / manifest.dataset).is_dir():
+        folder = folder / manifest.dataset
+    folds = []
+    for numbered in _by_number(path for path in folder.glob("*") if path.is_dir() and path.name.isdigit()):
+        sides = {}
+        for side in ("train", "val", "test"):
+            lists = sorted(numbered.glob(f"*_{side}_clip.txt"))
+            if len(lists) != 1:
+                raise ValueError(f"{numbered} has {len(lists)} files *_{side}_clip.txt; LIQE publishes one per split")
+            sides[side] = listed_images(manifest, _read_liqe(lists[0]), f"list {lists[0]}")
+        folds.append(
+            listed_fold(manifest, numbered.name, train=sides["train"], validation=sides["val"], test=sides["test"])
+        )
+    if not folds:
+        raise ValueError(f"{folder} has no numbered folders of LIQE lists (<number>/<set>_train_clip.txt)")
+    return folds
+
+
+def write_folds(folds: Sequence[Fold], output_dir: str | Path, protocol: Protocol) -> list[Path]:
+    """Write folds as manifests, in the published layout.
+
+    Args:
+        folds: Folds of one data set.
+        output_dir: The manifest folder (`data_json`).
+        protocol: Decides on the layout; `official` splits are laid out as cross-set, `k_folds` as random-split.
+
+    Returns:
+        The files written.
+
+    Raises:
+        ValueError: If the protocol is unknown, there are several folds for cross-set, or the name of the data set
+            cannot be the name of a file.
+    """
+    root = Path(output_dir) / _folder_of(protocol)
+    if protocol == "cross-set" and len(folds) > 1:
+        raise ValueError(f"cross-set has one fold per data set, got {len(folds)}")
+    written = []
+    for fold in folds:
+        sides = {"train": fold.train, "validation": fold.validation, "test": fold.test}
+        for side, manifest in sides.items():
+            if manifest is None or not manifest.entries:
+                continue
+            _check_name(manifest.dataset)
+            if protocol == "cross-set":
+                ending = f"_{side}" if fold.train.entries else ""
+                path = root / side / f"{manifest.dataset}{ending}.json"
+            else:
+                path = root / manifest.dataset / fold.name / f"{side}.json"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            manifest.save(path)
+            written.append(path)
+    return written
+
+
+def read_folds(input_dir: str | Path, protocol: Protocol, dataset: str) -> list[Fold]:
+    """Read the folds of a data set from a manifest folder in the published layout.
+
+    Args:
+        input_dir: The manifest folder (`data_json`).
+        protocol: `leave-one-out`, `cross-set` or `random-split`.
+        dataset: Name of the data set.
+
+    Returns:
+        The folds by number (leave-one-out: by scene id). `unused` is empty: files do not say what they leave out.
+
+    Raises:
+        ValueError: If there are no folds, or a side is missing. (A cross-set fold needs a test side only.)
+    """
+    _check_name(dataset)
+    root = Path(input_dir) / _folder_of(protocol)
+    if protocol == "cross-set":
+        train, test = (_load(_cross_set_file(root, side, dataset), dataset) for side in ("train", "test"))
+        if test is None:
+            raise ValueError(f"{root / 'test'} has neither {dataset}_test.json nor {dataset}.json")
+        return [Fold(dataset, train or replace(test, entries=[]), None, test)]
+    folds = []
+    for folder in _by_number(path for path in (root / dataset).glob("*") if path.is_dir()):
+        train, validation, test = (
+            _load(_side_file(folder, *words), dataset) for words in (("train",), ("validation", "val"), ("test",))
+        )
+        if train is None or test is None:
+            raise ValueError(f"{folder} has no {'train' if train is None else 'test'}.json")
+        folds.append(Fold(folder.name, train, validation, test))
+    if not folds:
+        raise ValueError(f"{root / dataset} has no folds; write them with `sind-hf data split --protocol {protocol}`")
+    return folds
+
+
+def _names_of(item: Any, where: str) -> list[str]:
+    """Return the image names of one item of a list; an object may name several."""
+    if isinstance(item, dict):
+        value = next((item[key] for key in _IMAGE_KEYS if item.get(key)), None)
+        if isinstance(value, str) and item.get("sessionId"):
+            value = f"{item['sessionId']}/{value}"
+    else:
+        value = item
+    names = value if isinstance(value, list) and value else [value]
+    if not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{where} names no image; expected one of {', '.join(_IMAGE_KEYS)}")
+    return [str(name) for name in names]
+
+
+def _read_liqe(path: Path) -> list[str]:
+    names = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        columns = line.split("\t")
+        if len(columns) != _LIQE_COLUMNS:
+            raise ValueError(
+                f"{path}, line {number} has {len(columns)} tab columns; a LIQE list has {_LIQE_COLUMNS}: path, score, "
+                "distortion and three scenes"
+            )
+        names.append(columns[0])
+    return names
+
+
+def _folder_of(protocol: str) -> str:
+    if protocol not in _FOLDERS:
+        raise ValueError(f"unknown protocol {protocol!r}; choose one of {', '.join(_FOLDERS)}")
+    return _FOLDERS[protocol]
+
+
+def _check_name(dataset: str) -> None:
+    # The name comes from a manifest, which may come from anywhere: it must not lead out of the folder.
+    if dataset in ("", ".", "..") or re.search(r"[/\\\x00]", dataset):
+        raise ValueError(f"the data set name {dataset!r} cannot be the name of a file; rename the data set")
+
+
+def _by_number(folders: Iterable[Path]) -> list[Path]:
+    """Sort folders by the first number in their names: 1, 2, 10; test_for_100_Animal, test_for_1000_other."""
+    return sorted(folders, key=lambda folder: (int((re.findall(r"\d+", folder.name) or [0])[0]), folder.name))
+
+
+def _cross_set_file(root: Path, side: str, dataset: str) -> Path | None:
+    names = (f"{dataset}_{side}.json", f"{dataset}.json")
+    return next((root / side / name for name in names if (root / side / name).is_file()), None)
+
+
+def _side_file(folder: Path, *words: str) -> Path | None:
+    """Return the file of a side: `train.json`, or any JSON file with the word in its name (`live_train_clip.json`)."""
+    files = sorted(folder.glob("*.json"), key=lambda path: (len(path.name), path.name))
+    return next((path for path in files if set(words) & set(re.split(r"[_.-]", path.stem))), None)
+
+
+def _load(path: Path | None, dataset: str) -> Manifest | None:
+    # A side's file is not named like its data set, which files of the published format do not name otherwise.
+    return None if path is None else replace(Manifest.load(path), dataset=dataset)

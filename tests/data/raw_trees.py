@@ -115,13 +115,15 @@ def koniq10k(root: Path, images: Sequence[tuple[str, float]], folder: str = "kon
     write_pictures(root / folder / "1024x768", (name for name, _ in images))
 
 
-def livec(root: Path, images: Sequence[tuple[str, float]], folder: str = "ChallengeDB_release") -> None:
-    """The pictures t1.bmp … t7.bmp go to a folder of their own, as in the archive."""
+def livec(
+    root: Path, images: Sequence[tuple[str, float]], folder: str = "ChallengeDB_release", *, as_archived: bool = True
+) -> None:
+    """The pictures t1.bmp … t7.bmp lie in a folder of their own in the archive, but not in the published manifests."""
     data = root / folder / "Data"
     data.mkdir(parents=True)
     savemat(data / "AllImages_release.mat", {"AllImages_release": cells([name for name, _ in images]).reshape(-1, 1)})
     savemat(data / "AllMOS_release.mat", {"AllMOS_release": np.array([[score for _, score in images]])})
-    names = [f"trainingImages/{name}" if name.startswith("t") else name for name, _ in images]
+    names = [f"trainingImages/{name}" if as_archived and name.startswith("t") else name for name, _ in images]
     write_pictures(root / folder / "Images", names)
 
 

@@ -106,12 +106,19 @@ class Download:
         top = Path(root).expanduser().resolve()
         if not top.is_dir():
             raise LabelFileError(f"{name}: {top} is not a folder; pass the folder that holds the dataset as root")
-        inside = [folder for spelling in folders if (folder := resolve_case(top, spelling)) and folder.is_dir()]
+        known = [spelling.lower() for spelling in folders]
+        inside = [folder for spelling in known if (folder := resolve_case(top, spelling)) and folder.is_dir()]
+        # A folder that goes by the dataset's name is the dataset, unless it wraps one of the very same name.
+        wrapped = [
+            folder for folder in inside if top.name.lower() in known and folder.name.lower() != top.name.lower()
+        ]
+        first = [folder for folder in inside if folder not in wrapped]
         # A linked dataset folder is followed: a manifest refuses links that lead out of its image root.
-        places = dict.fromkeys([*(folder.resolve() for folder in inside), top])
-        # The given folder may hold other datasets, whose label files must not be taken for this one's.
-        nested = top.name.lower() in {spelling.lower() for spelling in folders}
-        candidates = [cls(name, place, labels, homepage, nested=nested or place != top) for place in places]
+        places = dict.fromkeys(folder.resolve() for folder in [*first, top, *wrapped])
+        # Label files one folder below a parent folder may be those of another dataset.
+        candidates = [
+            cls(name, place, labels, homepage, nested=place != top or top.name.lower() in known) for place in places
+        ]
         # A part of the label files is a better find than none: its error then names what is missing beside them.
         best = max(candidates, key=lambda download: len(download.found()))
         if labels and not best.found():

@@ -45,7 +45,7 @@ def read(download: Download, facts: DatasetFacts) -> Labels:
                 domain_id=domain_id,
             )
         )
-    return Labels(images, notes=(f"{unvoted} images without votes are left out",) if unvoted else ())
+    return Labels(images, notes=(f"images without votes, left out: {unvoted}",) if unvoted else ())
 
 
 READER = Reader(

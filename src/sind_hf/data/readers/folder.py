@@ -10,7 +10,7 @@ from typing import Any
 from ..catalog import DatasetFacts
 from ..manifest import ScoreInfo
 from .download import Download, ImageFolder, LabelFileError
-from .labels import csv_rows, number, squeeze
+from .labels import csv_rows, number, squeeze, text_lines
 from .reader import LabelledImage, Labels, Reader, alphabetical_ids
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
@@ -121,7 +121,7 @@ def _rows(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
             raise LabelFileError(f"{path}: not a readable Parquet file ({error})") from error
     elif suffix == ".jsonl":
         rows = []
-        for line_number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        for line_number, line in enumerate(text_lines(path), start=1):
             try:
                 row = json.loads(line) if line.strip() else None
             except json.JSONDecodeError as error:

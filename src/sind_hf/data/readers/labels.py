@@ -51,6 +51,7 @@ def xlsx_rows(path: Path, sheet: str | None = None) -> Iterator[Sequence[Any]]:
         if sheet is not None and squeeze(sheet) not in names:
             raise LabelFileError(f"{path}: no sheet {sheet!r}; it has {', '.join(workbook.sheetnames)}")
         worksheet = workbook[names[squeeze(sheet)] if sheet is not None else workbook.sheetnames[0]]
+        worksheet.reset_dimensions()  # the size that a file declares is often wrong, and would cut the table
         yield from worksheet.iter_rows(values_only=True)
     finally:
         workbook.close()
@@ -58,7 +59,7 @@ def xlsx_rows(path: Path, sheet: str | None = None) -> Iterator[Sequence[Any]]:
 
 def csv_table(path: Path, columns: Sequence[str], delimiter: str = ",") -> list[Row]:
     """Read the named columns of a delimited text file; see `xlsx_table`."""
-    return list(table(csv_rows(path, delimiter), columns, path))
+    return list(table(csv_rows(path, delimiter), columns, path, ragged=False))
 
 
 def csv_rows(path: Path, delimiter: str = ",") -> Iterator[list[str]]:
@@ -74,21 +75,29 @@ def csv_rows(path: Path, delimiter: str = ",") -> Iterator[list[str]]:
         raise LabelFileError(f"{path}: not a readable text table ({error})") from error
 
 
-def table(rows: Iterable[Sequence[Any]], columns: Sequence[str], path: Path) -> Iterator[Row]:
+def table(rows: Iterable[Sequence[Any]], columns: Sequence[str], path: Path, *, ragged: bool = True) -> Iterator[Row]:
     """Turn rows of cells into dictionaries, from the first row on that names all the columns.
 
+    Args:
+        rows: Rows of cells.
+        columns: Columns to pick.
+        path: File that the rows come from, for messages.
+        ragged: Rows may end early, as those of spreadsheets do; in a text file that is the mark of a cut download.
+
     Raises:
-        LabelFileError: No row names all of them.
+        LabelFileError: No row names all the columns, or a row of a text file ends early.
     """
     first: Sequence[Any] | None = None
     index: list[int] = []
-    for row in rows:
+    for row_number, row in enumerate(rows, start=1):
         if not index:
             first = row if first is None else first
             header = [squeeze(cell) for cell in row]
             if all(squeeze(column) in header for column in columns):
                 index = [header.index(squeeze(column)) for column in columns]
             continue
+        if row and not ragged and len(row) <= max(index):
+            raise LabelFileError(f"{path}, row {row_number}: ends after {len(row)} fields; download the file again")
         cells = [row[i] if i < len(row) else None for i in index]
         if cells[0] is not None and str(cells[0]).strip():  # spreadsheets end in rows that only look empty
             yield dict(zip(columns, cells, strict=True))
@@ -102,10 +111,10 @@ def score_list(path: Path, order: Literal["name score", "score name"] = "name sc
     """Read a text file with an image name and a score on every line, separated by a comma, spaces or tabs.
 
     Raises:
-        LabelFileError: A line has no two fields.
+        LabelFileError: A line has no two fields, or the file is no text.
     """
     pairs = []
-    for line_number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+    for line_number, line in enumerate(text_lines(path), start=1):
         fields = re.split(r"\s*,\s*|\s+", line.strip())
         if fields == [""]:
             continue
@@ -114,6 +123,18 @@ def score_list(path: Path, order: Literal["name score", "score name"] = "name sc
         name, score = fields[:2] if order == "name score" else fields[1::-1]
         pairs.append((name, number(score)))
     return pairs
+
+
+def text_lines(path: Path) -> list[str]:
+    """Lines of a text file.
+
+    Raises:
+        LabelFileError: The file is no text.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise LabelFileError(f"{path}: not a text file ({error})") from error
 
 
 def mat_arrays(path: Path, *names: str) -> tuple[np.ndarray, ...]:

@@ -12,20 +12,20 @@ def read(download: Download, facts: DatasetFacts) -> Labels:
     """Read MOS and the scenes that are marked present; which scene counts is decided later, see `scene_choice`."""
     scenes = tuple(facts.domains.values())
     marked = {
-        row["Image name"].lower(): tuple(scene for scene in scenes if number(row[scene]) > 0)
+        str(row["Image name"]).lower(): tuple(scene for scene in scenes if number(row[scene]) > 0)
         for row in xlsx_table(download.label("scenes"), ["Image name", *scenes])
     }
     folder = download.images("TestImage", "TestImages", "TestImage_resized", "images")
     images = [
         LabelledImage(
-            image=folder.find(row["Image name"]),
+            image=folder.find(str(row["Image name"])),
             score=number(row["MOS"]),
-            scenes=marked.get(row["Image name"].lower(), ()),
+            scenes=marked.get(str(row["Image name"]).lower(), ()),
         )
         for row in xlsx_table(download.label("scores"), ["Image name", "MOS"])
     ]
     unmarked = sum(not image.scenes for image in images)
-    return Labels(images, notes=(f"{unmarked} images have no scene in the scene labels",) if unmarked else ())
+    return Labels(images, notes=(f"images without a scene in the scene labels: {unmarked}",) if unmarked else ())
 
 
 READER = Reader(

@@ -191,6 +191,14 @@ def test_copies_in_deeper_folders_do_not_win(tmp_path: Path) -> None:
     assert build("bid", tmp_path).manifest.entries[0].image == "BID/DatabaseImage0001.JPG"
 
 
+def test_files_that_differ_in_case_only_are_told_apart(tmp_path: Path) -> None:
+    raw_trees.koniq10k(tmp_path, [("A.jpg", 1.0), ("a.jpg", 2.0)])
+    if len(list((tmp_path / "koniq10k/1024x768").iterdir())) < 2:
+        pytest.skip("needs a file system that tells upper from lower case")
+    entries = build("koniq10k", tmp_path).manifest.entries
+    assert [(entry.image[-5:], entry.score) for entry in entries] == [("A.jpg", 1.0), ("a.jpg", 2.0)]
+
+
 def test_a_loop_of_links_ends(tmp_path: Path) -> None:
     raw_trees.bid(tmp_path, [(1, 4.5)])
     (tmp_path / "BID/again").symlink_to(tmp_path / "BID")

@@ -33,9 +33,10 @@ class ImageFolder:
     def __init__(self, folder: Path, root: Path) -> None:
         self.folder = folder
         self._prefix = folder.relative_to(root).as_posix()
+        self._paths = set(_files_below(folder))
         self._by_path: dict[str, str] = {}
         self._by_name: dict[str, str] = {}
-        for path in sorted(_files_below(folder), key=lambda path: (path.count("/"), path)):
+        for path in sorted(self._paths, key=lambda path: (path.count("/"), path)):
             # The shallowest file wins where two differ in case or folder only: a copy in a backup folder is no rival.
             self._by_path.setdefault(path.lower(), path)
             self._by_name.setdefault(path.rsplit("/", 1)[-1].lower(), path)
@@ -48,7 +49,7 @@ class ImageFolder:
             anywhere: Accept a file of the same name in any subfolder. Only for datasets whose file names are unique.
         """
         name = name.strip().replace("\\", "/").lstrip("/")
-        path = self._by_path.get(name.lower())
+        path = name if name in self._paths else self._by_path.get(name.lower())
         if path is None and anywhere:
             path = self._by_name.get(name.rsplit("/", 1)[-1].lower())
         return posixpath.join(self._prefix, path or name)

@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Unpack, get_args
 
 import numpy as np
 import torch
@@ -374,6 +374,9 @@ class SindImageProcessor(PilBackend):
     do_normalize = True
     image_mean = IMAGENET_MEAN
     image_std = IMAGENET_STD
+
+    def __init__(self, **kwargs: Unpack[SindImagesKwargs]) -> None:
+        super().__init__(**kwargs)
 
     def __call__(self, images: Any, *args: Any, **kwargs: Any) -> BatchFeature:
         """Make the views of one or several pictures.

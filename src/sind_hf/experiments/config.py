@@ -113,15 +113,24 @@ def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
     for override in overrides:
         group, key, value = _parse_override(override)
         source[group][key] = value
-    for group, options in GROUPS.items():
-        for key in source[group]:
-            _check_name(key, _keys(options), f"{path}: {group}", "key")
-    return _parse(source, str(path))
+    return parse_config(source, str(path))
 
 
-def _parse(source: dict[str, dict[str, Any]], where: str) -> RunConfig:
+def parse_config(source: dict[str, dict[str, Any]], where: str) -> RunConfig:
+    """Check plain values against the options of their groups.
+
+    Args:
+        source: Values by group and key; groups may be absent.
+        where: What error messages call the source.
+
+    Raises:
+        ValueError: See `load_config`.
+    """
+    source = {group: source.get(group, {}) for group in GROUPS}
     parsed = {}
     for group, options in GROUPS.items():
+        for key in source[group]:
+            _check_name(key, _keys(options), f"{where}: {group}", "key")
         try:
             (parsed[group],) = HfArgumentParser(options).parse_dict(_typed(source[group], options))  # type: ignore[arg-type]
         except (TypeError, ValueError) as error:

@@ -112,8 +112,8 @@ def _rows(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
     suffix = path.suffix.lower()
     rows: list[dict[str, Any]]
     if suffix == ".parquet":
-        from pyarrow import ArrowInvalid  # type: ignore[import-untyped]
-        from pyarrow.parquet import read_table  # type: ignore[import-untyped]
+        from pyarrow import ArrowInvalid
+        from pyarrow.parquet import read_table
 
         try:
             rows = read_table(path).to_pylist()

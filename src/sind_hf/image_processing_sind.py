@@ -376,7 +376,7 @@ class SindImageProcessor(PilBackend):
     image_std = IMAGENET_STD
 
     def __init__(self, **kwargs: Unpack[SindImagesKwargs]) -> None:
-        super().__init__(**kwargs)
+        super().__init__(**kwargs)  # type: ignore[misc]  # the base class takes all of `valid_kwargs`
 
     def __call__(self, images: Any, *args: Any, **kwargs: Any) -> BatchFeature:
         """Make the views of one or several pictures.

@@ -274,8 +274,8 @@ class SindModel(PreTrainedModel):
         if math.isqrt(tokens) ** 2 == tokens:  # hierarchical backbones merge patches and have no class token
             return 0
         raise ValueError(
-            f"The backbone {self._backbone_config.model_type!r} gives {tokens} tokens for {self.config.view_size}-pixel "
-            "views, which is no square of patches: set view_size to the size that it was made for."
+            f"The backbone {self._backbone_config.model_type!r} gives {tokens} tokens for views of "
+            f"{self.config.view_size} pixels, no square of patches: set view_size to the size that it was made for."
         )
 
     @torch.inference_mode()

@@ -35,7 +35,7 @@ def demo(
     ]
     terminal.show_table(f"Unseen scenes: {', '.join(HELD_OUT)}", ["loss", "SRCC", "PLCC"], rows)
     terminal.say(
-        "\nBoth correlations compare predicted scores with the set's within each unseen scene, and are then averaged:\n"
+        "\nBoth correlations compare predicted scores with the set's within each unseen scene, then are averaged:\n"
         "1 is the right order (SRCC) or a straight line (PLCC), 0 is chance. The scores are synthetic: those of each\n"
         "scene have a scale and shift of their own, as those of people do. "
         f"{result.pictures} pictures, {result.held_out} of them held out; {result.seconds:.0f} s in all.\n"

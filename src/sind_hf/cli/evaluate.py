@@ -22,7 +22,7 @@ def evaluate(
     manifest: Annotated[list[Path], typer.Option(help="Manifest of a dataset; may be given several times.")],
     image_root: Annotated[Path, typer.Option(help="Folder that the manifests' image paths start from.")],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Report as JSON.")] = None,
-    views: Annotated[Views, typer.Option(help="nine, as published, or center.")] = Views.nine,
+    views: Annotated[Views, typer.Option(help="nine, as published, or center.")] = "nine",
     device: DeviceOption = None,
     dtype: DtypeOption = "float32",
     batch_size: BatchSizeOption = 8,
@@ -43,7 +43,7 @@ def evaluate(
                 processor,
                 each,
                 image_root,
-                views=views.value,
+                views=views,
                 batch_size=batch_size,
                 workers=workers,
                 progress=update,
@@ -59,7 +59,7 @@ def evaluate(
     if output is not None:
         document = {
             "model": model,
-            "views": views.value,
+            "views": views,
             "datasets": [
                 {key: value for key, value in asdict(evaluation).items() if key != "failures"}
                 | {"left_out": evaluation.failures}

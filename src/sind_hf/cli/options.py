@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-
-class Views(StrEnum):
-    """How many views of each picture are scored."""
-
-    center = "center"
-    nine = "nine"
-
-
+Views = Literal["center", "nine"]
 ModelOption = Annotated[str, typer.Option("--model", "-m", help="SIND checkpoint: a folder or a Hub repository.")]
 DeviceOption = Annotated[
     str | None, typer.Option(help="cpu, cuda, cuda:1, mps …; default: the first accelerator there is.")

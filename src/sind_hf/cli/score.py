@@ -18,7 +18,7 @@ def score(
         list[str], typer.Argument(help="Pictures, folders, or .txt lists of pictures.", show_default=False)
     ],
     model: ModelOption,
-    views: Annotated[Views, typer.Option(help="nine: nine times the work, steadier scores.")] = Views.center,
+    views: Annotated[Views, typer.Option(help="nine: nine times the work, steadier scores.")] = "center",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Scores to a .csv, .jsonl or .parquet.")
     ] = None,
@@ -41,7 +41,7 @@ def score(
             scorer,
             processor,
             paths,
-            views=views.value,
+            views=views,
             batch_size=batch_size,
             workers=workers,
             output=output,

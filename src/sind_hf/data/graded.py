@@ -105,10 +105,10 @@ def grade(
     """Make a graded set from photographs: every crop, clean and with each kind of distortion at each level.
 
     The score of a picture is `1 + 4 * (shift + scale * base)`, where the base quality is 1 when clean and falls by
-    0.18 per level, with a little observer noise that keeps the order of levels; scale in [0.3, 1] and shift are drawn once
-    per scene, so that all scores lie in 1..5. A picture depends on the seed, its photograph, its kind and its level
-    alone: adding photographs or kinds changes no other picture. With the same versions of Pillow and NumPy the same
-    settings give the same bytes.
+    0.18 per level, with a little observer noise that keeps the order of levels; scale in [0.3, 1] and shift are drawn
+    once per scene, so that all scores lie in 1..5. A picture depends on the seed, its photograph, its kind and its
+    level alone: adding photographs or kinds changes no other picture. With the same versions of Pillow and NumPy
+    the same settings give the same bytes.
 
     Args:
         photographs: files by scene name, or a folder, where every picture file becomes a scene named by its stem.

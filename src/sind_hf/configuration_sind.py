@@ -83,7 +83,9 @@ class SindConfig(PreTrainedConfig):
     def validate_view_size(self) -> None:
         """Part of `@strict`: the two view geometries must have whole pixels."""
         if self.view_size is not None and (self.view_size <= 0 or self.view_size % (8 * GRID)):
-            raise ValueError(f"view_size is {self.view_size}: it must be a positive multiple of {8 * GRID}, as 224 is.")
+            raise ValueError(
+                f"view_size is {self.view_size}: it must be a positive multiple of {8 * GRID}, as 224 is."
+            )
 
     def validate_score_range(self) -> None:
         """Part of `@strict`: a range is two numbers, the lower first."""

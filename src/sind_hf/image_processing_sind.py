@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Union, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from transformers.processing_utils import ImagesKwargs
 
 from .configuration_sind import GRID, IMAGENET_MEAN, IMAGENET_STD
 
-ImageSource = Union[str, os.PathLike, bytes, dict, Image.Image, np.ndarray, torch.Tensor]
+ImageSource = str | os.PathLike | bytes | dict | Image.Image | np.ndarray | torch.Tensor
 ViewMode = Literal["train", "center", "nine"]
 ResizeBackend = Literal["torch", "pillow"]
 
@@ -71,8 +71,7 @@ def load_image(source: ImageSource) -> Image.Image:
     if isinstance(source, dict):
         if not source.get("bytes") and not source.get("path"):
             raise ImageError("A picture given as a dict must hold 'bytes' or 'path'.")
-        name, source = source.get("path") or "bytes", source.get("bytes") or source["path"]
-        return _decode(source, str(name))
+        return _decode(source.get("bytes") or source["path"], str(source.get("path") or "bytes"))
     if isinstance(source, bytes):
         return _decode(source, "bytes")
     if isinstance(source, str) and source.startswith(("http://", "https://")):
@@ -220,9 +219,7 @@ def plan_views(
         return [ViewPlan((margin // 2, margin // 2), (room_y // 2,) * GRID, (room_x // 2,) * GRID)]
     if mode == "nine":
         return [
-            ViewPlan(
-                (margin * top // 2, margin * left // 2), (room_y * v // 2,) * GRID, (room_x * h // 2,) * GRID
-            )
+            ViewPlan((margin * top // 2, margin * left // 2), (room_y * v // 2,) * GRID, (room_x * h // 2,) * GRID)
             for (top, left), (v, h) in zip(NINE_GLOBAL, NINE_LOCAL, strict=True)
         ]
     if mode != "train":
@@ -294,6 +291,7 @@ class StripPicture:
 
     def _strip(self, start: int, stop: int, wide: bool) -> np.ndarray:
         height, width, _ = self.shape
+        box: tuple[float, float, float, float]
         if wide:
             scale = self.image.width / width
             box, size = (start * scale, 0, stop * scale, self.image.height), (stop - start, height)
@@ -304,7 +302,10 @@ class StripPicture:
 
 
 def cut_views(
-    global_picture: np.ndarray, local_picture: np.ndarray | StripPicture, plans: Sequence[ViewPlan], view_size: int = 224
+    global_picture: np.ndarray,
+    local_picture: np.ndarray | StripPicture,
+    plans: Sequence[ViewPlan],
+    view_size: int = 224,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Cut the global crops and join the fragments that the plans name.
 
@@ -320,10 +321,7 @@ def cut_views(
         crop = global_picture[top : top + view_size, left : left + view_size]
         ys = _fragment_indices(plan.rows, cell_y, fragment)
         xs = _fragment_indices(plan.columns, cell_x, fragment)
-        if isinstance(local_picture, StripPicture):
-            joined = local_picture.take(ys, xs)
-        else:
-            joined = local_picture[ys][:, xs]
+        joined = local_picture.take(ys, xs) if isinstance(local_picture, StripPicture) else local_picture[ys][:, xs]
         global_views[t] = (crop[:, ::-1] if plan.flip_global else crop).transpose(2, 0, 1)
         local_views[t] = (joined[:, ::-1] if plan.flip_local else joined).transpose(2, 0, 1)
     return global_views, local_views
@@ -370,8 +368,8 @@ class SindImageProcessor(PilBackend):
     valid_kwargs = SindImagesKwargs
     model_input_names = ["pixel_values", "local_pixel_values"]
     size = {"height": 224, "width": 224}
-    views = "center"
-    resize_backend = "torch"
+    views: ViewMode = "center"
+    resize_backend: ResizeBackend = "torch"
     do_rescale = True
     do_normalize = True
     image_mean = IMAGENET_MEAN
@@ -428,7 +426,7 @@ class SindImageProcessor(PilBackend):
             raise ValueError("No pictures: give at least one.")
         return [load_image(image) for image in many]
 
-    def _preprocess(
+    def _preprocess(  # type: ignore[override]  # of the options of all processors, those that views have
         self,
         images: list[Image.Image],
         size: Any = None,

@@ -82,7 +82,10 @@ def fidelity(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 def kld(prediction: Tensor, target: Tensor) -> Tensor:
-    """`1 - Σ√(softmax(p_i, p_j) · (1[y_i ≥ y_j], 1[y_i ≤ y_j]) + 1e-8)`, mean over the pairs i < j; 0 without pairs."""
+    """Overlap of predicted and true preference, mean over the pairs i < j; 0 where there is no pair.
+
+    `1 - Σ√(softmax(p_i, p_j) · (1[y_i ≥ y_j], 1[y_i ≤ y_j]) + 1e-8)`.
+    """
     i, j = _pairs(prediction)
     if len(i) == 0:
         return prediction.sum() * 0
@@ -119,9 +122,7 @@ def get_loss(name: str) -> Callable[[Tensor, Tensor], Tensor]:
     return LOSSES[name]
 
 
-def by_scene(
-    prediction: Tensor, target: Tensor, scene_ids: Tensor | None = None, name: str = "scale_shift"
-) -> Tensor:
+def by_scene(prediction: Tensor, target: Tensor, scene_ids: Tensor | None = None, name: str = "scale_shift") -> Tensor:
     """Apply a loss within each scene and average over the scenes present: the training objective (paper, alignment).
 
     Args:

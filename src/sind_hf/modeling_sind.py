@@ -67,8 +67,10 @@ class SindModel(PreTrainedModel):
 
     config_class = SindConfig
     config: SindConfig
+    image_mean: Tensor
+    image_std: Tensor
     main_input_name = "pixel_values"
-    input_modalities = ("image",)
+    input_modalities = ["image"]
     supports_gradient_checkpointing = True
     accepts_loss_kwargs = False  # the loss is a mean over this batch, whatever the Trainer accumulates
     _supports_sdpa = True
@@ -79,7 +81,7 @@ class SindModel(PreTrainedModel):
 
     def __init__(self, config: SindConfig) -> None:
         super().__init__(config)
-        vision = config.vision_config
+        vision: Any = config.vision_config
         self.is_clip = vision.model_type == "clip_vision_model"
         # Named as in CLIPModel, so that a CLIP checkpoint loads straight into them.
         if self.is_clip:
@@ -98,6 +100,10 @@ class SindModel(PreTrainedModel):
             self.freeze_backbone()
         self.post_init()
 
+    @property
+    def _backbone_config(self) -> Any:  # of any backbone: its fields are known at run time only
+        return self.config.vision_config
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         if module is self:
@@ -106,7 +112,7 @@ class SindModel(PreTrainedModel):
             init.normal_(self.quality_head.weight, std=self.config.initializer_range)
             init.zeros_(self.quality_head.bias)
             if self.is_clip:
-                init.normal_(self.visual_projection.weight, std=self.config.vision_config.hidden_size**-0.5)
+                init.normal_(self.visual_projection.weight, std=self._backbone_config.hidden_size**-0.5)
 
     @classmethod
     def from_backbone(cls, path: str, config: SindConfig | None = None, **kwargs: Any) -> SindModel:
@@ -114,7 +120,7 @@ class SindModel(PreTrainedModel):
 
         Args:
             path: Folder or Hub repository of a CLIP, ViT, DINOv2, Swin, ConvNeXt, ResNet … model.
-            config: Everything but the backbone, whose configuration comes from the checkpoint. Default: `SindConfig()`.
+            config: Everything but the backbone, whose configuration comes from the checkpoint.
             **kwargs: Passed to the backbone's `from_pretrained` (`revision`, `token`, …).
 
         Returns:
@@ -183,7 +189,9 @@ class SindModel(PreTrainedModel):
         branch = self.config.local_branch
         self._check_inputs(pixel_values, local_pixel_values, output_quality_map)
         batch, pairs = pixel_values.shape[0], pixel_values.shape[1] if pixel_values.ndim == 5 else 1
-        views = [pixel_values] if branch == "none" else [pixel_values, local_pixel_values]
+        views = [pixel_values]
+        if local_pixel_values is not None and branch != "none":
+            views.append(local_pixel_values)
         # One call for both views: the joint batch also defines BatchNorm's statistics.
         pixels = torch.cat([self._normalise(view.flatten(0, -4)) for view in views])
         last, pooled = self._backbone_features(pixels, **kwargs)
@@ -230,7 +238,8 @@ class SindModel(PreTrainedModel):
     def _normalise(self, pixels: Tensor) -> Tensor:
         if pixels.dtype == torch.uint8:
             pixels = (pixels.to(self.image_mean.dtype) / 255 - self.image_mean) / self.image_std
-        return pixels if torch.is_autocast_enabled(pixels.device.type) else pixels.to(self.dtype)
+        # Under autocast the backbone casts by itself; a backbone of bfloat16 weights wants bfloat16 pixels.
+        return pixels if torch.is_autocast_enabled(pixels.device.type) else pixels.to(self.quality_head.weight.dtype)
 
     def _backbone_features(self, pixels: Tensor, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
         output = self.vision_model(pixel_values=pixels, **kwargs)
@@ -254,22 +263,20 @@ class SindModel(PreTrainedModel):
 
     def _prefix_tokens(self, tokens: int) -> int:
         """How many tokens (class, distillation, registers) stand before the patch tokens."""
-        patch = getattr(self.config.vision_config, "patch_size", None)
-        if isinstance(patch, int):
+        patch = getattr(self._backbone_config, "patch_size", None)
+        if isinstance(patch, int) and self.config.view_size:
             prefix = tokens - (self.config.view_size // patch) ** 2
             if 0 <= prefix <= MAX_PREFIX_TOKENS:
                 return prefix
         if math.isqrt(tokens) ** 2 == tokens:  # hierarchical backbones merge patches and have no class token
             return 0
         raise ValueError(
-            f"The backbone {self.config.vision_config.model_type!r} gives {tokens} tokens for a {self.config.view_size} "
-            "px view, which is no square of patches: set view_size to the size that the backbone was made for."
+            f"The backbone {self._backbone_config.model_type!r} gives {tokens} tokens for views of {self.config.view_size} "
+            "pixels, which is no square of patches: set view_size to the size that the backbone was made for."
         )
 
     @torch.inference_mode()
-    def score(
-        self, images: Any, processor: Any, batch_size: int = 8, views: str | None = None
-    ) -> list[float]:
+    def score(self, images: Any, processor: Any, batch_size: int = 8, views: str | None = None) -> list[float]:
         """Score pictures: the short way from files to numbers.
 
         Args:
@@ -290,7 +297,11 @@ class SindModel(PreTrainedModel):
             scores: list[float] = []
             for chunk in _chunks(images, batch_size):
                 inputs = processor(
-                    chunk, do_rescale=False, do_normalize=False, return_tensors="pt", **({"views": views} if views else {})
+                    chunk,
+                    do_rescale=False,
+                    do_normalize=False,
+                    return_tensors="pt",
+                    **({"views": views} if views else {}),
                 )
                 scores += self(**inputs.to(self.device)).quality.tolist()
             return scores
@@ -330,7 +341,8 @@ def _backbone(vision: Any) -> PreTrainedModel:
     if type(vision) not in MODEL_MAPPING:
         raise ValueError(f"Cannot use {vision.model_type!r} as a backbone: transformers has no base model for it.")
     # A ViT's tanh pooler is read by nobody here; unused parameters would break distributed training.
-    parameters = inspect.signature(MODEL_MAPPING[type(vision)].__init__).parameters
+    backbone_class: Any = MODEL_MAPPING[type(vision)]
+    parameters = inspect.signature(backbone_class).parameters
     unused = {"add_pooling_layer": False} if "add_pooling_layer" in parameters else {}
     return AutoModel.from_config(vision, **unused)
 

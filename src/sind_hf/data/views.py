@@ -8,8 +8,6 @@ and neither the number of workers nor an interruption changes a crop.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -49,7 +47,9 @@ class ViewDataset(TorchDataset):
         scene_column: str | None = "scene",
     ) -> None:
         if not isinstance(dataset, Dataset):
-            raise ValueError(f"Expected a datasets.Dataset, got {type(dataset).__name__}: build one from your pictures.")
+            raise ValueError(
+                f"Expected a datasets.Dataset, got {type(dataset).__name__}: build one from your pictures."
+            )
         self.processor = processor
         self.mode = mode
         self.seed = seed

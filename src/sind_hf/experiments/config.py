@@ -95,7 +95,7 @@ def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
         The parsed configuration.
 
     Raises:
-        ValueError: Unreadable file, unknown group or key (the nearest valid one is named), or a value that does not fit.
+        ValueError: Unreadable file, unknown group or key (the message names the nearest), or a value of a wrong type.
     """
     try:
         document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))

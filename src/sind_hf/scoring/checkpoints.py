@@ -36,7 +36,7 @@ def load_checkpoint(
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise ValueError(f"{path}: cannot load this checkpoint ({' '.join(str(error).split())}).") from error
     try:
-        model.to(device or default_device())
+        torch.nn.Module.to(model, device or default_device())
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"device {device!r} cannot be used ({reason}); leave it out to choose one.") from None

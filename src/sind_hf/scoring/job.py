@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from sind_hf.image_processing_sind import ImageError, SindImageProcessor, ViewMode, load_image
 from sind_hf.modeling_sind import SindModel
 from sind_hf.scoring.quality_maps import save_overlay
@@ -68,7 +71,7 @@ def run_job(
             quality_maps=folder is not None,
         ):
             if folder is not None and row.quality_map is not None:
-                row = _save_map(folder, row)
+                row = _save_map(folder, row, row.quality_map)
             done += 1
             if file is not None:
                 file.write(row)
@@ -79,9 +82,9 @@ def run_job(
             yield row
 
 
-def _save_map(folder: Path, row: ScoredImage) -> ScoredImage:
+def _save_map(folder: Path, row: ScoredImage, quality_map: npt.NDArray[np.float32]) -> ScoredImage:
     try:
-        save_overlay(folder, row.image, load_image(row.image), row.quality_map)
+        save_overlay(folder, row.image, load_image(row.image), quality_map)
     except ImageError as error:  # the file changed since it was scored
         return ScoredImage(row.image, error=str(error))
     return row

@@ -57,7 +57,7 @@ class ScoreFile:
         done = self._read_done() if self.part.exists() else set()
         if done and not resume:
             raise ValueError(
-                f"{self.part}: holds {len(done)} scores of an interrupted job: continue it with --resume, or delete it."
+                f"{self.part}: holds {len(done)} scores of an interrupted job: resume it, or delete this file."
             )
         self._fresh = not done
         self.remaining = [image for image in images if image not in done]

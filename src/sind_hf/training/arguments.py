@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from transformers import TrainingArguments
 
@@ -26,7 +27,9 @@ class SindTrainingArguments(TrainingArguments):
     ema_decay: float = field(
         default=0.99, metadata={"help": "Decay of the averaged weights that evaluation and saving use. 0: no average."}
     )
-    lr_ratio: float = field(default=1.0, metadata={"help": "The backbone's learning rate is learning_rate / lr_ratio."})
+    lr_ratio: float = field(
+        default=1.0, metadata={"help": "The backbone's learning rate is learning_rate / lr_ratio."}
+    )
     warmup_epochs: float = field(
         default=5.0, metadata={"help": "Epochs of linear warm-up from 0; warmup_steps, when given, takes precedence."}
     )
@@ -37,10 +40,14 @@ class SindTrainingArguments(TrainingArguments):
             "False: the Trainer's own `optim` and `lr_scheduler_type`."
         },
     )
-    eval_views: str = field(default="nine", metadata={"help": "Views of evaluation: 'nine' or 'center'."})
+    eval_views: Literal["nine", "center"] = field(
+        default="nine", metadata={"help": "Views of evaluation: 'nine' or 'center'."}
+    )
     calibrate: bool = field(
         default=True,
-        metadata={"help": "After training, fit the scores to the scale of the training scores (config.score_scale …)."},
+        metadata={
+            "help": "After training, fit the scores to the scale of the training scores (config.score_scale …)."
+        },
     )
     calibration_images: int = field(
         default=4096, metadata={"help": "Training pictures that the calibration looks at, evenly spread. 0: all."}
@@ -78,5 +85,5 @@ class SindTrainingArguments(TrainingArguments):
             raise ValueError(f"lr_ratio is {self.lr_ratio}: it must be positive.")
         if self.eval_views not in ("nine", "center"):
             raise ValueError(f"eval_views is {self.eval_views!r}: it must be 'nine' or 'center'.")
-        if self.accelerator_config.split_batches:
+        if getattr(self.accelerator_config, "split_batches", False):
             raise ValueError("accelerator_config.split_batches would cut scenes apart: leave it off.")

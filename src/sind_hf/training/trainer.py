@@ -23,7 +23,7 @@ from sind_hf import metrics
 from sind_hf.calibration import Calibration, fit_affine
 from sind_hf.data.sampling import EpochBatchSampler, SceneBatchSampler, ShuffledBatchSampler
 from sind_hf.data.views import ViewDataset
-from sind_hf.image_processing_sind import ViewMode
+from sind_hf.image_processing_sind import SindImageProcessor, ViewMode
 from sind_hf.losses import by_scene
 from sind_hf.modeling_sind import SindModel, SindOutput
 from sind_hf.training.arguments import SindTrainingArguments
@@ -62,6 +62,7 @@ class SindTrainer(Trainer):
     loss_is_scaled_for_ga = False  # a mean per micro-batch: the Trainer divides by their number
     args: SindTrainingArguments
     model: SindModel
+    processing_class: SindImageProcessor
 
     def __init__(self, model: SindModel, args: SindTrainingArguments, **kwargs: Any) -> None:
         if kwargs.get("processing_class") is None:
@@ -85,14 +86,16 @@ class SindTrainer(Trainer):
         # One process with several GPUs (DataParallel) cuts a batch up: it then holds the scenes of all of them.
         scenes = self.args.scene_sampling * max(1, self.args.n_gpu)
         if not scenes:
-            sampler: EpochBatchSampler = ShuffledBatchSampler(len(dataset), self._train_batch_size, seed=self._data_seed)
+            sampler: EpochBatchSampler = ShuffledBatchSampler(
+                len(dataset), self._train_batch_size, seed=self._data_seed
+            )
         elif dataset.scenes is None:
             raise ValueError(
                 f"scene_sampling is {self.args.scene_sampling}, but the training set has no column "
                 f"{self.args.scene_column!r}: name its scene column, or set scene_sampling=0."
             )
         else:
-            sampler = SceneBatchSampler(dataset.scenes, self._train_batch_size, scenes, seed=self._data_seed)
+            sampler = SceneBatchSampler(dataset.scenes.tolist(), self._train_batch_size, scenes, seed=self._data_seed)
         self.train_sampler = sampler
         loader = self.accelerator.prepare(DataLoader(dataset, batch_sampler=sampler, **self._loader_options()))
         self._updates_per_epoch = math.ceil(len(loader) / self.args.gradient_accumulation_steps)
@@ -100,9 +103,9 @@ class SindTrainer(Trainer):
 
     def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
         """Return evaluation batches in the dataset's order, with the views `args.eval_views`."""
-        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        dataset: Any = self.eval_dataset if eval_dataset is None else eval_dataset
         if isinstance(dataset, str):
-            dataset = self.eval_dataset[dataset]
+            dataset = self.eval_dataset[dataset]  # type: ignore[index]
         if dataset is None:
             raise ValueError("Evaluation needs an eval_dataset.")
         return self._evaluation_loader(dataset, self.args.eval_views)
@@ -146,7 +149,8 @@ class SindTrainer(Trainer):
     def create_optimizer(self, model: nn.Module | None = None) -> Optimizer:
         """Return Adam with L2 weight decay, the backbone's learning rate divided by `lr_ratio` (published recipe)."""
         if self.optimizer is None and self.args.published_schedule:
-            head, backbone = [], []
+            head: list[nn.Parameter] = []
+            backbone: list[nn.Parameter] = []
             for name, parameter in (model or self.model).named_parameters():
                 if parameter.requires_grad:
                     (head if "quality_head." in name else backbone).append(parameter)
@@ -174,7 +178,8 @@ class SindTrainer(Trainer):
                 self.args.warmup_epochs * self._updates_per_epoch
             )
             self.lr_scheduler = LambdaLR(
-                optimizer or self.optimizer, lambda step: learning_rate_factor(step, warmup, num_training_steps)
+                optimizer or self.optimizer,  # type: ignore[arg-type]
+                lambda step: learning_rate_factor(step, warmup, num_training_steps),
             )
             self._created_lr_scheduler = True
         return super().create_scheduler(num_training_steps, optimizer)
@@ -258,16 +263,19 @@ class SindTrainer(Trainer):
         Returns:
             The calibration, which `model.config` now holds.
         """
-        dataset = self.train_dataset if dataset is None else dataset
+        pictures: Any = self.train_dataset if dataset is None else dataset
+        if pictures is None:
+            raise ValueError("Calibration needs pictures with scores: pass a dataset.")
         limit = self.args.calibration_images
-        if limit and len(dataset) > limit:
-            dataset = dataset.select(np.linspace(0, len(dataset) - 1, limit).round().astype(int))
+        if limit and len(pictures) > limit:
+            pictures = pictures.select(np.linspace(0, len(pictures) - 1, limit).round().astype(int))
         output = self.evaluation_loop(
-            self._evaluation_loader(dataset, "center"), "Calibration", metric_key_prefix="calibration"
+            self._evaluation_loader(pictures, "center"), "Calibration", metric_key_prefix="calibration"
         )
         config = self.model.config
         raw = (np.asarray(output.predictions, np.float64) - config.score_shift) / config.score_scale
-        calibration = fit_affine(raw, output.label_ids[0])
+        labels, _ = output.label_ids  # type: ignore[misc]
+        calibration = fit_affine(raw, labels)
         config.score_scale, config.score_shift = calibration.scale, calibration.shift
         config.score_range = self.args.score_range
         return calibration
@@ -306,7 +314,7 @@ def learning_rate_factor(step: int, warmup: int, total: int) -> float:
 
 def quality_metrics(prediction: EvalPrediction) -> dict[str, float]:
     """Return the metrics of one evaluation, by lower-case name, the means within scenes included."""
-    labels, scenes = prediction.label_ids
+    labels, scenes = prediction.label_ids  # type: ignore[misc]
     report = metrics.report(np.asarray(prediction.predictions, np.float64), labels, scene=scenes.tolist())
     flat = {name: value for name, value in report.items() if isinstance(value, float)}
     if len(report["by_scene"]) > 1:

@@ -1,0 +1,96 @@
+"""Kinds of distortion at five levels, from 1 (hardly visible) to 5 (very annoying).
+
+Every function takes an RGB picture, the level and a generator (only some draw from it) and returns a new RGB picture
+of the same size. The levels were set by eye on photographs of 384 pixels: equal levels look about equally bad.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+__all__ = ["DISTORTIONS", "Distortion"]
+
+Distortion = Callable[[Image.Image, int, np.random.Generator], Image.Image]
+
+
+def _at_384(image: Image.Image, pixels: float) -> float:
+    """Scale a length from a picture with a short side of 384 to this one, so that it covers as much of the content.
+
+    Below 256 it stays at that of 256: Pillow's blur does nothing where its radius is a third of a pixel.
+    """
+    return pixels * max(256, min(image.size)) / 384
+
+
+def _from_array(values: np.ndarray) -> Image.Image:
+    return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8))
+
+
+def gaussian_blur(image: Image.Image, level: int, rng: np.random.Generator) -> Image.Image:
+    """Defocus: Gaussian with a growing radius."""
+    return image.filter(ImageFilter.GaussianBlur(_at_384(image, (0.8, 1.4, 2.1, 3.1, 4.5)[level - 1])))
+
+
+def motion_blur(image: Image.Image, level: int, rng: np.random.Generator) -> Image.Image:
+    """Camera shake: the mean along a straight path in a random direction."""
+    length = _at_384(image, (4, 7, 11, 17, 26)[level - 1])
+    angle = rng.uniform(0, np.pi)
+    steps = np.linspace(-length / 2, length / 2, max(2, round(length) + 1))
+    shifts = np.stack([np.rint(steps * np.sin(angle)), np.rint(steps * np.cos(angle))], axis=1).astype(int)
+    margin = int(np.abs(shifts).max())
+    pixels = np.asarray(image, np.float32)
+    height, width = pixels.shape[:2]
+    padded = np.pad(pixels, ((margin, margin), (margin, margin), (0, 0)), mode="edge")
+    total = np.zeros_like(pixels)
+    for down, right in shifts:
+        total += padded[margin + down : margin + down + height, margin + right : margin + right + width]
+    return _from_array(total / len(shifts))
+
+
+def white_noise(image: Image.Image, level: int, rng: np.random.Generator) -> Image.Image:
+    """Sensor noise: Gaussian, independent in every pixel and channel."""
+    sigma = (9, 17, 28, 43, 64)[level - 1]
+    pixels = np.asarray(image, np.float32)
+    return _from_array(pixels + sigma * rng.standard_normal(pixels.shape, dtype=np.float32))
+
+
+def jpeg(image: Image.Image, level: int, rng: np.random.Generator) -> Image.Image:
+    """Compression: JPEG with a falling quality setting."""
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=(30, 16, 10, 7, 4)[level - 1])
+    buffer.seek(0)
+    return Image.open(buffer).convert("RGB")
+
+
+def downscaling(image: Image.Image, level: int, rng: np.random.Generator) -> Image.Image:
+    """Lost resolution: reduced by a growing factor and enlarged again."""
+    factor = _at_384(image, (2.2, 3.2, 4.6, 6.6, 9.5)[level - 1])
+    small = (max(1, round(image.width / factor)), max(1, round(image.height / factor)))
+    return image.resize(small, Image.Resampling.BICUBIC).resize(image.size, Image.Resampling.BICUBIC)
+
+
+def contrast_loss(image: Image.Image, level: int, rng: np.random.Generator) -> Image.Image:
+    """Flat tones: all values move towards the mean grey of the picture."""
+    grey = float(np.asarray(image.convert("L"), np.float32).mean())
+    return _from_array(grey + (0.76, 0.6, 0.46, 0.34, 0.23)[level - 1] * (np.asarray(image, np.float32) - grey))
+
+
+def overexposure(image: Image.Image, level: int, rng: np.random.Generator) -> Image.Image:
+    """Too much light: brightened until bright areas burn out."""
+    lift = (0.1, 0.18, 0.27, 0.37, 0.48)[level - 1]
+    return _from_array((1 + lift / 2) * np.asarray(image, np.float32) + 255 * lift)
+
+
+DISTORTIONS: dict[str, Distortion] = {
+    "gaussian_blur": gaussian_blur,
+    "motion_blur": motion_blur,
+    "white_noise": white_noise,
+    "jpeg": jpeg,
+    "downscaling": downscaling,
+    "contrast_loss": contrast_loss,
+    "overexposure": overexposure,
+}
+"""All kinds by name."""

@@ -1,0 +1,283 @@
+from __future__ import annotations
+
+import importlib.util
+import json
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sind_hf.data.graded import DISTORTIONS, PhotographWarning, grade, packaged_photographs
+from sind_hf.data.manifest import Manifest
+
+SMALL = {"crops": 1, "size": 64, "kinds": ["jpeg", "white_noise"]}
+
+
+def write_photograph(path: Path, seed: int, size: tuple[int, int] = (120, 90), **options) -> Path:
+    """Smooth structure at several scales, so that blur, noise and compression all change it."""
+    rng = np.random.default_rng(seed)
+    layers = [
+        np.asarray(
+            Image.fromarray(rng.integers(0, 256, (n, n, 3), dtype=np.uint8)).resize(size, Image.Resampling.BICUBIC),
+            np.float32,
+        )
+        for n in (4, 12, 40)
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.mean(layers, axis=0).astype(np.uint8)).save(path, **options)
+    return path
+
+
+@pytest.fixture
+def photographs(tmp_path) -> dict[str, Path]:
+    return {
+        name: write_photograph(tmp_path / "in" / f"{name}.png", seed) for seed, name in enumerate(["sea", "street"])
+    }
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_packaged_photographs_are_real_files_in_the_wheel():
+    pytest.importorskip("skimage")
+    found = packaged_photographs()
+    assert len(found) >= 12
+    assert list(found) == sorted(found)
+    for path in found.values():
+        with Image.open(path) as image:
+            assert min(image.size) >= 300
+
+
+def test_without_scikit_image_the_error_names_the_extra(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r'pip install "sind-hf\[demo\]"'):
+        packaged_photographs()
+
+
+def test_a_set_holds_every_crop_kind_and_level(photographs, tmp_path):
+    calls = []
+    manifest = grade(
+        photographs,
+        tmp_path / "out",
+        size=64,
+        crops=2,
+        levels=3,
+        progress=lambda done, total: calls.append((done, total)),
+    )
+    per_scene = 2 * (1 + len(DISTORTIONS) * 3)
+    assert len(manifest.entries) == len({entry.image for entry in manifest.entries}) == 2 * per_scene
+    assert calls == [(i + 1, 2 * per_scene) for i in range(2 * per_scene)]
+    for entry in manifest.entries:
+        with Image.open(tmp_path / "out" / entry.image) as image:
+            assert (image.size, image.format) == ((64, 64), "PNG")
+        assert entry.image.startswith(f"images/{entry.scene}/")
+        assert manifest.domain_names[entry.domain_id] == entry.scene
+    sea = [entry for entry in manifest.entries if entry.scene == "sea"]
+    assert {entry.reference for entry in sea} == {"sea-0", "sea-1"}
+    assert sum(entry.distortion is None for entry in sea) == 2
+    assert {entry.distortion for entry in sea} == {None, *DISTORTIONS}
+    assert min(manifest.domain_names) >= 10_000  # no dataset of the catalog has such ids
+    assert manifest.reference_based
+    assert manifest.score.higher_is_better
+    assert tuple(manifest.score.range) == (0, 100)
+    assert "synthetic" in manifest.source
+    loaded = Manifest.load(tmp_path / "out" / "manifest.json")
+    assert [(e.image, e.score) for e in loaded.entries] == [(e.image, e.score) for e in manifest.entries]
+
+
+def test_scores_fall_with_every_level_and_scenes_differ_in_scale_and_shift(tmp_path):
+    path = write_photograph(tmp_path / "in.png", 0)
+    scenes = {f"scene{i:02d}": path for i in range(12)}
+    manifest = grade(scenes, tmp_path / "out", size=64, crops=2, kinds=["contrast_loss", "overexposure"], seed=3)
+    assert all(0 <= entry.score <= 100 for entry in manifest.entries)
+    tops, spans = [], []
+    for scene in scenes:
+        entries = {
+            entry.image.rsplit("/", 1)[1].removesuffix(".png"): entry.score
+            for entry in manifest.entries
+            if entry.scene == scene
+        }
+        for crop in (0, 1):
+            for kind in ("contrast_loss", "overexposure"):
+                fall = [entries[f"{crop}-clean"], *(entries[f"{crop}-{kind}-{level}"] for level in range(1, 6))]
+                assert fall == sorted(set(fall), reverse=True)
+        tops.append(max(entries.values()))
+        spans.append(max(entries.values()) - min(entries.values()))
+    assert min(spans) < 45 and max(spans) > 70  # 0.9 of a scale between 30 and 100
+    assert max(tops) - min(tops) > 20
+
+
+def test_crops_of_a_photograph_differ(photographs, tmp_path):
+    grade({"sea": photographs["sea"]}, tmp_path / "out", size=64, crops=3, kinds=[], levels=1)
+    assert len({path.read_bytes() for path in (tmp_path / "out").rglob("*.png")}) == 3
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(photographs, tmp_path):
+    first = grade(photographs, tmp_path / "a", **SMALL)
+    # The order of the photographs and what else is in the set make no difference.
+    swapped = {name: photographs[name] for name in ("street", "sea")}
+    assert grade(swapped, tmp_path / "b", **SMALL) == first
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    alone = grade({"street": photographs["street"]}, tmp_path / "c", **SMALL | {"kinds": ["white_noise"]})
+    bytes_a, bytes_c = contents(tmp_path / "a"), contents(tmp_path / "c")
+    scores = {entry.image: entry.score for entry in first.entries}
+    assert len(alone.entries) == 6
+    for entry in alone.entries:
+        assert scores[entry.image] == entry.score
+        assert bytes_a[entry.image] == bytes_c[entry.image]
+    other = grade(photographs, tmp_path / "d", **SMALL, seed=1)
+    assert [entry.score for entry in other.entries] != [entry.score for entry in first.entries]
+    name = "images/sea/0-white_noise-3.png"
+    assert contents(tmp_path / "d")[name] != bytes_a[name]
+
+
+def test_a_complete_set_is_reused_and_an_interrupted_one_completed(photographs, tmp_path):
+    out = tmp_path / "out"
+    first = grade(photographs, out, **SMALL)
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
+    calls = []
+    assert grade(photographs, out, **SMALL, progress=lambda *now: calls.append(now)).entries == first.entries
+    assert not calls
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()} == before
+
+    whole = contents(out)
+    (out / "manifest.json").unlink()
+    (out / "images/sea/0-jpeg-2.png").unlink()
+    grade(photographs, out, **SMALL)
+    assert contents(out) == whole
+    (out / "images/sea/0-jpeg-2.png").unlink()
+    grade(photographs, out, **SMALL)
+    assert contents(out) == whole
+
+
+def test_an_interruption_leaves_no_manifest(photographs, tmp_path):
+    def interrupt(done: int, total: int) -> None:
+        if done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        grade(photographs, tmp_path / "out", **SMALL, progress=interrupt)
+    assert not (tmp_path / "out/manifest.json").exists()
+    grade(photographs, tmp_path / "out", **SMALL)
+    grade(photographs, tmp_path / "fresh", **SMALL)
+    assert contents(tmp_path / "out") == contents(tmp_path / "fresh")
+
+
+@pytest.mark.parametrize(
+    ("change", "named"), [({"seed": 1}, "seed"), ({"size": 70}, "size"), ({"kinds": ["jpeg"]}, "kinds")]
+)
+def test_other_settings_in_the_same_folder_are_refused(photographs, tmp_path, change, named):
+    grade(photographs, tmp_path / "out", **SMALL)
+    before = contents(tmp_path / "out")
+    with pytest.raises(ValueError, match=f"other {named} .*choose another output folder") as caught:
+        grade(photographs, tmp_path / "out", **SMALL | change)
+    assert "\n" not in str(caught.value)
+    assert contents(tmp_path / "out") == before
+
+
+def test_changed_photographs_in_the_same_folder_are_refused(photographs, tmp_path):
+    grade(photographs, tmp_path / "out", **SMALL)
+    write_photograph(photographs["sea"], 77)
+    with pytest.raises(ValueError, match="other photographs"):
+        grade(photographs, tmp_path / "out", **SMALL)
+
+
+@pytest.mark.parametrize("name", ["holiday.txt", "grading.json"])
+def test_a_folder_with_other_content_is_left_alone(photographs, tmp_path, name):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / name).write_text("precious")
+    with pytest.raises(ValueError, match="choose another output folder"):
+        grade(photographs, out, **SMALL)
+    assert contents(out) == {name: b"precious"}
+
+
+def test_unreadable_photographs_are_named_and_the_others_done(tmp_path):
+    folder = tmp_path / "in"
+    write_photograph(folder / "good.jpg", 0)
+    (folder / "broken.jpg").write_bytes(b"no picture")
+    write_photograph(folder / "cut.png", 1)
+    (folder / "cut.png").write_bytes((folder / "cut.png").read_bytes()[:3000])
+    write_photograph(folder / "tiny.png", 2, (30, 30))
+    (folder / "notes.txt").write_text("not a photograph")
+    write_photograph(folder / ".hidden.png", 3)
+    for _ in range(2):  # made, then reused
+        with pytest.warns(PhotographWarning) as caught:
+            manifest = grade(folder, tmp_path / "out", **SMALL)
+        messages = [str(warning.message) for warning in caught]
+        assert len(messages) == 3
+        assert "'broken'" in messages[0] and "not a picture" in messages[0]
+        assert "'cut'" in messages[1]
+        assert "'tiny'" in messages[2] and "30x30 pixels are too few" in messages[2]
+        assert {entry.scene for entry in manifest.entries} == set(manifest.domain_names.values()) == {"good"}
+    assert set(json.loads((tmp_path / "out/grading.json").read_text())["left_out"]) == {"broken", "cut", "tiny"}
+
+
+def test_nothing_usable_is_an_error_that_leaves_the_folder_free(photographs, tmp_path):
+    missing = tmp_path / "missing.jpg"
+    with pytest.warns(PhotographWarning), pytest.raises(ValueError, match="none of the 1 photographs .*No such file"):
+        grade({"gone": missing}, tmp_path / "out", **SMALL)
+    assert grade(photographs, tmp_path / "out", **SMALL).entries
+
+
+def test_photographs_are_upright_and_transparency_is_white(tmp_path):
+    grey = np.full((100, 100, 4), 255, np.uint8)
+    grey[..., :3] = 40
+    grey[:50, :, 3] = 0  # the upper half is transparent
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    (tmp_path / "in").mkdir()
+    Image.fromarray(grey).save(tmp_path / "in/a.png", exif=exif)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        grade(tmp_path / "in", tmp_path / "out", size=64, crops=1, kinds=[])
+    clean = np.asarray(Image.open(tmp_path / "out/images/a/0-clean.png"))
+    assert (clean[0] == 40).all()
+    assert (clean[-1] == 255).all()
+
+
+def test_files_with_the_same_stem_become_two_scenes(tmp_path):
+    write_photograph(tmp_path / "in/a.jpg", 0)
+    write_photograph(tmp_path / "in/a.png", 1)
+    manifest = grade(tmp_path / "in", tmp_path / "out", **SMALL)
+    assert list(manifest.domain_names.values()) == ["a.jpg", "a.png"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"kinds": ["gausian_blur"]}, "did you mean 'gaussian_blur'"),
+        ({"levels": 6}, "levels is 6; give at least 1 and at most 5"),
+        ({"levels": 0}, "levels is 0"),
+        ({"crops": 0}, "crops is 0"),
+        ({"size": 10}, "size is 10"),
+        ({"seed": -1}, "seed is -1"),
+    ],
+)
+def test_bad_arguments_are_refused(photographs, tmp_path, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        grade(photographs, tmp_path / "out", **arguments)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["../up", "a/b", "", ".hidden", "c:\\x"])
+def test_names_that_are_no_folder_names_are_refused(photographs, tmp_path, name):
+    with pytest.raises(ValueError, match="no scene name"):
+        grade({name: photographs["sea"]}, tmp_path / "out", **SMALL)
+
+
+def test_a_folder_without_photographs_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="holds no photographs"):
+        grade(tmp_path, tmp_path / "out")
+    with pytest.raises(ValueError, match="is not a folder"):
+        grade(tmp_path / "none", tmp_path / "out")
+
+
+def test_scenes_and_crops_get_noise_of_their_own(tmp_path):
+    Image.new("RGB", (100, 100), (128, 128, 128)).save(tmp_path / "grey.png")
+    scenes = {"a": tmp_path / "grey.png", "b": tmp_path / "grey.png"}
+    grade(scenes, tmp_path / "out", size=64, crops=2, kinds=["white_noise"], levels=1)
+    assert len({path.read_bytes() for path in (tmp_path / "out").rglob("*-white_noise-1.png")}) == 4

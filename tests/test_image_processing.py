@@ -270,7 +270,12 @@ def test_raw_views_stay_uint8(draw: Any) -> None:
 
 def test_options_of_one_call_do_not_stay(draw: Any) -> None:
     processor = SindImageProcessor()
-    call: dict[str, Any] = {"size": 112, "image_mean": [0.0, 0.0, 0.0], "image_std": [1.0, 1.0, 1.0], "resize_backend": "pillow"}
+    call: dict[str, Any] = {
+        "size": 112,
+        "image_mean": [0.0, 0.0, 0.0],
+        "image_std": [1.0, 1.0, 1.0],
+        "resize_backend": "pillow",
+    }
     found = processor(draw(320, 240), return_tensors="np", **call)["local_pixel_values"]
     expected = SindImageProcessor(size=112, resize_backend="pillow").make_views(draw(320, 240))[1]
     np.testing.assert_allclose(found, expected / 255, atol=1e-6)

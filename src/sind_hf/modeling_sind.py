@@ -271,8 +271,8 @@ class SindModel(PreTrainedModel):
         if math.isqrt(tokens) ** 2 == tokens:  # hierarchical backbones merge patches and have no class token
             return 0
         raise ValueError(
-            f"The backbone {self._backbone_config.model_type!r} gives {tokens} tokens for a {self.config.view_size} px view, "
-            "which is no square of patches: set view_size to the size that the backbone was made for."
+            f"The backbone {self._backbone_config.model_type!r} gives {tokens} tokens for a view of "
+            f"{self.config.view_size} px, which is no square of patches: set view_size to what the backbone was made for."
         )
 
     @torch.inference_mode()

@@ -150,6 +150,7 @@ class SindModel(PreTrainedModel):
         self.config.freeze_backbone = True
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(name.startswith("quality_head."))
+        self.vision_model.eval()
 
     def train(self, mode: bool = True) -> SindModel:
         """Switch to training mode; a frozen backbone stays in evaluation mode."""

@@ -2,8 +2,17 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
+# Before anything imports a Hub client: no test may reach for the network.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import numpy as np
 import pytest
+import torch
+from PIL import Image
+
+from sind_hf import SindConfig, SindImageProcessor, SindModel
 
 ROOT = Path(__file__).parents[1]
 
@@ -17,4 +26,74 @@ def shared() -> Path:
         if named:
             pytest.fail(f"SIND_HF_SHARED={named} is not a folder")
         pytest.skip(f"needs the real data in {folder}, or in the folder that SIND_HF_SHARED names")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """Values that this repository commits itself to; tests/golden/README.md says how each was made."""
+    return ROOT / "tests" / "golden"
+
+
+def drawn_picture(width: int, height: int) -> Image.Image:
+    """A picture drawn by integer arithmetic alone, the same everywhere: gradients, stripes and fine texture."""
+    y, x = np.mgrid[:height, :width].astype(np.int64)
+    red = (x * 255 // max(width - 1, 1) + (x * x * 31 + y * y * 17) % 61) % 256
+    green = (y * 255 // max(height - 1, 1)) ^ ((x // 5 + y // 3) % 2 * 96)
+    blue = (x * 7 + y * 11 + x * y // 13) % 256
+    return Image.fromarray(np.stack([red, green % 256, blue], axis=-1).astype(np.uint8))
+
+
+@pytest.fixture(scope="session")
+def draw() -> Any:
+    return drawn_picture
+
+
+@pytest.fixture
+def picture_files(tmp_path: Path) -> list[str]:
+    """Five pictures of different sizes on disk, named in order."""
+    files = []
+    for number, size in enumerate([(320, 240), (240, 320), (300, 300), (260, 420), (500, 230)]):
+        files.append(str(tmp_path / f"picture{number}.png"))
+        drawn_picture(*size).rotate(180 * (number % 2)).save(files[-1])
+    return files
+
+
+TINY_CLIP = {
+    "model_type": "clip_vision_model",
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "projection_dim": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": 224,
+    "patch_size": 16,
+}
+
+
+@pytest.fixture
+def tiny_clip_config() -> dict[str, Any]:
+    return dict(TINY_CLIP)
+
+
+@pytest.fixture
+def tiny_resnet_config() -> dict[str, Any]:
+    return {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]}
+
+
+@pytest.fixture
+def tiny_model() -> SindModel:
+    """A fresh CLIP-backed model of a few thousand weights, whose scores differ clearly between pictures."""
+    torch.manual_seed(0)
+    model = SindModel(SindConfig(vision_config=dict(TINY_CLIP), initializer_range=1.0, score_range=[0, 100]))
+    model.config.score_scale, model.config.score_shift = 10.0, 50.0
+    return model.eval()
+
+
+@pytest.fixture
+def tiny_checkpoint(tiny_model: SindModel, tmp_path: Path) -> Path:
+    """A folder with the tiny model and its processor, as `push_to_hub` would leave it."""
+    folder = tmp_path / "checkpoint"
+    tiny_model.save_pretrained(folder)
+    SindImageProcessor().save_pretrained(folder)
     return folder

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import math
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
 
-from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
+
+from .losses import get_loss
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 CUSTOM_PIPELINES = {
     "image-quality-assessment": {"impl": "pipeline_sind.SindPipeline", "pt": ["AutoModel"], "type": "image"}
 }
+LocalBranch = Literal["patch", "class", "none"]
 GRID = 7  # fragments per side of the local view; also the side of the quality map
+VIEW_STEP = 8 * GRID  # sides of views are multiples of it: whole fragments, and 8/7 of the side in whole pixels
 
 
-@strict
 class SindConfig(PreTrainedConfig):
     """What a SIND model is: its backbone, which tokens its head reads, and the scale its scores are on.
 
@@ -27,7 +31,8 @@ class SindConfig(PreTrainedConfig):
             the local view (the method, `--local_global`), `"class"` the class token of the local view (the ablation
             `--all_global`), `"none"` nothing (global view only).
         view_size: Side of both square views, in pixels; a multiple of 56, so that views divide into 7×7 fragments and
-            the resized picture (8/7 of the side) has whole pixels. Default: the backbone's `image_size`, else 224.
+            the resized picture (8/7 of the side) has whole pixels. Default: the backbone's `image_size` where that is
+            one, else 224.
         loss_type: The loss computed when `labels` are given: a name of `sind_hf.losses.LOSSES`.
         score_scale: Calibration: `quality = score_scale · raw + score_shift`. 1 for a fresh model.
         score_shift: Calibration, see `score_scale`. 0 for a fresh model.
@@ -56,7 +61,7 @@ class SindConfig(PreTrainedConfig):
     }
 
     vision_config: dict | PreTrainedConfig | None = None
-    local_branch: Literal["patch", "class", "none"] = "patch"
+    local_branch: LocalBranch = "patch"
     view_size: int | None = None
     loss_type: str = "scale_shift"
     score_scale: float | int = 1.0
@@ -74,23 +79,49 @@ class SindConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
         if self.view_size is None:
             size = getattr(self.vision_config, "image_size", None)
-            self.view_size = int(size[0] if isinstance(size, (list, tuple)) else size or 224)
+            side = size[0] if isinstance(size, (list, tuple)) else size
+            self.view_size = side if side and side % VIEW_STEP == 0 else 224
+        self._check_values()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the configuration as a dict, naming the pipeline for those who load it without the package."""
         return {**super().to_dict(), "custom_pipelines": CUSTOM_PIPELINES}
 
-    def validate_view_size(self) -> None:
-        """Part of `@strict`: the two view geometries must have whole pixels."""
-        if self.view_size is not None and (self.view_size <= 0 or self.view_size % (8 * GRID)):
-            raise ValueError(
-                f"view_size is {self.view_size}: it must be a positive multiple of {8 * GRID}, as 224 is."
-            )
+    def validate(self) -> None:
+        """Check every value; saving calls it, too."""
+        super().validate()
+        self._check_values()
 
-    def validate_score_range(self) -> None:
-        """Part of `@strict`: a range is two numbers, the lower first."""
-        if self.score_range is not None and (len(self.score_range) != 2 or self.score_range[0] >= self.score_range[1]):
-            raise ValueError(f"score_range is {self.score_range}: it must be [lowest, highest] or None.")
+    # Plain checks, not the field types of `@strict`: those read no postponed annotations, and raise no ValueError.
+    def _check_values(self) -> None:
+        if self.local_branch not in get_args(LocalBranch):
+            choices = ", ".join(map(repr, get_args(LocalBranch)))
+            raise ValueError(f"local_branch is {self.local_branch!r}: it must be one of {choices}.")
+        if not isinstance(self.view_size, int) or self.view_size <= 0 or self.view_size % VIEW_STEP:
+            raise ValueError(
+                f"view_size is {self.view_size!r}: it must be a positive multiple of {VIEW_STEP}, as 224 is."
+            )
+        get_loss(self.loss_type)
+        if not _are_numbers([self.score_scale, self.score_shift], 2) or self.score_scale <= 0:
+            raise ValueError(
+                f"score_scale is {self.score_scale!r} and score_shift {self.score_shift!r}: they must be numbers, and "
+                "the scale positive, since higher is always better."
+            )
+        scores = self.score_range
+        if scores is not None and not (_are_numbers(scores, 2) and scores[0] < scores[1]):
+            raise ValueError(f"score_range is {scores!r}: it must be [lowest, highest] or None.")
+        if not _are_numbers(self.image_mean, 3):
+            raise ValueError(f"image_mean is {self.image_mean!r}: it must be three numbers, of red, green and blue.")
+        if not _are_numbers(self.image_std, 3) or min(self.image_std) <= 0:
+            raise ValueError(f"image_std is {self.image_std!r}: it must be three positive numbers.")
+
+
+def _are_numbers(values: Any, count: int) -> bool:
+    return (
+        isinstance(values, Sequence)
+        and len(values) == count
+        and all(isinstance(value, (int, float)) and math.isfinite(value) for value in values)
+    )
 
 
 SindConfig.register_for_auto_class()

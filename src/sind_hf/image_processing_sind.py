@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import io
 import os
+import struct
 import urllib.error
 import urllib.request
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Unpack, get_args
@@ -24,7 +26,7 @@ from transformers.image_processing_backends import PilBackend
 from transformers.image_processing_utils import BatchFeature
 from transformers.processing_utils import ImagesKwargs
 
-from .configuration_sind import GRID, IMAGENET_MEAN, IMAGENET_STD
+from .configuration_sind import GRID, IMAGENET_MEAN, IMAGENET_STD, VIEW_STEP
 
 ImageSource = str | os.PathLike | bytes | dict | Image.Image | np.ndarray | torch.Tensor
 ViewMode = Literal["train", "center", "nine"]
@@ -63,7 +65,9 @@ def load_image(source: ImageSource) -> Image.Image:
         ImageError: When the source is missing, no picture, damaged, larger than `PIXEL_LIMIT`, or of a wrong shape.
     """
     if isinstance(source, Image.Image):
-        return _to_rgb(source, "image")
+        name = _printable(getattr(source, "filename", "") or "image")
+        with _damage_named(name):  # a file that Pillow has opened is decoded only here
+            return _to_rgb(source, name)
     if isinstance(source, torch.Tensor):
         source = source.detach().cpu().float().numpy() if source.is_floating_point() else source.detach().cpu().numpy()
     if isinstance(source, np.ndarray):
@@ -82,8 +86,9 @@ def load_image(source: ImageSource) -> Image.Image:
 
 
 def _decode(source: bytes | str | Path, name: str) -> Image.Image:
+    name = _printable(name)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _damage_named(name):
             # The limit below speaks for itself; Pillow's own warning would name no file.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
@@ -91,8 +96,6 @@ def _decode(source: bytes | str | Path, name: str) -> Image.Image:
                     raise ImageError(f"{name}: {image.width}x{image.height} pixels is over the limit of {PIXEL_LIMIT}")
                 image.load()
                 return _to_rgb(image, name)
-    except ImageError:
-        raise
     except FileNotFoundError:
         raise ImageError(f"{name}: no such file") from None
     except IsADirectoryError:
@@ -100,9 +103,31 @@ def _decode(source: bytes | str | Path, name: str) -> Image.Image:
     except UnidentifiedImageError:
         empty = (len(source) if isinstance(source, bytes) else os.path.getsize(source)) == 0
         raise ImageError(f"{name}: {'is empty' if empty else 'not a picture in a known format'}") from None
-    except (OSError, SyntaxError, ValueError, EOFError, MemoryError, Image.DecompressionBombError) as error:
-        # Pillow's decoders raise all of these on damaged data.
+
+
+@contextmanager
+def _damage_named(name: str) -> Iterator[None]:
+    """Turn what Pillow's decoders raise on damaged data into an `ImageError` of one line."""
+    try:
+        yield
+    except (ImageError, FileNotFoundError, IsADirectoryError, UnidentifiedImageError):
+        raise
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        EOFError,
+        MemoryError,
+        struct.error,
+        Image.DecompressionBombError,
+    ) as error:
         raise ImageError(f"{name}: damaged or unreadable picture ({' '.join(str(error).split())})") from error
+
+
+def _printable(name: str | os.PathLike) -> str:
+    """Escape what would break a message: line ends, and the bytes of a name that is no UTF-8."""
+    escaped = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(name))
+    return "".join(escaped)
 
 
 def _download(url: str) -> bytes:
@@ -142,6 +167,8 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     if image.mode.startswith("I"):
         image = Image.fromarray(_high_byte(np.asarray(image)))
     elif image.mode == "F":
+        if not np.isfinite(np.asarray(image)).all():
+            raise ImageError(f"{name}: floating-point pixels must be finite")
         image = Image.fromarray(_from_float(np.asarray(image)))
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
@@ -159,7 +186,6 @@ def _high_byte(array: np.ndarray) -> np.ndarray:
 
 
 def _from_float(array: np.ndarray) -> np.ndarray:
-    array = np.nan_to_num(array, nan=0.0)
     scale = 255 if array.max() <= 1 else 1
     return np.clip(np.rint(array * scale), 0, 255).astype(np.uint8)
 
@@ -391,7 +417,8 @@ class SindImageProcessor(PilBackend):
 
         Raises:
             ImageError: When a picture cannot be read.
-            ValueError: On unknown options.
+            TypeError: On unknown options.
+            ValueError: On unusable values of options.
         """
         return super().__call__(images, *args, **kwargs)
 
@@ -442,11 +469,12 @@ class SindImageProcessor(PilBackend):
         return_tensors: Any = None,
         **kwargs: Any,
     ) -> BatchFeature:
-        if size["height"] != size["width"] or size["height"] % (8 * GRID):
-            raise ValueError(f"size is {dict(size)}: views are square, and their side is a multiple of {8 * GRID}.")
+        side = size["height"]
+        if not side or side != size["width"] or side % VIEW_STEP:
+            raise ValueError(f"size is {dict(size)}: views are square, and their side is a multiple of {VIEW_STEP}.")
         if views not in ("center", "nine"):
             raise ValueError(f"views must be 'center' or 'nine', not {views!r}; for training views see make_views.")
-        pairs = [self._views_of(image, views, size["height"], resize_backend) for image in images]
+        pairs = [self._views_of(image, views, side, resize_backend) for image in images]
         data = {}
         for name, arrays in zip(self.model_input_names, zip(*pairs, strict=True), strict=True):
             batch = np.stack([array[0] if views == "center" else array for array in arrays])

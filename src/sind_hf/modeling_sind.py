@@ -151,6 +151,7 @@ class SindModel(PreTrainedModel):
         self.config.freeze_backbone = True
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(name.startswith("quality_head."))
+        self.vision_model.eval()
 
     def train(self, mode: bool = True) -> SindModel:
         """Switch to training mode; a frozen backbone stays in evaluation mode."""
@@ -240,7 +241,8 @@ class SindModel(PreTrainedModel):
 
     def _normalise(self, pixels: Tensor) -> Tensor:
         if pixels.dtype == torch.uint8:
-            pixels = (pixels.to(self.image_mean.dtype) / 255 - self.image_mean) / self.image_std
+            # In float32 also when the weights are not: 8 bits of mantissa would blur the pixels once more.
+            pixels = (pixels.float() / 255 - self.image_mean.float()) / self.image_std.float()
         # Under autocast the backbone casts by itself; a backbone of bfloat16 weights wants bfloat16 pixels.
         return pixels if torch.is_autocast_enabled(pixels.device.type) else pixels.to(self.quality_head.weight.dtype)
 
@@ -274,8 +276,8 @@ class SindModel(PreTrainedModel):
         if math.isqrt(tokens) ** 2 == tokens:  # hierarchical backbones merge patches and have no class token
             return 0
         raise ValueError(
-            f"The backbone {self._backbone_config.model_type!r} gives {tokens} tokens for views of "
-            f"{self.config.view_size} pixels, no square of patches: set view_size to the size that it was made for."
+            f"The backbone {self._backbone_config.model_type!r} gives {tokens} tokens for a view of "
+            f"{self.config.view_size} px, which is no square of patches: set view_size to the backbone's own."
         )
 
     @torch.inference_mode()

@@ -1,0 +1,337 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import resource
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.numpy import load_file
+from transformers import AutoImageProcessor
+
+from sind_hf import SindImageProcessor
+from sind_hf.image_processing_sind import (
+    StripPicture,
+    ViewPlan,
+    cut_views,
+    local_picture_size,
+    plan_views,
+    resize_pictures,
+)
+
+# --- views equal the published ones ----------------------------------------------------------------------------------
+
+
+def assert_within_two_levels(found: np.ndarray, expected: np.ndarray, share_within_one: float) -> None:
+    difference = np.abs(found.astype(int) - expected)
+    assert difference.max() <= 2
+    assert (difference <= 1).mean() >= share_within_one
+
+
+@pytest.mark.parametrize("mode", ["center", "nine"])
+@pytest.mark.parametrize("name", ["landscape", "portrait", "square"])
+def test_views_equal_the_published_ones(shared: Path, name: str, mode: Any) -> None:
+    folder = shared / "reference/parity"
+    published = load_file(folder / "views_uint8.safetensors")
+    for backend in ("pillow", "torch"):
+        found = SindImageProcessor(resize_backend=backend).make_views(folder / f"view_{name}.png", mode)
+        for views, kind in zip(found, ("global", "local"), strict=True):
+            expected = published[f"{name}.{mode}.{kind}"].reshape(views.shape)
+            if backend == "pillow":
+                np.testing.assert_array_equal(views, expected)
+            else:
+                assert_within_two_levels(views, expected, 0.9999)
+
+
+SIZES = [(641, 483), (350, 620), (512, 512), (90, 60), (1500, 120)]
+
+
+def digests(picture: Image.Image, view_size: int) -> dict[str, str]:
+    processor = SindImageProcessor(size=view_size, resize_backend="pillow")
+    found = {}
+    for mode in ("center", "nine"):
+        for kind, views in zip(("global", "local"), processor.make_views(picture, mode), strict=True):
+            found[f"{mode}.{kind}"] = hashlib.sha256(views.tobytes()).hexdigest()[:16]
+    return found
+
+
+def test_views_equal_the_committed_ones(golden: Path, draw: Any) -> None:
+    for case in json.loads((golden / "views.json").read_text()):
+        found = digests(draw(case["width"], case["height"]), case["view_size"])
+        assert found == case["views"], f"{case['width']}x{case['height']} at {case['view_size']}"
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("view_size", [224, 112, 336])
+def test_torch_resizes_as_pillow_does(draw: Any, size: tuple[int, int], view_size: int) -> None:
+    fast, exact = (
+        SindImageProcessor(size=view_size, resize_backend=backend).make_views(draw(*size), "nine")
+        for backend in ("torch", "pillow")
+    )
+    for found, expected in zip(fast, exact, strict=True):
+        assert found.shape == (9, 3, view_size, view_size) and found.dtype == np.uint8
+        assert_within_two_levels(found, expected, 0.9998)  # the drawn texture is harsher than a photograph
+
+
+# --- geometry --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "view_size", "expected"),
+    [
+        (640, 480, 224, (672, 896)),
+        (480, 640, 224, (896, 672)),
+        (500, 500, 224, (672, 672)),
+        (1000, 667, 224, (672, 1007)),  # int(1007.49...)
+        (640, 480, 112, (336, 448)),
+        (640, 480, 336, (1008, 1344)),
+        (1, 1, 224, (672, 672)),
+    ],
+)
+def test_local_picture_size(width: int, height: int, view_size: int, expected: tuple[int, int]) -> None:
+    assert local_picture_size(width, height, view_size) == expected
+
+
+@pytest.mark.parametrize("view_size", [224, 112, 336])
+def test_the_global_picture_is_the_whole_picture_in_a_square(draw: Any, view_size: int) -> None:
+    picture = draw(640, 400)
+    found, _ = resize_pictures(picture, view_size, "pillow")
+    side = {224: 256, 112: 128, 336: 384}[view_size]
+    np.testing.assert_array_equal(found, np.asarray(picture.resize((side, side), Image.Resampling.BILINEAR)))
+
+
+def test_center_is_centred() -> None:
+    (plan,) = plan_views("center", (672, 901))  # cells of 96 × 128 pixels; the last five columns are ignored
+    assert plan == ViewPlan((16, 16), (32,) * 7, (48,) * 7, False, False)
+    (odd,) = plan_views("center", (679, 672))  # cells of 97: (97 - 32) // 2
+    assert odd.rows == (32,) * 7 and odd.columns == (32,) * 7
+
+
+def test_nine_walks_the_two_views_in_the_published_orders() -> None:
+    plans = plan_views("nine", (672, 896))  # free room of a fragment: 64 vertically, 96 horizontally
+    crops = [(0, 0), (0, 16), (0, 32), (16, 0), (16, 16), (16, 32), (32, 0), (32, 16), (32, 32)]
+    places = [(0, 0), (0, 96), (64, 0), (64, 96), (32, 48), (32, 0), (32, 96), (0, 48), (64, 48)]
+    assert [plan.crop for plan in plans] == crops
+    assert [(plan.rows, plan.columns) for plan in plans] == [((v,) * 7, (h,) * 7) for v, h in places]
+    assert not any(plan.flip_global or plan.flip_local for plan in plans)
+
+
+@pytest.fixture(scope="module")
+def drawn() -> list[ViewPlan]:
+    generator = np.random.default_rng(5)
+    return [plan_views("train", (672, 896), generator=generator)[0] for _ in range(4000)]
+
+
+def test_training_places_fill_their_ranges(drawn: list[ViewPlan]) -> None:
+    crops = np.array([plan.crop for plan in drawn])
+    rows, columns = np.array([plan.rows for plan in drawn]), np.array([plan.columns for plan in drawn])
+    assert rows.shape == columns.shape == (4000, 7)
+    for values, first, last in ((crops, 0, 32), (rows, 0, 63), (columns, 0, 95)):
+        assert (values.min(), values.max()) == (first, last)
+        counts = np.bincount(values.ravel(), minlength=last + 1)
+        expected = values.size / (last + 1)
+        # Six deviations of a count: one of these 193 fails by chance less than once in a million runs.
+        assert np.abs(counts - expected).max() < 6 * expected**0.5
+
+
+def test_training_places_are_independent(drawn: list[ViewPlan]) -> None:
+    columns = [np.array([plan.crop for plan in drawn]), np.array([plan.rows for plan in drawn])]
+    columns.append(np.array([plan.columns for plan in drawn]))
+    columns.append(np.array([(plan.flip_global, plan.flip_local) for plan in drawn]))
+    correlation = np.corrcoef(np.concatenate(columns, axis=1).astype(float), rowvar=False)
+    np.fill_diagonal(correlation, 0)
+    assert np.abs(correlation).max() < 6 / 4000**0.5
+
+
+def test_each_view_is_flipped_half_of_the_time_by_itself(drawn: list[ViewPlan]) -> None:
+    flips = np.array([(plan.flip_global, plan.flip_local) for plan in drawn])
+    counts = np.bincount(flips[:, 0] * 2 + flips[:, 1], minlength=4)
+    assert np.abs(counts / 4000 - 0.25).max() < 0.04
+
+
+def test_train_needs_a_generator_and_repeats_with_its_state(draw: Any) -> None:
+    processor = SindImageProcessor()
+    with pytest.raises(ValueError, match="pass a numpy random Generator"):
+        processor.make_views(draw(320, 240), "train")
+    first, again, other = (
+        processor.make_views(draw(320, 240), "train", np.random.default_rng(seed)) for seed in (3, 3, 4)
+    )
+    for views, same, different in zip(first, again, other, strict=True):
+        assert views.shape == (1, 3, 224, 224)
+        np.testing.assert_array_equal(views, same)
+        assert (views != different).any()
+
+
+def test_unknown_modes_are_named() -> None:
+    with pytest.raises(ValueError, match="'train', 'center', 'nine', not 'five'"):
+        plan_views("five", (672, 672))  # type: ignore[arg-type]
+
+
+def coordinates(height: int, width: int) -> np.ndarray:
+    """A picture whose pixels say where they are: (y, x) in 24 bits."""
+    y, x = np.mgrid[:height, :width]
+    return np.stack([y % 256, x % 256, y // 256 * 16 + x // 256], axis=-1).astype(np.uint8)
+
+
+def places(view: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    low_y, low_x, high = view.astype(int)
+    return high // 16 * 256 + low_y, high % 16 * 256 + low_x
+
+
+@pytest.mark.parametrize("flip_global", [False, True])
+@pytest.mark.parametrize("flip_local", [False, True])
+def test_every_pixel_of_a_view_comes_from_its_place(flip_global: bool, flip_local: bool) -> None:
+    rows, columns = (3, 9, 0, 63, 5, 40, 22), (1, 95, 0, 7, 50, 33, 60)
+    plan = ViewPlan((5, 27), rows, columns, flip_global, flip_local)
+    global_views, local_views = cut_views(coordinates(256, 256), coordinates(672, 901), [plan])
+    for v, u in ((0, 0), (31, 31), (32, 31), (100, 200), (223, 0), (223, 223), (96, 95)):
+        y, x = places(global_views[0])
+        assert (y[v, u], x[v, u]) == (5 + v, 27 + (223 - u if flip_global else u))
+        y, x = places(local_views[0])
+        source = 223 - u if flip_local else u
+        assert y[v, u] == v // 32 * 96 + rows[v // 32] + v % 32
+        assert x[v, u] == source // 32 * 128 + columns[source // 32] + source % 32
+
+
+# --- very long pictures ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(1000, 100), (100, 1000), (2400, 150), (77, 803)])
+def test_strips_equal_the_whole_picture(draw: Any, size: tuple[int, int]) -> None:
+    picture = draw(*size)
+    global_picture, strips = resize_pictures(picture)
+    height, width = local_picture_size(*size)
+    assert isinstance(strips, StripPicture) and strips.shape == (height, width, 3)
+    whole = np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR))
+    plans = plan_views("nine", (height, width)) + plan_views("center", (height, width))
+    plans += plan_views("train", (height, width), generator=np.random.default_rng(1))
+    _, found = cut_views(global_picture, strips, plans)
+    _, expected = cut_views(global_picture, whole, plans)
+    assert np.abs(found.astype(int) - expected).max() <= 1
+    assert (found == expected).mean() > 0.9  # ties of the last rounding may fall either way, nothing more
+
+
+def test_eight_to_one_is_still_made_whole(draw: Any) -> None:
+    assert isinstance(resize_pictures(draw(800, 100))[1], np.ndarray)
+    assert isinstance(resize_pictures(draw(100, 808))[1], StripPicture)
+
+
+@pytest.mark.parametrize("size", [(20_000, 50), (50, 20_000)])
+def test_panoramas_take_little_time_and_memory(draw: Any, size: tuple[int, int]) -> None:
+    picture = draw(*size)
+    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    for views in SindImageProcessor().make_views(picture, "nine"):
+        assert views.shape == (9, 3, 224, 224)
+    assert time.perf_counter() - start < 5
+    # KiB here; the whole picture would be 268,800 × 672 × 3 bytes, 517 MiB.
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 * 1024
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 2), (1, 30), (5000, 1)])
+def test_tiny_pictures_have_views(size: tuple[int, int]) -> None:
+    for mode in ("center", "nine"):
+        for views in SindImageProcessor().make_views(Image.new("RGB", size, (9, 80, 200)), mode):
+            assert (views == np.array([9, 80, 200])[:, None, None]).all()
+
+
+# --- the processor ---------------------------------------------------------------------------------------------------
+
+
+def test_shapes_and_numbers_of_a_mixed_batch(picture_files: list[str]) -> None:
+    processor = SindImageProcessor()
+    batch = processor(picture_files, return_tensors="pt")
+    nine = processor(picture_files, views="nine", return_tensors="pt")
+    assert list(batch) == ["pixel_values", "local_pixel_values"] == processor.model_input_names
+    mean, std = (torch.tensor(x).view(3, 1, 1) for x in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    for slot, name in enumerate(batch):
+        assert batch[name].shape == (5, 3, 224, 224) and batch[name].dtype == torch.float32
+        assert nine[name].shape == (5, 9, 3, 224, 224)
+        for row, file in enumerate(picture_files):
+            for found, mode in ((batch[name][row], "center"), (nine[name][row], "nine")):
+                views = torch.from_numpy(processor.make_views(file, mode)[slot])
+                expected = ((views / 255 - mean) / std).reshape(found.shape)
+                torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_raw_views_stay_uint8(draw: Any) -> None:
+    processor = SindImageProcessor()
+    raw = processor(draw(320, 240), do_rescale=False, do_normalize=False, return_tensors="pt")
+    for views, expected in zip(raw.values(), processor.make_views(draw(320, 240)), strict=True):
+        assert views.dtype == torch.uint8
+        np.testing.assert_array_equal(views.numpy(), expected)
+    scaled = processor(draw(320, 240), do_normalize=False, return_tensors="pt")
+    torch.testing.assert_close(scaled["pixel_values"], raw["pixel_values"] / 255)
+
+
+def test_options_of_one_call_do_not_stay(draw: Any) -> None:
+    processor = SindImageProcessor()
+    call: dict[str, Any] = {
+        "size": 112,
+        "image_mean": [0.0, 0.0, 0.0],
+        "image_std": [1.0, 1.0, 1.0],
+        "resize_backend": "pillow",
+    }
+    found = processor(draw(320, 240), return_tensors="np", **call)["local_pixel_values"]
+    expected = SindImageProcessor(size=112, resize_backend="pillow").make_views(draw(320, 240))[1]
+    np.testing.assert_allclose(found, expected / 255, atol=1e-6)
+    assert processor(draw(320, 240), return_tensors="np")["pixel_values"].shape == (1, 3, 224, 224)
+
+
+def test_backends_differ_and_are_chosen_by_name(draw: Any) -> None:
+    exact = SindImageProcessor(resize_backend="pillow").make_views(draw(641, 483))
+    fast = SindImageProcessor(resize_backend="torch").make_views(draw(641, 483))
+    default = SindImageProcessor().make_views(draw(641, 483))
+    np.testing.assert_array_equal(fast[1], default[1])
+    assert any((a != b).any() for a, b in zip(exact, fast, strict=True))
+
+
+def test_one_picture_a_tuple_and_a_batch_array_are_accepted(draw: Any) -> None:
+    processor, picture = SindImageProcessor(), draw(300, 300)
+    array = np.asarray(picture)
+    one = processor(picture, return_tensors="pt")["local_pixel_values"]
+    for images, count in (((picture, picture), 2), (np.stack([array, array]), 2), (array, 1), ([array], 1)):
+        found = processor(images, return_tensors="pt")["local_pixel_values"]
+        assert found.shape == (count, 3, 224, 224)
+        torch.testing.assert_close(found[-1:], one, rtol=0, atol=0)
+
+
+def test_save_and_load_keep_every_option(tmp_path: Path, draw: Any) -> None:
+    processor = SindImageProcessor(size=112, views="nine", resize_backend="pillow", image_mean=[0.5, 0.4, 0.3])
+    processor.save_pretrained(tmp_path)
+    assert "local_pixel_values" in SindImageProcessor.from_pretrained(tmp_path)(draw(90, 60), return_tensors="pt")
+    for again in (SindImageProcessor.from_pretrained(tmp_path), AutoImageProcessor.from_pretrained(tmp_path)):
+        assert isinstance(again, SindImageProcessor)
+        assert (again.views, again.resize_backend) == ("nine", "pillow")
+        expected, found = (x(draw(90, 60), return_tensors="pt") for x in (processor, again))
+        assert found["pixel_values"].shape == (1, 9, 3, 112, 112)
+        for name in expected:
+            torch.testing.assert_close(found[name], expected[name], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"views": "train"}, "views must be 'center' or 'nine', not 'train'"),
+        ({"views": "ten"}, "not 'ten'"),
+        ({"resize_backend": "opencv"}, "'torch' or 'pillow', not 'opencv'"),
+        ({"size": 100}, "multiple of 56"),
+        ({"size": {"height": 224, "width": 112}}, "views are square"),
+        ({"size": {"shortest_edge": 224}}, "views are square"),
+    ],
+)
+def test_unusable_options_are_one_line(draw: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as error:
+        SindImageProcessor()(draw(64, 64), return_tensors="pt", **options)
+    assert "\n" not in str(error.value)
+
+
+def test_no_pictures_and_unknown_options_are_refused(draw: Any) -> None:
+    with pytest.raises(ValueError, match="No pictures"):
+        SindImageProcessor()([])
+    with pytest.raises(TypeError, match="sharpen"):
+        SindImageProcessor()(draw(64, 64), sharpen=True)

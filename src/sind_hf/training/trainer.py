@@ -142,6 +142,9 @@ class SindTrainer(Trainer):
             "pin_memory": self.args.dataloader_pin_memory and torch.cuda.is_available(),
             "persistent_workers": persistent and self.args.dataloader_persistent_workers and workers > 0,
             "prefetch_factor": self.args.dataloader_prefetch_factor if workers else None,
+            # Its own, or starting an iteration would draw from the global state: then evaluations, and resumption
+            # with persistent workers, would change the dropout of all that follows.
+            "generator": torch.Generator(),
         }
 
     # --- optimisation --------------------------------------------------------------------------------------------

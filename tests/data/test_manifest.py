@@ -333,6 +333,16 @@ def test_large_files_are_refused_before_they_are_read(tmp_path: Path) -> None:
     assert len(Manifest.load(path, max_bytes=path.stat().st_size)) == 1
 
 
+def test_junk_below_the_byte_limit_costs_bounded_time_and_memory(tmp_path: Path) -> None:
+    path = tmp_path / "m.json"
+    path.write_bytes(b'{"files":[' + b"0," * 200_000 + b"0]}")
+    start = time.perf_counter()
+    message = error_of(path, max_bytes=2**26)
+    assert "entry 1 (line 1)" in message and message.endswith("(and at least 999 more problems)")
+    assert "more than 15,625 entries" in error_of(path, max_bytes=1_000_000)
+    assert time.perf_counter() - start < 5
+
+
 def test_missing_file_folder_and_pipe(tmp_path: Path) -> None:
     assert "no such file" in error_of(tmp_path / "absent.json")
     assert "not a file" in error_of(tmp_path)

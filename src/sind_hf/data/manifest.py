@@ -23,6 +23,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ from .manifest_file import MAX_BYTES, ManifestDocument, read_document, write_doc
 from .published import adopt
 from .validation import (
     ENTRY_KEYS,
+    MOST_PROBLEMS,
     SCHEMA_VERSION,
     ManifestError,
     Problem,
@@ -127,8 +129,11 @@ class Manifest:
             adopt(document, path)
         problems = header_problems(document.header)
         if not problems:
-            problems = record_problems(document.records, _domain_names(document.header), document.line_of)
+            found = record_problems(document.records, _domain_names(document.header))
+            problems = list(islice(found, MOST_PROBLEMS))
         if problems:
+            first = problems[0]
+            problems[0] = replace(first, line=None if first.entry is None else document.line_of(first.entry - 1))
             raise ManifestError(f"{path}: {summary(problems)}")
         return _from_document(document)
 
@@ -164,7 +169,7 @@ class Manifest:
         Returns:
             All problems, in the order of the entries; empty for a valid manifest.
         """
-        problems = header_problems(self._header()) + record_problems(self._records(), self.domain_names)
+        problems = [*header_problems(self._header()), *record_problems(self._records(), self.domain_names)]
         if image_root is None:
             return problems
         # A path that is wrong by itself must not be looked up; the others keep their entry numbers.

@@ -56,7 +56,8 @@ def evaluate_manifest(
 ) -> Evaluation:
     """Score the pictures of a manifest and compare with their opinion scores.
 
-    `image_root` is the folder of the pictures, or one of prepared data. Scores whose scale says "lower is better" are turned around, so that correlations are positive for a good model.
+    `image_root` is the folder of the pictures, or one of prepared data. Scores whose scale says "lower is better" are
+    turned around, so that correlations are positive for a good model.
 
     Raises:
         ValueError: When fewer than two pictures could be scored.

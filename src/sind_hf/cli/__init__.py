@@ -12,6 +12,7 @@ import typer
 
 from sind_hf.cli.demo import demo
 from sind_hf.cli.evaluate import evaluate
+from sind_hf.cli.experiment import experiment
 from sind_hf.cli.score import score
 from sind_hf.cli.terminal import fail
 from sind_hf.cli.train import train
@@ -44,6 +45,7 @@ def options(
 app.command()(score)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": False})(train)
 app.command()(evaluate)
+app.command()(experiment)
 app.command()(demo)
 
 

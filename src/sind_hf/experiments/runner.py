@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate.utils import release_memory
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import IntervalStrategy, get_last_checkpoint
 
 from sind_hf.experiments.config import ExperimentOptions, RunConfig, parse_config
@@ -204,6 +204,8 @@ def _train(
         processing_class=processor,
         callbacks=list(callbacks),
     )
+    if args.disable_tqdm:
+        trainer.remove_callback(PrinterCallback)  # it prints what the record holds
     if trainer.is_world_process_zero():
         output.mkdir(parents=True, exist_ok=True)
         config.save(output / CONFIG)

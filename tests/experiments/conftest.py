@@ -6,7 +6,7 @@ import pytest
 import torch
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")  # before the module trains something for all of its tests
 def one_thread() -> Iterator[None]:
     """Tiny tensors are slower on several threads, and far slower when the machine has other work."""
     threads = torch.get_num_threads()

@@ -233,6 +233,6 @@ def test_published_files_of_the_reference(shared):
     )
     (fold,) = build_folds(data, ExperimentOptions(protocol="cross-set"))
     counts = {name: len(test) for name, test in fold.tests.items()}
-    assert counts == {"koniq10k": 2010, "spaq": 2224, "livec": 1169, "live": 779, "bid": 586, "cid2013": 474}
+    assert counts == {"koniq10k": 2010, "spaq": 2224, "livec": 1169, "live": 982, "bid": 586, "cid2013": 474}
     assert len(fold.train[0]) == 8897
     assert fold.tests["live"].score.higher_is_better

@@ -23,8 +23,8 @@ import evaluate
 from sind_hf import metrics
 
 _DESCRIPTION = """\
-Correlation of predicted quality with opinion scores (higher is better in both): SRCC, PLCC, KRCC, RMSE, and PLCC after \
-the logistic fits with four and five parameters; with scenes also the metrics within each scene and their means.
+Correlation of predicted quality with opinion scores, higher better in both: SRCC, PLCC, KRCC, RMSE, and PLCC after the
+logistic fits with four and five parameters; with scenes also the metrics within each scene and their means.
 """
 _INPUTS = """\
 Args:

@@ -166,7 +166,8 @@ def scene_bars(
         values = np.array([_number(scenes[name].get(metric), np.nan) for name in names])
         bars = axis.barh(rows + shift, np.nan_to_num(values), height=0.38, color=colour, label=metric.upper())
         texts = [f"{value:.3f}" if np.isfinite(value) else "not defined" for value in values]
-        axis.bar_label(bars, labels=texts, padding=3, fontsize=8)
+        plate = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}  # the dashed lines stop behind it
+        axis.bar_label(bars, labels=texts, padding=3, fontsize=8, bbox=plate)
         if np.isfinite(values).any():
             axis.axvline(float(np.nanmean(values)), color=colour, linewidth=1.2, linestyle="--", zorder=0)
     counts = [f"  ({count:,})" if (count := scenes[name].get("n")) is not None else "" for name in names]
@@ -241,11 +242,13 @@ def training_curves(
     """
     figure, (left, right) = _panels(2, width=5.2, height=4.2)
     left.plot([entry["epoch"] for entry in loss], [entry["loss"] for entry in loss], color="0.25", marker=".")
-    left.set_ylabel("training loss")
+    left.set_ylabel("loss")
     for (name, entries), colour in zip(tests.items(), _scene_colours(len(tests)), strict=True):
         values = [_number(entry.get("srcc"), np.nan) for entry in entries]
         right.plot([entry["epoch"] for entry in entries], values, color=colour, marker=".", label=name)
-    right.set_ylabel("SRCC on the test set (the last epoch is the result)")
+    right.set_ylabel("SRCC")
+    left.set_title("training", fontsize=11)
+    right.set_title("test sets (the last epoch is the result)", fontsize=11)
     for axis in (left, right):
         axis.set_xlabel("epoch")
         axis.grid(color="0.92")

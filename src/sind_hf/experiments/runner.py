@@ -22,6 +22,7 @@ from typing import Any
 
 from accelerate.utils import release_memory
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.integrations import TensorBoardCallback
 from transformers.trainer_utils import IntervalStrategy, get_last_checkpoint
 
 from sind_hf.experiments.config import ExperimentOptions, RunConfig, parse_config
@@ -217,6 +218,9 @@ def _train(
         trainer.log(dict(answer.metrics or {}))
         scores[name] = collect_scores(test, answer.predictions.tolist(), config.data.image_root)  # type: ignore[union-attr]
         metrics[name] = by_name(answer.metrics or {}, f"eval_{name}_")
+    for callback in trainer.callback_handler.callbacks:
+        if isinstance(callback, TensorBoardCallback):  # opened its file again for these metrics; nobody else closes it
+            callback.on_train_end(args, trainer.state, trainer.control)
     trainer.save_model()
     history = training_history(trainer.state.log_history, list(data.tests))
 

@@ -17,8 +17,10 @@ from sind_hf.experiments.config import RunConfig, load_config
 from sind_hf.experiments.figures import draw_figures
 from sind_hf.experiments.protocols import build_folds
 from sind_hf.experiments.records import load_records
-from sind_hf.experiments.report import TITLES, summary_rows
+from sind_hf.experiments.report import summary_rows
 from sind_hf.experiments.runner import run_experiment
+
+SHORT = {"srcc": "SRCC", "plcc": "PLCC", "srcc_plcc": "(S+P)/2"}  # a row has to fit in 80 columns
 
 
 def experiment(
@@ -75,18 +77,18 @@ def show_experiment(config: RunConfig, *, resume: bool = True) -> None:
     rows = [
         [
             row["test"],
-            TITLES[row["metric"]],
+            SHORT[row["metric"]],
             str(row["folds"]),
-            f"{row['mean']:.4f}",
-            f"{row['median']:.4f}",
-            "" if row["std"] is None else f"{row['std']:.4f}",
-            "" if row["low"] is None else f"{row['low']:.4f} to {row['high']:.4f}",
+            f"{row['mean']:.3f}",
+            f"{row['median']:.3f}",
+            "" if row["std"] is None else f"{row['std']:.3f}",
+            "" if row["low"] is None else f"{row['low']:.3f} to {row['high']:.3f}",
             "" if row["published"] is None else f"{row['published']:.3f} {row['published_statistic']}",
         ]
         for row in summary_rows(records)
-        if row["metric"] in ("srcc", "plcc", "srcc_plcc")
+        if row["metric"] in SHORT
     ]
-    columns = ["test set", "metric", "folds", "mean", "median", "std", "95 % interval", "published"]
+    columns = ["test set", "metric", "folds", "mean", "median", "std", "95 % interval", "paper"]
     terminal.show_table(config.experiment.name, columns, rows)
     try:
         draw_figures(records, folder)

@@ -20,7 +20,6 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from accelerate.utils import release_memory
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer_utils import IntervalStrategy, get_last_checkpoint
@@ -124,7 +123,6 @@ def run_experiment(config: RunConfig, resume: bool = True, *, watch: Watch | Non
             title = f"{config.experiment.name}: {fold.name}, seed {seed} ({number}/{len(runs)})"
             with watch(title) if watch is not None else nullcontext(()) as callbacks:
                 finished = run_fold(config, fold, seed, folder, number - 1, callbacks)
-            release_memory()
         records.append(finished)
     on_main_process(lambda: write_report(load_records(output), output))
     return records

@@ -43,13 +43,13 @@ def make_set(
     """
     facts = CATALOG[name]
     low, high = facts.score_range or (0.0, 1.0)
-    ids = [number for number in facts.domains] or [facts.domain_base, facts.domain_base + 1]
+    ids = list(facts.domains) or [facts.domain_base, facts.domain_base + 1]
     ids = [facts.domain_base + offset for offset in scenes] if scenes else ids[:2]
     rng = np.random.default_rng(facts.domain_base)
     entries = []
     count = references * per_scene if references else len(ids) * per_scene
-    for index in range(count):
-        quality = (index * 7 % count + 0.5) / count
+    for index, rank in enumerate(rng.permutation(count).tolist()):
+        quality = (rank + 0.5) / count
         domain = ids[index % len(ids)]
         image = f"{facts.prefix}img{index:03}.png"
         share = quality if facts.higher_is_better else 1 - quality

@@ -1,0 +1,87 @@
+"""A protocol on two processes, as `accelerate launch` starts them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_sets import make_config, make_set, save_tiny_clip
+
+from sind_hf.experiments.evaluation import evaluate_manifest
+from sind_hf.experiments.protocols import build_folds
+from sind_hf.experiments.records import load_records, read_scores
+from sind_hf.scoring.checkpoints import load_checkpoint
+
+pytestmark = pytest.mark.slow
+
+
+def launch(*arguments):
+    here = Path(__file__).parent
+    paths = [str(here.parents[1] / "src"), str(here), os.environ.get("PYTHONPATH", "")]
+    # With --cpu accelerate starts several processes through MPI alone; the configuration says use_cpu.
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    launcher += [
+        "--num_machines",
+        "1",
+        "--mixed_precision",
+        "no",
+        "--dynamo_backend",
+        "no",
+        "--main_process_port",
+        "0",
+    ]
+    done = subprocess.run(
+        [*launcher, str(here / "two_process_experiment.py"), *map(str, arguments)],
+        env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+
+
+def test_two_processes_share_the_work_and_agree_with_one(tmp_path):
+    manifest = make_set(tmp_path / "images", "spaq", (0, 1), per_scene=7)  # odd: no equal shares
+    (tmp_path / "json" / "spaq").mkdir(parents=True)
+    manifest.save(tmp_path / "json" / "spaq" / "all.json")
+    save_tiny_clip(tmp_path / "clip")
+    config = make_config(
+        tmp_path / "run",
+        tmp_path / "images",
+        data={"json_dir": str(tmp_path / "json"), "train": ["spaq"]},
+        training={"eval_views": "nine", "per_device_eval_batch_size": 2, "scene_sampling": 1, "disable_tqdm": True},
+        experiment={"protocol": "leave-one-out", "evaluate_every": 0},
+        model={"vision_config": None, "backbone": str(tmp_path / "clip")},
+    )
+    config.save(tmp_path / "config.yaml")
+    launch(tmp_path / "config.yaml", tmp_path)
+
+    first, second = (json.loads((tmp_path / f"process{number}.json").read_text()) for number in (0, 1))
+    folds = build_folds(config.data, config.experiment)
+    assert first["folds"] == second["folds"] == [fold.name for fold in folds]
+    assert first["same"] and second["same"]
+    assert first["refused"] == second["refused"] and "training.learning_rate" in first["refused"]
+    # Each scored about half, together all; what fills up the last round is thrown away again.
+    everything = {Path(entry.image).name for entry in manifest.entries}
+    assert set(first["scored"]) | set(second["scored"]) == everything
+    assert max(Counter(first["scored"]).values()) == 1 and len(first["scored"]) < len(everything)
+    assert len(first["scored"]) + len(second["scored"]) <= len(everything) + 2 * len(folds)
+
+    for record, fold in zip(load_records(tmp_path / "run"), folds, strict=True):
+        assert record["processes"] == 2
+        folder = tmp_path / "run" / fold.name
+        scores = read_scores(folder / "scores_spaq.csv")
+        assert scores.images == [entry.image for entry in fold.tests["spaq"].entries]
+        model, processor = load_checkpoint(str(folder), device="cpu")
+        alone = evaluate_manifest(model, processor, fold.tests["spaq"], tmp_path / "images")
+        spread = np.ptp(alone.predictions)
+        assert spread > 0
+        np.testing.assert_allclose(scores.predictions, alone.predictions, rtol=1e-6, atol=1e-6 * spread)
+        for name in ("srcc", "plcc", "krcc", "rmse"):
+            assert record["metrics"]["spaq"][name] == pytest.approx(alone.report[name], abs=1e-6, rel=1e-6)

@@ -89,6 +89,12 @@ class SindModel(PreTrainedModel):
             self.visual_projection = nn.Linear(vision.hidden_size, vision.projection_dim, bias=False)
         else:
             self.vision_model = _backbone(vision)
+        # Position embeddings of another size than the views' are interpolated, where the backbone offers that.
+        takes = inspect.signature(self.vision_model.forward).parameters
+        resized = getattr(vision, "image_size", None) not in (None, config.view_size, [config.view_size] * 2)
+        self.backbone_options = (
+            {"interpolate_pos_encoding": True} if resized and "interpolate_pos_encoding" in takes else {}
+        )
         token_width = _token_width(vision)
         global_width = vision.projection_dim if self.is_clip else token_width
         local_width = {"patch": token_width, "class": global_width, "none": 0}[config.local_branch]
@@ -244,7 +250,7 @@ class SindModel(PreTrainedModel):
         return pixels if torch.is_autocast_enabled(pixels.device.type) else pixels.to(self.quality_head.weight.dtype)
 
     def _backbone_features(self, pixels: Tensor, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
-        output = self.vision_model(pixel_values=pixels, **kwargs)
+        output = self.vision_model(pixel_values=pixels, **self.backbone_options, **kwargs)
         last = output.last_hidden_state
         if last.ndim == 4:  # a feature map: its cells are the tokens
             last = last.flatten(2).transpose(1, 2)
@@ -346,7 +352,11 @@ def _backbone(vision: Any) -> PreTrainedModel:
     backbone_class: Any = MODEL_MAPPING[type(vision)]
     parameters = inspect.signature(backbone_class).parameters
     unused = {"add_pooling_layer": False} if "add_pooling_layer" in parameters else {}
-    return AutoModel.from_config(vision, **unused)
+    backbone = AutoModel.from_config(vision, **unused)
+    for name, parameter in backbone.named_parameters():
+        if name.endswith("mask_token"):  # of pretraining on masked pictures (DINOv2): nothing is masked here
+            parameter.requires_grad_(False)
+    return backbone
 
 
 def _chunks(images: Any, size: int) -> Iterator[Sequence[Any]]:

@@ -83,6 +83,7 @@ class SindModel(PreTrainedModel):
         super().__init__(config)
         vision: Any = config.vision_config
         self.is_clip = vision.model_type == "clip_vision_model"
+        token_width = _token_width(vision)
         # Named as in CLIPModel, so that a CLIP checkpoint loads straight into them.
         if self.is_clip:
             self.vision_model = CLIPVisionModel._from_config(vision)
@@ -95,15 +96,13 @@ class SindModel(PreTrainedModel):
         self.backbone_options = (
             {"interpolate_pos_encoding": True} if resized and "interpolate_pos_encoding" in takes else {}
         )
-        token_width = _token_width(vision)
         global_width = vision.projection_dim if self.is_clip else token_width
         local_width = {"patch": token_width, "class": global_width, "none": 0}[config.local_branch]
         self.head_widths = [global_width, local_width]
         self.quality_head = nn.Linear(sum(self.head_widths), 1)
         self.register_buffer("image_mean", torch.tensor(config.image_mean).view(3, 1, 1), persistent=False)
         self.register_buffer("image_std", torch.tensor(config.image_std).view(3, 1, 1), persistent=False)
-        if config.freeze_backbone:
-            self.freeze_backbone()
+        self._hold_frozen()
         self.post_init()
 
     @property
@@ -154,15 +153,22 @@ class SindModel(PreTrainedModel):
     def freeze_backbone(self) -> None:
         """Stop training the backbone, its projection and its BatchNorm statistics; the head stays trainable."""
         self.config.freeze_backbone = True
+        self._hold_frozen()
+
+    def _hold_frozen(self) -> None:
+        frozen = self.config.freeze_backbone
         for name, parameter in self.named_parameters():
-            parameter.requires_grad_(name.startswith("quality_head."))
-        self.vision_model.eval()
+            # Mask tokens are of pretraining on masked pictures (DINOv2): nothing is masked here.
+            if name.endswith("mask_token") or (frozen and not name.startswith("quality_head.")):
+                parameter.requires_grad_(False)
+        if frozen:
+            self.vision_model.eval()
 
     def train(self, mode: bool = True) -> SindModel:
-        """Switch to training mode; a frozen backbone stays in evaluation mode."""
+        """Switch to training or evaluation mode; a frozen backbone stays in evaluation mode."""
         super().train(mode)
-        if self.config.freeze_backbone:
-            self.vision_model.eval()
+        # Here too, since `from_pretrained` puts new parameters in place of the frozen ones, and ends with `eval()`.
+        self._hold_frozen()
         return self
 
     def forward(
@@ -352,11 +358,7 @@ def _backbone(vision: Any) -> PreTrainedModel:
     backbone_class: Any = MODEL_MAPPING[type(vision)]
     parameters = inspect.signature(backbone_class).parameters
     unused = {"add_pooling_layer": False} if "add_pooling_layer" in parameters else {}
-    backbone = AutoModel.from_config(vision, **unused)
-    for name, parameter in backbone.named_parameters():
-        if name.endswith("mask_token"):  # of pretraining on masked pictures (DINOv2): nothing is masked here
-            parameter.requires_grad_(False)
-    return backbone
+    return AutoModel.from_config(vision, **unused)
 
 
 def _chunks(images: Any, size: int) -> Iterator[Sequence[Any]]:

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 
 from sind_hf.image_processing_sind import SindImageProcessor
 from sind_hf.modeling_sind import SindModel
@@ -31,10 +32,16 @@ def load_checkpoint(
         raise ValueError(f"dtype is {dtype!r}: choose one of {', '.join(DTYPES)}.")
     _check_folder(path)
     try:
-        model = SindModel.from_pretrained(path, dtype=DTYPES[dtype])
+        model, found = SindModel.from_pretrained(path, dtype=DTYPES[dtype], output_loading_info=True)
         processor = SindImageProcessor.from_pretrained(path)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise ValueError(f"{path}: cannot load this checkpoint ({' '.join(str(error).split())}).") from error
+    if found["missing_keys"]:  # they were filled with random numbers
+        missing = ", ".join(sorted(found["missing_keys"])[:3])
+        raise ValueError(
+            f"{path}: {len(found['missing_keys'])} weights are missing from this checkpoint ({missing} …): its scores "
+            "would mean nothing; copy or train it again."
+        )
     try:
         torch.nn.Module.to(model, device or default_device())
     except (RuntimeError, AssertionError) as error:

@@ -32,15 +32,18 @@ def load_checkpoint(
         raise ValueError(f"dtype is {dtype!r}: choose one of {', '.join(DTYPES)}.")
     _check_folder(path)
     try:
-        model, found = SindModel.from_pretrained(path, dtype=DTYPES[dtype], output_loading_info=True)
+        model, found = SindModel.from_pretrained(
+            path, dtype=DTYPES[dtype], output_loading_info=True, ignore_mismatched_sizes=True
+        )
         processor = SindImageProcessor.from_pretrained(path)
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise ValueError(f"{path}: cannot load this checkpoint ({' '.join(str(error).split())}).") from error
-    if found["missing_keys"]:  # they were filled with random numbers
-        missing = ", ".join(sorted(found["missing_keys"])[:3])
+    # What the file lacks, or has in another shape, was filled with random numbers.
+    unfit = sorted({*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])})
+    if unfit:
         raise ValueError(
-            f"{path}: {len(found['missing_keys'])} weights are missing from this checkpoint ({missing} …): its scores "
-            "would mean nothing; copy or train it again."
+            f"{path}: {len(unfit)} weights are missing from this checkpoint or do not fit its config.json "
+            f"({', '.join(unfit[:3])}{' …' if unfit[3:] else ''}): copy or train it again."
         )
     try:
         torch.nn.Module.to(model, device or default_device())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -32,9 +33,10 @@ def load_checkpoint(
         raise ValueError(f"dtype is {dtype!r}: choose one of {', '.join(DTYPES)}.")
     _check_folder(path)
     try:
-        model, found = SindModel.from_pretrained(
+        loaded: Any = SindModel.from_pretrained(
             path, dtype=DTYPES[dtype], output_loading_info=True, ignore_mismatched_sizes=True
         )
+        model, found = loaded
         processor = SindImageProcessor.from_pretrained(path)
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise ValueError(f"{path}: cannot load this checkpoint ({' '.join(str(error).split())}).") from error

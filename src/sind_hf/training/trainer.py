@@ -98,6 +98,11 @@ class SindTrainer(Trainer):
         self._updates_per_epoch = math.ceil(len(loader) / self.args.gradient_accumulation_steps)
         return loader
 
+    def _release_train_loader(self) -> None:
+        """Drop the training batches, and with them persistent workers, which would outlive the training."""
+        self.callback_handler.train_dataloader = None
+        self.accelerator._dataloaders.clear()
+
     def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
         """Return evaluation batches in the dataset's order, with the views `args.eval_views`."""
         dataset = self.eval_dataset if eval_dataset is None else eval_dataset
@@ -200,7 +205,10 @@ class SindTrainer(Trainer):
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
         """Train; afterwards the model holds the averaged weights and, with `calibrate`, calibrated scores."""
         self.ema = None
-        output = super().train(*args, **kwargs)
+        try:
+            output = super().train(*args, **kwargs)
+        finally:
+            self._release_train_loader()
         if self.ema is not None:
             self.ema.copy_to(self.model)
             self.ema = None

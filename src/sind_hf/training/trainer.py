@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import broadcast
 from datasets import Dataset
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -217,8 +218,10 @@ class SindTrainer(Trainer):
         return output
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
-        """Evaluate with the averaged weights."""
+        """Evaluate with the averaged weights, the same ones on all processes."""
         with self._averaged():
+            # BatchNorm's statistics are each process's own; those of the main process are the ones that get saved.
+            broadcast(list(self.model.buffers()))
             return super().evaluation_loop(*args, **kwargs)
 
     @contextmanager
@@ -249,6 +252,10 @@ class SindTrainer(Trainer):
             if self.args.ema_decay:
                 self.ema = ExponentialMovingAverage(self.model, self.args.ema_decay)
             self.model.load_state_dict(load_file(path))
+        # A model that was calibrated after an earlier stop would go on training on another scale.
+        saved = type(self.model.config).from_pretrained(resume_from_checkpoint)
+        for name in ("score_scale", "score_shift"):
+            setattr(self.model.config, name, getattr(saved, name))
 
     def _load_best_model(self) -> None:
         super()._load_best_model()

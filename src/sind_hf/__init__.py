@@ -1,8 +1,11 @@
 """SIND: no-reference image quality assessment for Hugging Face transformers.
 
 Importing the package registers its classes, so that `AutoModel`, `AutoImageProcessor` and
-`pipeline("image-quality-assessment")` know them.
+`pipeline("image-quality-assessment")` know them. What training and data need is imported on first use.
 """
+
+import importlib
+from typing import TYPE_CHECKING
 
 from transformers import AutoConfig, AutoImageProcessor, AutoModel
 from transformers.pipelines import PIPELINE_REGISTRY
@@ -13,6 +16,34 @@ from .modeling_sind import SindModel, SindOutput
 from .pipeline_sind import SindPipeline
 from .version import __version__
 
+if TYPE_CHECKING:
+    from .calibration import Calibration
+    from .data.graded import grade, packaged_photographs
+    from .data.manifest import Manifest, ManifestEntry, ScoreInfo
+    from .data.sampling import SceneBatchSampler, ShuffledBatchSampler
+    from .data.views import ViewDataset
+    from .experiments.evaluation import evaluate_manifest
+    from .scoring.scorer import ScoredImage, score_images
+    from .training.arguments import SindTrainingArguments
+    from .training.trainer import SindTrainer
+
+_ON_FIRST_USE = {
+    "Calibration": "calibration",
+    "Manifest": "data.manifest",
+    "ManifestEntry": "data.manifest",
+    "SceneBatchSampler": "data.sampling",
+    "ScoreInfo": "data.manifest",
+    "ScoredImage": "scoring.scorer",
+    "ShuffledBatchSampler": "data.sampling",
+    "SindTrainer": "training.trainer",
+    "SindTrainingArguments": "training.arguments",
+    "ViewDataset": "data.views",
+    "evaluate_manifest": "experiments.evaluation",
+    "grade": "data.graded",
+    "packaged_photographs": "data.graded",
+    "score_images": "scoring.scorer",
+}
+
 AutoConfig.register("sind", SindConfig, exist_ok=True)
 AutoModel.register(SindConfig, SindModel, exist_ok=True)
 AutoImageProcessor.register(SindConfig, image_processor_classes={"pil": SindImageProcessor}, exist_ok=True)
@@ -21,12 +52,38 @@ PIPELINE_REGISTRY.register_pipeline(
 )
 
 __all__ = [
+    "Calibration",
     "ImageError",
+    "Manifest",
+    "ManifestEntry",
+    "SceneBatchSampler",
+    "ScoreInfo",
+    "ScoredImage",
+    "ShuffledBatchSampler",
     "SindConfig",
     "SindImageProcessor",
     "SindModel",
     "SindOutput",
     "SindPipeline",
+    "SindTrainer",
+    "SindTrainingArguments",
+    "ViewDataset",
     "__version__",
+    "evaluate_manifest",
+    "grade",
     "load_image",
+    "packaged_photographs",
+    "score_images",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _ON_FIRST_USE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_ON_FIRST_USE[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -89,7 +89,7 @@ class SindConfig(PreTrainedConfig):
 
     def validate(self) -> None:
         """Check every value; saving calls it, too."""
-        super().validate()  # type: ignore[misc]  # `@strict` has put it into the parent
+        super().validate()  # type: ignore[misc]  # @strict adds it to the base class at run time
         self._check_values()
 
     # Plain checks, not the field types of `@strict`: those read no postponed annotations, and raise no ValueError.

@@ -82,7 +82,7 @@ def test_a_set_holds_every_crop_kind_and_level(photographs, tmp_path):
     assert min(manifest.domain_names) >= 10_000  # no dataset of the catalog has such ids
     assert manifest.reference_based
     assert manifest.score.higher_is_better
-    assert tuple(manifest.score.range) == (0, 100)
+    assert tuple(manifest.score.range) == (1, 5)
     assert "synthetic" in manifest.source
     loaded = Manifest.load(tmp_path / "out" / "manifest.json")
     assert [(e.image, e.score) for e in loaded.entries] == [(e.image, e.score) for e in manifest.entries]
@@ -92,7 +92,7 @@ def test_scores_fall_with_every_level_and_scenes_differ_in_scale_and_shift(tmp_p
     path = write_photograph(tmp_path / "in.png", 0)
     scenes = {f"scene{i:02d}": path for i in range(12)}
     manifest = grade(scenes, tmp_path / "out", size=64, crops=2, kinds=["contrast_loss", "overexposure"], seed=3)
-    assert all(0 <= entry.score <= 100 for entry in manifest.entries)
+    assert all(1 <= entry.score <= 5 for entry in manifest.entries)
     tops, spans = [], []
     for scene in scenes:
         entries = {
@@ -106,8 +106,8 @@ def test_scores_fall_with_every_level_and_scenes_differ_in_scale_and_shift(tmp_p
                 assert fall == sorted(set(fall), reverse=True)
         tops.append(max(entries.values()))
         spans.append(max(entries.values()) - min(entries.values()))
-    assert min(spans) < 45 and max(spans) > 70  # 0.9 of a scale between 30 and 100
-    assert max(tops) - min(tops) > 20
+    assert min(spans) < 1.8 and max(spans) > 2.8  # 0.9 of a scale between 1.2 and 4
+    assert max(tops) - min(tops) > 0.8
 
 
 def test_crops_of_a_photograph_differ(photographs, tmp_path):

@@ -21,20 +21,21 @@ Example:
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .catalog import DatasetFacts, dataset_of
 from .manifest_file import MAX_BYTES, ManifestDocument, read_document, write_document
+from .published import adopt
 from .validation import (
     ENTRY_KEYS,
+    MOST_PROBLEMS,
     SCHEMA_VERSION,
     ManifestError,
     Problem,
     Progress,
-    domain_name_faults,
     header_problems,
     image_problems,
     record_problems,
@@ -45,10 +46,6 @@ if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
 
 __all__ = ["Manifest", "ManifestEntry", "ManifestError", "Problem", "ScoreInfo"]
-
-#: Keys of the published files for the kind of distortion, and for the label that goes with `domain_id`.
-_PUBLISHED_DISTORTIONS = ("dist_type", "dist_dype", "distortion")
-_PUBLISHED_LABELS = ("scene", "style", "dist_type", "dist_dype")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,15 +125,17 @@ class Manifest:
         """
         path = Path(path)
         document = read_document(path, max_bytes)
-        if "schema_version" in document.header:
-            problems, build = header_problems(document.header), _from_document
-        else:
-            problems, build = _adopt_published(document), _from_published
+        if "schema_version" not in document.header:
+            adopt(document, path)
+        problems = header_problems(document.header)
         if not problems:
-            problems = record_problems(document.records, _domain_names(document.header), document.line_of)
+            found = record_problems(document.records, _domain_names(document.header))
+            problems = list(islice(found, MOST_PROBLEMS))
         if problems:
+            first = problems[0]
+            problems[0] = replace(first, line=None if first.entry is None else document.line_of(first.entry - 1))
             raise ManifestError(f"{path}: {summary(problems)}")
-        return build(document, path)
+        return _from_document(document)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the manifest (schema version 1). `path` never holds half a manifest.
@@ -170,7 +169,7 @@ class Manifest:
         Returns:
             All problems, in the order of the entries; empty for a valid manifest.
         """
-        problems = header_problems(self._header()) + record_problems(self._records(), self.domain_names)
+        problems = [*header_problems(self._header()), *record_problems(self._records(), self.domain_names)]
         if image_root is None:
             return problems
         # A path that is wrong by itself must not be looked up; the others keep their entry numbers.
@@ -260,9 +259,11 @@ class Manifest:
             rank, domain_id, scene = key
             names.append(self.domain_names.get(domain_id) or labels[key] or str(domain_id) if rank == 0 else scene)
         # Joined datasets may both have an "Animal": a class name must be unique.
-        for index, (rank, domain_id, _) in enumerate(order):
-            if rank == 0 and names.count(names[index]) > 1:
-                names[index] = f"{names[index]} ({domain_id})"
+        twice = {name for name in names if names.count(name) > 1}
+        names = [
+            f"{name} ({domain_id})" if rank == 0 and name in twice else name
+            for name, (rank, domain_id, _) in zip(names, order, strict=True)
+        ]
         position = {key: index for index, key in enumerate(order)}
         return names, [position[key] for key in keys]
 
@@ -367,7 +368,7 @@ def _entry(record: Any) -> ManifestEntry:
     )
 
 
-def _from_document(document: ManifestDocument, path: Path) -> Manifest:
+def _from_document(document: ManifestDocument) -> Manifest:
     header: dict[str, Any] = document.header
     score = header.get("score") or {}
     bounds = score.get("range")
@@ -382,64 +383,4 @@ def _from_document(document: ManifestDocument, path: Path) -> Manifest:
         domain_names=_domain_names(header),
         reference_based=header.get("reference_based", False),
         source=header.get("source"),
-    )
-
-
-def _adopt_published(document: ManifestDocument) -> list[Problem]:
-    """Give the header and records of a published file the form of schema version 1; keys without meaning are dropped.
-
-    The published code trains on `domain_id` alone, and its generator may have drawn the scene name of a SPAQ image
-    with several scenes independently of the id. So the id decides here and the name follows.
-    """
-    names = document.header.get("domain_name")
-    if isinstance(names, dict):
-        document.header["domain_name"] = {key: _label(name) for key, name in names.items()}
-    if faults := domain_name_faults(document.header.get("domain_name")):
-        return [Problem("format", fault) for fault in faults]
-    scene_of: dict[int, object] = {**_domain_names(document.header)}
-    for index, record in enumerate(document.records):
-        if not isinstance(record, dict):
-            continue
-        known = {key: record[key] for key in ("image", "score", "domain_id", "reference") if key in record}
-        scene = next((record[key] for key in _PUBLISHED_LABELS if record.get(key) is not None), None)
-        distortion = next((record[key] for key in _PUBLISHED_DISTORTIONS if record.get(key) is not None), None)
-        domain_id = record.get("domain_id")
-        if scene is not None:
-            known["scene"] = _label(scene)
-            if isinstance(domain_id, int):
-                known["scene"] = scene_of.setdefault(domain_id, known["scene"])
-        if distortion is not None:
-            known["distortion"] = _label(distortion)
-        document.records[index] = known
-    return []
-
-
-def _label(value: object) -> object:
-    """Published labels are numbers in some sets (TID2013's reference number)."""
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**9 else value
-
-
-def _from_published(document: ManifestDocument, path: Path) -> Manifest:
-    entries = [_entry(record) for record in document.records]
-    facts: list[DatasetFacts | None] = list(dict.fromkeys(dataset_of(entry.image) for entry in entries))
-    known: Sequence[DatasetFacts] = [fact for fact in facts if fact is not None]
-    if len(known) != len(facts):
-        score, dataset = ScoreInfo(), path.stem
-    else:
-        infos = [ScoreInfo(fact.score_name, fact.score_range, fact.higher_is_better) for fact in known]
-        if len({info.higher_is_better for info in infos}) > 1:
-            names = ", ".join(fact.name for fact in known)
-            raise ManifestError(
-                f"{path}: joins {names}, whose scores run in opposite directions; load one file per dataset"
-            )
-        same = all(info == infos[0] for info in infos)
-        score = infos[0] if same else ScoreInfo("score", None, infos[0].higher_is_better)
-        dataset = "+".join(fact.name for fact in known)
-    return Manifest(
-        dataset=dataset,
-        entries=entries,
-        score=score,
-        domain_names=_domain_names(document.header),
-        reference_based=bool(known) and all(fact.reference_based for fact in known),
-        source=path.name,
     )

@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path
 from typing import Literal, TypeGuard
 
@@ -26,6 +27,10 @@ ENTRY_KEYS = ("image", "score", "scene", "domain_id", "reference", "distortion")
 #: No opinion score is larger; beyond it sums and differences lose their meaning.
 LARGEST_SCORE = 1e12
 LARGEST_DOMAIN_ID = 2**31 - 1
+#: Beyond this many problems a file is not worth a count.
+MOST_PROBLEMS = 1000
+#: Images per batch of the thread pool, which would otherwise hold a task for every image of the dataset.
+_LOOKED_UP_AT_ONCE = 4096
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029]")
 _DRIVE = re.compile(r"[A-Za-z]:")
@@ -156,7 +161,7 @@ def header_problems(header: Mapping[str, object]) -> list[Problem]:
     ]
     faults.append(label_fault("dataset", header.get("dataset")))
     faults += _score_info_faults(header.get("score"))
-    faults += domain_name_faults(header.get("domain_name"))
+    faults += islice(_domain_name_faults(header.get("domain_name")), MOST_PROBLEMS)
     if not isinstance(header.get("reference_based", False), bool):
         faults.append(f"reference_based is {shown(header['reference_based'])}; it must be true or false")
     if header.get("source") is not None:
@@ -190,21 +195,17 @@ def _score_info_faults(score: object) -> list[str | None]:
     return faults
 
 
-def domain_name_faults(domain_name: object) -> list[str]:
-    """What is wrong with the object that names the domain ids."""
+def _domain_name_faults(domain_name: object) -> Iterator[str]:
     if domain_name is None:
-        return []
+        return
     if not isinstance(domain_name, Mapping):
-        return [f"domain_name is {shown(domain_name)}; it must be an object of domain id to name"]
-    faults = []
+        yield f"domain_name is {shown(domain_name)}; it must be an object of domain id to name"
+        return
     for key, name in domain_name.items():
         if not (re.fullmatch("0|[1-9][0-9]{0,9}", key) and int(key) <= LARGEST_DOMAIN_ID):
-            faults.append(
-                f"domain_name has the key {shown(key)}; it must be a domain id from 0 to {LARGEST_DOMAIN_ID}"
-            )
+            yield f"domain_name has the key {shown(key)}; it must be a domain id from 0 to {LARGEST_DOMAIN_ID}"
         elif fault := label_fault(f"domain_name of {key}", name):
-            faults.append(fault)
-    return faults
+            yield fault
 
 
 def entry_faults(record: Mapping[str, object]) -> list[tuple[ProblemKind, str]]:
@@ -231,45 +232,39 @@ def entry_faults(record: Mapping[str, object]) -> list[tuple[ProblemKind, str]]:
     return [(kind, fault) for kind, fault in faults if fault]
 
 
-def record_problems(
-    records: Sequence[object], domain_names: Mapping[int, str], line_of: Callable[[int], int] | None = None
-) -> list[Problem]:
-    """Problems of the entries of a manifest: each by itself, then duplicates and scenes that contradict each other.
+def record_problems(records: Sequence[object], domain_names: Mapping[int, str]) -> Iterator[Problem]:
+    """Problems of the entries of a manifest: each by itself, duplicates, and scenes that contradict each other.
+
+    They are found one after the other, so that a hostile file does not cost the memory of a million messages.
 
     Args:
         records: The entries as JSON objects.
         domain_names: Names of the domain ids, from the header.
-        line_of: Line of the file on which the entry with the given index starts.
     """
     if not records:
-        return [Problem("format", "files is empty; a manifest needs at least one entry")]
-    problems: list[Problem] = []
-
-    def add(index: int, kind: ProblemKind, what: str, image: str | None = None) -> None:
-        problems.append(Problem(kind, what, index + 1, line_of(index) if line_of else None, image))
-
+        yield Problem("format", "files is empty; a manifest needs at least one entry")
     first_with_path: dict[str, int] = {}
     scene_of: dict[int, tuple[str, str]] = {key: (name, "domain_name") for key, name in domain_names.items()}
-    for index, record in enumerate(records):
+    for number, record in enumerate(records, start=1):
         if not isinstance(record, Mapping):
-            add(index, "format", f"the entry is {shown(record)}; it must be an object with image and score")
+            yield Problem("format", f"the entry is {shown(record)}; it must be an object with image and score", number)
             continue
         faults = entry_faults(record)
         path_ok = not any(kind == "path" for kind, _ in faults) and isinstance(record.get("image"), str)
         image = str(record["image"]) if path_ok else None
         for kind, what in faults:
-            add(index, kind, what, image)
+            yield Problem(kind, what, number, image=image)
         if image is not None:
-            first = first_with_path.setdefault(normal_path(image), index)
-            if first != index:
-                add(index, "duplicate", f"the image is already entry {first + 1}; keep one of the two", image)
+            first = first_with_path.setdefault(normal_path(image), number)
+            if first != number:
+                what = f"the image is already entry {first}; keep one of the two"
+                yield Problem("duplicate", what, number, image=image)
         scene, domain_id = record.get("scene"), record.get("domain_id")
         if isinstance(scene, str) and isinstance(domain_id, int) and not faults:
-            known, where = scene_of.setdefault(domain_id, (scene, f"entry {index + 1}"))
+            known, where = scene_of.setdefault(domain_id, (scene, f"entry {number}"))
             if known != scene:
                 what = f"scene is {shown(scene)} but domain {domain_id} is {shown(known)} in {where}; make them agree"
-                add(index, "scene", what, image)
-    return problems
+                yield Problem("scene", what, number, image=image)
 
 
 def image_problems(
@@ -296,11 +291,13 @@ def image_problems(
     problems = []
     # Decoding releases the interpreter lock, and looking files up waits for the disk: threads help with both.
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        for index, fault in enumerate(pool.map(check, images)):
-            if fault:
-                problems.append(Problem(fault[0], fault[1], index + 1, None, images[index]))
-            if progress is not None:
-                progress(index + 1, len(images))
+        for start in range(0, len(images), _LOOKED_UP_AT_ONCE):
+            batch = images[start : start + _LOOKED_UP_AT_ONCE]
+            for number, fault in enumerate(pool.map(check, batch), start=start + 1):
+                if fault:
+                    problems.append(Problem(fault[0], fault[1], number, image=images[number - 1]))
+                if progress is not None:
+                    progress(number, len(images))
     return problems
 
 
@@ -342,9 +339,10 @@ def _reason(error: Exception) -> str:
     return " ".join(text.split())[:160]
 
 
-def summary(problems: Iterable[Problem]) -> str:
+def summary(problems: Sequence[Problem]) -> str:
     """The first problem and the number of the others, in one line."""
-    first, *others = problems
+    others = len(problems) - 1
     if not others:
-        return str(first)
-    return f"{first} (and {len(others)} more problem{'s' if len(others) > 1 else ''})"
+        return str(problems[0])
+    least = "at least " if others + 1 >= MOST_PROBLEMS else ""
+    return f"{problems[0]} (and {least}{others} more problem{'s' if others > 1 else ''})"

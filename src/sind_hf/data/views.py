@@ -15,6 +15,7 @@ from datasets import Dataset, Image
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
+from sind_hf.data.prepared_pictures import PreparedPictures
 from sind_hf.data.sampling import Draw
 from sind_hf.image_processing_sind import ImageError, SindImageProcessor, ViewMode
 
@@ -23,7 +24,8 @@ class ViewDataset(TorchDataset):
     """The views, score and scene of every picture of an HF Dataset.
 
     Args:
-        dataset: Holds one picture a row; the image column may be an `Image` feature or paths.
+        dataset: Holds one picture a row; the image column may be an `Image` feature or paths. Where it also holds
+            prepared pictures (`load_prepared`), views are cut from those.
         processor: Says how large the views are and how pictures are resized.
         mode: `"train"`, `"center"` or `"nine"`.
         seed: Seed of the random crops of `"train"`.
@@ -32,7 +34,8 @@ class ViewDataset(TorchDataset):
         scene_column: Name of the scene column (`ClassLabel`, integers or strings), or None.
 
     Raises:
-        ValueError: When a column is missing, or a score is missing or not finite; the message says where.
+        ValueError: When a column is missing, a score is missing or not finite, or prepared pictures are of another
+            size than the processor's; the message says where.
     """
 
     def __init__(
@@ -67,6 +70,10 @@ class ViewDataset(TorchDataset):
             images = images.cast_column(image_column, Image(decode=False))
         self._images = images
         self._column = image_column
+        self._prepared: PreparedPictures | None = None
+        if PreparedPictures.are_in(dataset):
+            self._prepared = PreparedPictures(dataset, image_column)
+            self._prepared.require(processor)
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -99,11 +106,13 @@ class ViewDataset(TorchDataset):
             index = int(key)
             if self.mode == "train":
                 raise ValueError("Random views need a Draw: iterate with a batch sampler of sind_hf.data.sampling.")
-        source = self._images[index][self._column]
-        try:
-            views = self.processor.make_views(source, self.mode, generator)
-        except ImageError as error:
-            raise ImageError(f"row {index} of the dataset: {error}") from error
+        if self._prepared is not None:
+            views = self._prepared[index].make_views(self.mode, generator)
+        else:
+            try:
+                views = self.processor.make_views(self._images[index][self._column], self.mode, generator)
+            except ImageError as error:
+                raise ImageError(f"row {index} of the dataset: {error}") from error
         global_views, local_views = (torch.from_numpy(view if self.mode == "nine" else view[0]) for view in views)
         return {
             "pixel_values": global_views,

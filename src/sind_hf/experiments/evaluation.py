@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sind_hf import metrics
+from sind_hf.data.joint import oriented
 from sind_hf.data.manifest import Manifest
-from sind_hf.image_processing_sind import SindImageProcessor, ViewMode
+from sind_hf.data.prepared import PreparedFolder, is_prepared, load_prepared
+from sind_hf.data.prepared_pictures import PreparedPicture, PreparedPictures
+from sind_hf.image_processing_sind import ImageSource, SindImageProcessor, ViewMode
 from sind_hf.modeling_sind import SindModel
 from sind_hf.scoring.scorer import score_images
 
@@ -53,16 +56,25 @@ def evaluate_manifest(
 ) -> Evaluation:
     """Score the pictures of a manifest and compare with their opinion scores.
 
-    Scores whose scale says "lower is better" are turned around, so that correlations are positive for a good model.
+    `image_root` is the folder of the pictures, or one of prepared data. Scores whose scale says "lower is better" are
+    turned around, so that correlations are positive for a good model.
 
     Raises:
         ValueError: When fewer than two pictures could be scored.
     """
+    failures: list[str] = []
+    images: Sequence[ImageSource | PreparedPicture]
+    if is_prepared(image_root):
+        bad = PreparedFolder(image_root).failures
+        failures = [f"{entry.image}: {bad[entry.image]}" for entry in manifest.entries if entry.image in bad]
+        manifest = oriented(manifest).filter(lambda entry: entry.image not in bad)
+        images = PreparedPictures(load_prepared(image_root, manifest))
+    else:
+        images = [str(Path(image_root) / entry.image) for entry in manifest.entries]
     names, classes = manifest.scene_classes()
-    paths = [str(Path(image_root) / entry.image) for entry in manifest.entries]
     targets = manifest.oriented_scores()
-    kept, predictions, failures = [], [], []
-    results = score_images(model, processor, paths, views=views, batch_size=batch_size, workers=workers)
+    kept, predictions = [], []
+    results = score_images(model, processor, images, views=views, batch_size=batch_size, workers=workers)
     for index, row in enumerate(results):
         if row.score is None:
             failures.append(str(row.error))
@@ -70,7 +82,7 @@ def evaluate_manifest(
             kept.append(index)
             predictions.append(row.score)
         if progress is not None:
-            progress(index + 1, len(paths))
+            progress(index + 1, len(images))
     if len(kept) < 2:
         reason = f" First: {failures[0]}" if failures else ""
         raise ValueError(f"{manifest.dataset}: fewer than two pictures could be scored.{reason}")

@@ -15,7 +15,7 @@ from PIL.PngImagePlugin import PngInfo
 
 LONGEST_NAME = 200  # bytes; file systems allow 255, and the digest and the extension need some
 # Bad to good: a diverging scale that colour-blind readers can tell apart (red over pale yellow to blue).
-_COLOURS = np.array([[178, 24, 43], [239, 138, 98], [253, 241, 205], [103, 169, 207], [33, 102, 172]], np.float64)
+COLOURS = np.array([[178, 24, 43], [239, 138, 98], [253, 241, 205], [103, 169, 207], [33, 102, 172]], np.float64)
 
 
 def overlay(
@@ -32,9 +32,9 @@ def overlay(
         A picture of the same size, at most 1024 pixels long.
     """
     low, high = limits or (float(quality_map.min()), float(quality_map.max()))
-    place = np.clip((quality_map - low) / max(high - low, 1e-12), 0, 1) * (len(_COLOURS) - 1)
-    stops = np.arange(len(_COLOURS))
-    tint = np.stack([np.interp(place, stops, _COLOURS[:, channel]) for channel in range(3)], axis=-1)
+    place = np.clip((quality_map - low) / max(high - low, 1e-12), 0, 1) * (len(COLOURS) - 1)
+    stops = np.arange(len(COLOURS))
+    tint = np.stack([np.interp(place, stops, COLOURS[:, channel]) for channel in range(3)], axis=-1)
     picture = image.copy()
     picture.thumbnail((1024, 1024))
     layer = Image.fromarray(tint.round().astype(np.uint8)).resize(picture.size, Image.Resampling.NEAREST)

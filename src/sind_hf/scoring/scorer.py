@@ -13,6 +13,7 @@ import torch
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from sind_hf.data.prepared_pictures import PreparedPicture, PreparedPictures
 from sind_hf.image_processing_sind import ImageError, ImageSource, SindImageProcessor, ViewMode
 from sind_hf.modeling_sind import SindModel
 
@@ -37,15 +38,21 @@ class ScoredImage:
 class _Views(TorchDataset):
     """The views of each picture, or the words of the error: one bad picture must not stop the others."""
 
-    def __init__(self, images: Sequence[ImageSource], processor: SindImageProcessor, mode: ViewMode) -> None:
+    def __init__(
+        self, images: Sequence[ImageSource | PreparedPicture], processor: SindImageProcessor, mode: ViewMode
+    ) -> None:
         self.images, self.processor, self.mode = images, processor, mode
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor] | str:
+        image = self.images[index]
         try:
-            global_views, local_views = self.processor.make_views(self.images[index], self.mode)
+            if isinstance(image, PreparedPicture):
+                global_views, local_views = image.make_views(self.mode)
+            else:
+                global_views, local_views = self.processor.make_views(image, self.mode)
         except ImageError as error:
             return str(error)
         return torch.from_numpy(global_views), torch.from_numpy(local_views)
@@ -54,7 +61,7 @@ class _Views(TorchDataset):
 def score_images(
     model: SindModel,
     processor: SindImageProcessor,
-    images: Sequence[ImageSource],
+    images: Sequence[ImageSource | PreparedPicture],
     *,
     views: ViewMode = "center",
     batch_size: int = 16,
@@ -66,15 +73,18 @@ def score_images(
     Args:
         model: On its device, in evaluation mode.
         processor: Of the same checkpoint.
-        images: Paths, or anything else that `load_image` takes.
+        images: Paths, or anything else that `load_image` takes; or the `PreparedPictures` of prepared data.
         views: `"center"`, or `"nine"` (nine times the work, steadier).
         batch_size: Pictures per forward pass.
         workers: Processes that load pictures ahead of the model; 0 loads in this one.
         quality_maps: Whether results carry maps.
 
     Raises:
-        ValueError: When maps are asked of a variant without patch tokens.
+        ValueError: When maps are asked of a variant without patch tokens, or pictures were prepared otherwise than
+            the processor would.
     """
+    if isinstance(images, PreparedPictures):
+        images.require(processor)
     if quality_maps and model.config.local_branch != "patch":
         raise ValueError(f"No quality maps: this model's local_branch is {model.config.local_branch!r}, not 'patch'.")
     loader = DataLoader(
@@ -113,7 +123,7 @@ def _collate(samples: list[Any]) -> tuple[list[int], torch.Tensor | None, torch.
     return good, global_views, local_views, errors
 
 
-def _name(image: ImageSource) -> str:
+def _name(image: ImageSource | PreparedPicture) -> str:
     if isinstance(image, dict):
         return str(image.get("path") or "bytes")
     return str(image) if not isinstance(image, (bytes, np.ndarray, torch.Tensor)) else type(image).__name__

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import broadcast
 from datasets import Dataset
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -101,6 +102,11 @@ class SindTrainer(Trainer):
         self._updates_per_epoch = math.ceil(len(loader) / self.args.gradient_accumulation_steps)
         return loader
 
+    def _release_train_loader(self) -> None:
+        """Drop the training batches, and with them persistent workers, which would outlive the training."""
+        self.callback_handler.train_dataloader = None
+        self.accelerator._dataloaders.clear()
+
     def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
         """Return evaluation batches in the dataset's order, with the views `args.eval_views`."""
         dataset: Any = self.eval_dataset if eval_dataset is None else eval_dataset
@@ -142,6 +148,9 @@ class SindTrainer(Trainer):
             "pin_memory": self.args.dataloader_pin_memory and torch.cuda.is_available(),
             "persistent_workers": persistent and self.args.dataloader_persistent_workers and workers > 0,
             "prefetch_factor": self.args.dataloader_prefetch_factor if workers else None,
+            # Its own, or starting an iteration would draw from the global state: then evaluations, and resumption
+            # with persistent workers, would change the dropout of all that follows.
+            "generator": torch.Generator(),
         }
 
     # --- optimisation --------------------------------------------------------------------------------------------
@@ -202,7 +211,10 @@ class SindTrainer(Trainer):
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
         """Train; afterwards the model holds the averaged weights and, with `calibrate`, calibrated scores."""
         self.ema = None
-        output = super().train(*args, **kwargs)
+        try:
+            output = super().train(*args, **kwargs)
+        finally:
+            self._release_train_loader()
         if self.ema is not None:
             self.ema.copy_to(self.model)
             self.ema = None
@@ -211,8 +223,10 @@ class SindTrainer(Trainer):
         return output
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
-        """Evaluate with the averaged weights."""
+        """Evaluate with the averaged weights, the same ones on all processes."""
         with self._averaged():
+            # BatchNorm's statistics are each process's own; those of the main process are the ones that get saved.
+            broadcast(list(self.model.buffers()))
             return super().evaluation_loop(*args, **kwargs)
 
     @contextmanager
@@ -243,6 +257,10 @@ class SindTrainer(Trainer):
             if self.args.ema_decay:
                 self.ema = ExponentialMovingAverage(self.model, self.args.ema_decay)
             self.model.load_state_dict(load_file(path))
+        # A model that was calibrated after an earlier stop would go on training on another scale.
+        saved = type(self.model.config).from_pretrained(resume_from_checkpoint)
+        for name in ("score_scale", "score_shift"):
+            setattr(self.model.config, name, getattr(saved, name))
 
     def _load_best_model(self) -> None:
         super()._load_best_model()

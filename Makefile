@@ -1,0 +1,40 @@
+# make demo   a new virtual environment, torch, the package, and the demonstration
+# make test   the same environment with the developers' tools: lint, types, tests
+# make check  lint and types alone
+
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= torch==2.13.0
+BIN := $(VENV)/bin
+
+.PHONY: demo test check clean
+
+demo: $(VENV)/.demo
+	$(BIN)/sind-hf demo
+
+test: check
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# torch comes first and by name: a bare range would fetch a CUDA build of several GB. A torch that is there already
+# is kept.
+$(VENV)/.torch:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "sind-hf needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/python -m pip install "$(TORCH)"
+	touch $@
+
+$(VENV)/.demo: $(VENV)/.torch setup.cfg
+	$(BIN)/python -m pip install -e '.[demo]'
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.torch setup.cfg
+	$(BIN)/python -m pip install -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache

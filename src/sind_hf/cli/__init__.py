@@ -1,0 +1,61 @@
+"""The command line: one module per command, all work done in the rooms below.
+
+Exit codes: 0 done; 1 some inputs could not be used, each named, and everything else done; 2 wrong usage, or nothing
+could be done. Errors are one line; `--debug` shows where they come from.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from sind_hf.cli.demo import demo
+from sind_hf.cli.evaluate import evaluate
+from sind_hf.cli.score import score
+from sind_hf.cli.terminal import fail
+from sind_hf.cli.train import train
+from sind_hf.version import __version__
+
+app = typer.Typer(
+    name="sind-hf",
+    help="SIND: how good does a photograph look? No reference picture needed.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"sind-hf {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: bool = typer.Option(False, "--version", callback=_show_version, is_eager=True, help="Show the version."),
+    debug: bool = typer.Option(False, "--debug", help="Show tracebacks of errors; may stand anywhere."),
+) -> None:
+    """Options of every command."""
+
+
+app.command()(score)
+app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": False})(train)
+app.command()(evaluate)
+app.command()(demo)
+
+
+def main() -> None:
+    """Run the command line; turn expected errors into one line and exit code 2."""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    debug = len(arguments) < len(sys.argv) - 1
+    try:
+        app(arguments)
+    except KeyboardInterrupt:
+        fail("interrupted", code=130)
+    except Exception as error:
+        if debug:
+            raise
+        fail(error)

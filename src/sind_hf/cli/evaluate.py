@@ -1,0 +1,78 @@
+"""`sind-hf evaluate`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sind_hf.cli import terminal
+from sind_hf.cli.options import BatchSizeOption, DeviceOption, DtypeOption, ModelOption, Views, WorkersOption
+from sind_hf.data.manifest import Manifest
+from sind_hf.experiments.evaluation import evaluate_manifest, write_json
+from sind_hf.scoring.checkpoints import load_checkpoint
+
+COLUMNS = ("srcc", "plcc", "krcc", "rmse", "plcc_logistic4", "plcc_logistic5", "n")
+
+
+def evaluate(
+    model: ModelOption,
+    manifest: Annotated[list[Path], typer.Option(help="Manifest of a dataset; may be given several times.")],
+    image_root: Annotated[Path, typer.Option(help="Folder that the manifests' image paths start from.")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Report as JSON.")] = None,
+    views: Annotated[Views, typer.Option(help="nine, as published, or center.")] = "nine",
+    device: DeviceOption = None,
+    dtype: DtypeOption = "float32",
+    batch_size: BatchSizeOption = 8,
+    workers: WorkersOption = 0,
+) -> None:
+    """Compare a model's scores with opinion scores: SRCC, PLCC, KRCC, RMSE, overall and per scene.
+
+    Example: [bold]sind-hf evaluate --model runs/koniq --manifest data_json/livec/all.json --image-root data[/bold]
+    """
+    terminal.quiet_libraries()
+    manifests = [Manifest.load(path) for path in manifest]
+    scorer, processor = load_checkpoint(model, device=device, dtype=dtype)
+    evaluations = []
+    for each in manifests:
+        with terminal.progress(each.dataset) as update:
+            evaluation = evaluate_manifest(
+                scorer,
+                processor,
+                each,
+                image_root,
+                views=views,
+                batch_size=batch_size,
+                workers=workers,
+                progress=update,
+            )
+        evaluations.append(evaluation)
+        for line in evaluation.failures:
+            terminal.complain(line)
+        rows = [[evaluation.dataset, *_cells(evaluation.report)]]
+        rows += [[f"  {scene}", *_cells(values)] for scene, values in evaluation.report["by_scene"].items()]
+        terminal.show_table("", ["", *COLUMNS], rows)
+        within = evaluation.report["within_scene"]
+        terminal.say(f"mean within {within['scenes']} scenes: SRCC {within['srcc']:.4f}, PLCC {within['plcc']:.4f}\n")
+    if output is not None:
+        document = {
+            "model": model,
+            "views": views,
+            "datasets": [
+                {key: value for key, value in asdict(evaluation).items() if key != "failures"}
+                | {"left_out": evaluation.failures}
+                for evaluation in evaluations
+            ],
+        }
+        write_json(output, document)
+        terminal.say(f"report written to {output}")
+    if any(evaluation.failures for evaluation in evaluations):
+        raise typer.Exit(1)
+
+
+def _cells(values: dict[str, float]) -> list[str]:
+    return [
+        ("" if name not in values else f"{values[name]:.4f}" if name != "n" else f"{values[name]}") for name in COLUMNS
+    ]

@@ -1,0 +1,65 @@
+"""`sind-hf score`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sind_hf.cli import terminal
+from sind_hf.cli.options import BatchSizeOption, DeviceOption, DtypeOption, ModelOption, Views, WorkersOption
+from sind_hf.scoring.checkpoints import load_checkpoint
+from sind_hf.scoring.job import run_job
+
+
+def score(
+    paths: Annotated[
+        list[str], typer.Argument(help="Pictures, folders, or .txt lists of pictures.", show_default=False)
+    ],
+    model: ModelOption,
+    views: Annotated[Views, typer.Option(help="nine: nine times the work, steadier scores.")] = "center",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Scores to a .csv, .jsonl or .parquet.")
+    ] = None,
+    quality_maps: Annotated[Path | None, typer.Option(help="Folder for a quality map of every picture.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted job of the same output.")] = False,
+    device: DeviceOption = None,
+    dtype: DtypeOption = "float32",
+    batch_size: BatchSizeOption = 16,
+    workers: WorkersOption = 0,
+) -> None:
+    """Score pictures: how good do they look? Higher is better.
+
+    Example: [bold]sind-hf score photos/ --model demo_output/model --output scores.csv[/bold]
+    """
+    terminal.quiet_libraries()
+    scorer, processor = load_checkpoint(model, device=device, dtype=dtype)
+    failed = scored = 0
+    with terminal.progress("scoring") as update:
+        for row in run_job(
+            scorer,
+            processor,
+            paths,
+            views=views,
+            batch_size=batch_size,
+            workers=workers,
+            output=output,
+            quality_maps=quality_maps,
+            resume=resume,
+            progress=update,
+        ):
+            if row.score is None:
+                failed += 1
+                terminal.complain(str(row.error))
+            else:
+                scored += 1
+                if output is None:
+                    terminal.say(f"{row.score:10.4f}  {terminal.printable(row.image)}")
+    low_high = scorer.config.score_range
+    scale = f"on the scale {low_high[0]:g} to {low_high[1]:g}" if low_high else "on no declared scale"
+    where = f", written to {output}" if output else ""
+    summary = f"{scored} pictures scored{where}; higher is better, {scale}"
+    terminal.messages.print(summary + (f"; {failed} left out" if failed else ""), markup=False)
+    if failed:
+        raise typer.Exit(1 if scored or resume else 2)

@@ -1,0 +1,107 @@
+"""What the commands show: progress, tables and errors; rich on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NoReturn
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+# Results go to standard output; progress and errors to standard error, so that results can be piped.
+output = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+messages = Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+
+PLAIN_INTERVAL = 10.0  # seconds between progress lines where there is no terminal
+
+
+def fail(error: object, code: int = 2) -> NoReturn:
+    """Print an error as one line and end the program."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, OSError) and error.strerror:
+        text = f"{error.filename or 'system'}: {error.strerror}"
+    elif isinstance(error, Exception) and not isinstance(error, ValueError):
+        text = f"{type(error).__name__}: {text} (run again with --debug to see where)"
+    messages.print(f"error: {printable(text)}", style="bold red", markup=False)
+    sys.exit(code)
+
+
+def complain(line: str) -> None:
+    """Print one line about an input that could not be used."""
+    messages.print(f"left out: {printable(line)}", style="yellow", markup=False)
+
+
+def say(line: str = "", style: str | None = None) -> None:
+    """Print a line of the result."""
+    output.print(line, style=style, markup=False)
+
+
+def printable(text: str) -> str:
+    """Return text whose file names can be printed, whatever bytes they hold."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table; the first column is text, the others are numbers."""
+    table = Table(title=title or None, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if number == 0 else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*map(printable, row))
+    output.print(table)
+
+
+@contextmanager
+def progress(title: str) -> Iterator[Callable[[int, int], None]]:
+    """Show how far a job is: a bar on a terminal, else a line every ten seconds. Yields `update(done, total)`."""
+    if not messages.is_terminal:
+        yield _plain_progress(title)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=messages, transient=True) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def stage(title: str) -> Iterator[Callable[[int, int], None]]:
+    """Show the progress of a named stage, and how long it took when it ends."""
+    started = time.monotonic()
+    with progress(title) as update:
+        yield update
+    messages.print(f"{title}: done in {time.monotonic() - started:.0f} s", style="dim", markup=False)
+
+
+def _plain_progress(title: str) -> Callable[[int, int], None]:
+    last = time.monotonic()
+
+    def update(done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= PLAIN_INTERVAL:
+            last = time.monotonic()
+            messages.print(f"{title}: {done}/{total}", markup=False)
+
+    return update
+
+
+def quiet_libraries() -> None:
+    """Silence the bars and notes of the libraries below: the commands report for themselves."""
+    import datasets
+    import transformers
+    from huggingface_hub.utils import disable_progress_bars
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    if not os.environ.get("HF_HUB_OFFLINE"):
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    else:
+        disable_progress_bars()
+    warnings.filterwarnings("ignore", category=FutureWarning)

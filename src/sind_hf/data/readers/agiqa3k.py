@@ -1,0 +1,31 @@
+"""AGIQA-3K (Li et al., TCSVT 2023): pictures of six generators, in the style that their prompt asked for."""
+
+from __future__ import annotations
+
+from ..catalog import DatasetFacts
+from .download import Download
+from .labels import csv_table, number
+from .reader import LabelledImage, Labels, Reader, alphabetical_ids
+
+
+def read(download: Download, facts: DatasetFacts) -> Labels:
+    """Read the quality MOS; the style of the prompt is the scene, an empty one is called "other"."""
+    rows = csv_table(download.label("scores"), ["name", "mos_quality", "style"])
+    styles = [row["style"] or "other" for row in rows]
+    ids = alphabetical_ids(styles, facts.domain_base)
+    folder = download.images("images", "")
+    images = [
+        LabelledImage(
+            image=folder.find(row["name"]), score=number(row["mos_quality"]), scene=style, domain_id=ids[style]
+        )
+        for row, style in zip(rows, styles, strict=True)
+    ]
+    return Labels(images, domain_names={domain_id: name for name, domain_id in ids.items()})
+
+
+READER = Reader(
+    name="agiqa3k",
+    folders=("AGIQA-3K", "AGIQA3K", "AGIQA_3K"),
+    labels={"scores": ("data.csv",)},
+    read=read,
+)

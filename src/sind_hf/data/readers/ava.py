@@ -1,0 +1,36 @@
+"""AVA (Murray et al., CVPR 2012): a quarter of a million photographs rated for aesthetics in challenges."""
+
+from __future__ import annotations
+
+import math
+
+from ..catalog import DatasetFacts
+from .download import Download, LabelFileError
+from .labels import csv_rows, number
+from .reader import LabelledImage, Labels, Reader
+
+
+def read(download: Download, facts: DatasetFacts) -> Labels:
+    """Average the ratings; a line holds an index, the image id, counts of the ratings 1–10, two tags, a challenge."""
+    path = download.label("ratings")
+    folder = download.images("data/image", "data/images", "images/images", "images", "image")
+    images = []
+    for line, row in enumerate(csv_rows(path, delimiter=" "), start=1):
+        fields = [field for field in row if field]
+        if not fields:
+            continue
+        if len(fields) < 12:
+            raise LabelFileError(f"{path}, line {line}: expected an index, an image id and ten counts, got {row}")
+        counts = [number(field) for field in fields[2:12]]
+        total = sum(counts)
+        mean = sum(rating * count for rating, count in enumerate(counts, start=1)) / total if total else math.nan
+        images.append(LabelledImage(image=folder.find(f"{fields[1]}.jpg"), score=mean, domain_id=facts.domain_base))
+    return Labels(images)
+
+
+READER = Reader(
+    name="ava",
+    folders=("AVA", "AVA_dataset", "AVA-dataset"),
+    labels={"ratings": ("data/AVA.txt", "AVA.txt")},
+    read=read,
+)

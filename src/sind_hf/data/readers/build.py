@@ -1,0 +1,209 @@
+"""From a user's download to a manifest, and a list of what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .. import catalog
+from ..catalog import DatasetFacts
+from ..manifest import Manifest, ManifestEntry, ScoreInfo
+from ..validation import Progress, image_problems, path_fault, score_fault
+from . import (
+    agiqa3k,
+    ava,
+    bid,
+    cid2013,
+    csiq,
+    eva,
+    folder,
+    kadid10k,
+    koniq10k,
+    live,
+    livec,
+    nnid,
+    para,
+    pipal,
+    piq23,
+    spaq,
+    tid2013,
+)
+from .download import Download
+from .reader import LabelledImage, Reader
+from .scene_choice import SceneLabels, choose_scenes
+
+READERS: dict[str, Reader] = {
+    module.READER.name: module.READER
+    for module in (
+        spaq,
+        koniq10k,
+        livec,
+        bid,
+        cid2013,
+        live,
+        csiq,
+        tid2013,
+        kadid10k,
+        eva,
+        para,
+        piq23,
+        agiqa3k,
+        nnid,
+        pipal,
+        ava,
+        folder,
+    )
+}
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """A manifest, and what could not go into it.
+
+    Attributes:
+        manifest: The images that exist (and could be opened, with `verify`).
+        image_root: Folder that the image paths are relative to.
+        missing: Paths of images that the label files name and the disk lacks.
+        unreadable: (path, reason) of images that exist and cannot be used.
+        notes: What else the user should know.
+    """
+
+    manifest: Manifest
+    image_root: Path
+    missing: list[str]
+    unreadable: list[tuple[str, str]]
+    notes: list[str]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every image that the label files name is in the manifest."""
+        return not self.missing and not self.unreadable
+
+
+def build(
+    name: str,
+    root: str | Path,
+    *,
+    verify: bool = False,
+    scene_labels: SceneLabels | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+    **options: Any,
+) -> BuildResult:
+    """Read the label files of a dataset as downloaded and look for every image they name.
+
+    Args:
+        name: A name in `READERS`, or another name that the catalog knows the dataset by.
+        root: The dataset's folder, or the folder that holds it. Image paths are relative to the latter.
+        verify: Open and decode every image as well.
+        scene_labels: Scenes by image path or file name, or a picker, for datasets whose label files leave the scene
+            open (`spaq`, `koniq10k`, `livec`, `bid`).
+        seed: Seed of the choice among several marked scenes (`spaq` without scene labels).
+        progress: Called after every image.
+        **options: Options of the reader, e.g. `score="quality"` for `para` or `table="scores.csv"` for `folder`.
+
+    Returns:
+        The manifest of the images found, and by name what is missing or unreadable.
+
+    Raises:
+        ValueError: Unknown dataset or option, a missing or malformed label file, or none of the images found.
+    """
+    facts = catalog.get(name) if name != folder.READER.name else None
+    reader = READERS[facts.name if facts is not None else name]
+    unknown = sorted(set(options) - set(reader.options))
+    if unknown:
+        takes = f"its options are {', '.join(reader.options)}" if reader.options else "it takes none"
+        raise ValueError(f"{reader.name}: unknown option {', '.join(unknown)}; {takes}")
+    download = Download.open(
+        reader.name, root, reader.folders, reader.labels, facts.home_page if facts is not None else ""
+    )
+    labels = reader.read(download, facts, **options)
+
+    usable, missing, unreadable = _check(labels.images, download.root, verify, progress)
+    if not usable:
+        raise ValueError(_nothing_usable(reader.name, labels.images, download.root, unreadable))
+    names = (
+        labels.domain_names if labels.domain_names is not None else dict(facts.domains) if facts is not None else {}
+    )
+    chosen, scene_note = choose_scenes(
+        usable,
+        scene_labels,
+        ids={scene: domain_id for domain_id, scene in names.items()},
+        without_label=reader.without_label,
+        root=download.root,
+        seed=seed,
+    )
+    if any(image.scenes for image in usable) and all(image.scene is None for image in chosen):
+        names = {}  # the base id of a set whose scenes are still open must not read as its first scene
+    source = labels.source or download.source
+    manifest = Manifest(
+        dataset=labels.dataset or reader.name,
+        entries=[_entry(image, names) for image in chosen],
+        score=labels.score or _score_info(facts),
+        domain_names=names,
+        reference_based=any(image.reference is not None for image in labels.images),
+        source=f"{source}; {scene_note}" if scene_note else source,
+    )
+    notes = [*labels.notes, *([scene_note] if scene_note else [])]
+    if scene_labels is not None and not scene_note:
+        notes.append("scene labels not used: the label files leave no scene open")
+    if facts is not None and facts.images not in (None, len(labels.images)):
+        notes.append(f"the label files name {len(labels.images):,} images, the complete set has {facts.images:,}")
+    return BuildResult(manifest, download.root, missing, unreadable, notes)
+
+
+def _check(
+    images: Sequence[LabelledImage], root: Path, verify: bool, progress: Progress | None
+) -> tuple[list[LabelledImage], list[str], list[tuple[str, str]]]:
+    """Sort the images into usable ones, missing ones, and unusable ones with the reason."""
+    reasons = {index: fault for index, image in enumerate(images) if (fault := path_fault("image", image.image))}
+    lookups = [index for index in range(len(images)) if index not in reasons]
+    absent = set()
+    for problem in image_problems([images[index].image for index in lookups], root, verify, progress):
+        if problem.entry is None:
+            continue
+        index = lookups[problem.entry - 1]
+        reasons[index] = problem.what
+        if problem.kind == "missing":
+            absent.add(index)
+    usable: dict[str, LabelledImage] = {}
+    missing: list[str] = []
+    unreadable: list[tuple[str, str]] = []
+    for index, image in enumerate(images):
+        reason = reasons.get(index) or score_fault(image.score)
+        if reason is None and image.image in usable:
+            reason = "the label files name it twice; the first score counts"
+        if index in absent:
+            missing.append(image.image)
+        elif reason is not None:
+            unreadable.append((image.image, reason))
+        else:
+            usable[image.image] = image
+    return list(usable.values()), missing, unreadable
+
+
+def _entry(image: LabelledImage, names: Mapping[int, str]) -> ManifestEntry:
+    scene = image.scene
+    if scene is None and image.domain_id is not None:
+        scene = names.get(image.domain_id)  # a distortion or a resolution stands in the place of the scene
+    return ManifestEntry(image.image, image.score, scene, image.domain_id, image.reference, image.distortion)
+
+
+def _score_info(facts: DatasetFacts | None) -> ScoreInfo:
+    return ScoreInfo(facts.score_name, facts.score_range, facts.higher_is_better) if facts is not None else ScoreInfo()
+
+
+def _nothing_usable(
+    name: str, images: Sequence[LabelledImage], root: Path, unreadable: Sequence[tuple[str, str]]
+) -> str:
+    if not images:
+        return f"{name}: the label files below {root} name no images"
+    if unreadable:
+        path, reason = unreadable[0]
+        return f"{name}: none of the {len(images)} images can be used; the first that exists is {path}: {reason}"
+    return (
+        f"{name}: none of the {len(images)} images that the label files name is in {root}; "
+        f"the first should be {images[0].image}; unpack the images beside the label files"
+    )

@@ -1,0 +1,38 @@
+"""KADID-10k (Lin et al., QoMEX 2019): 81 references, 25 distortions, 5 levels."""
+
+from __future__ import annotations
+
+from ..catalog import DatasetFacts
+from .download import Download, LabelFileError
+from .labels import csv_table, number
+from .reader import LabelledImage, Labels, Reader
+
+
+def read(download: Download, facts: DatasetFacts) -> Labels:
+    """Read the scores, which the file calls dmos although higher is better."""
+    path = download.label("scores")
+    folder = download.images("images", "distorted_images")
+    images = []
+    for row in csv_table(path, ["dist_img", "ref_img", "dmos"]):
+        parts = row["dist_img"].split("_")
+        if len(parts) != 3 or not parts[1].isdigit():
+            raise LabelFileError(f"{path}: {row['dist_img']!r} is no KADID-10k name, expected I01_01_01.png")
+        domain_id = facts.domain_base + int(parts[1])
+        images.append(
+            LabelledImage(
+                image=folder.find(row["dist_img"]),
+                score=number(row["dmos"]),
+                domain_id=domain_id,
+                reference=row["ref_img"],
+                distortion=facts.domains.get(domain_id, parts[1]),
+            )
+        )
+    return Labels(images)
+
+
+READER = Reader(
+    name="kadid10k",
+    folders=("kadid10k", "kadid-10k"),
+    labels={"scores": ("dmos.csv",)},
+    read=read,
+)

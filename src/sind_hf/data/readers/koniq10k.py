@@ -1,0 +1,31 @@
+"""KonIQ-10k (Hosu et al., TIP 2020): photographs from the web; scenes come from CLIP, not from the dataset."""
+
+from __future__ import annotations
+
+from ..catalog import DatasetFacts
+from .download import Download
+from .labels import csv_table, number
+from .reader import LabelledImage, Labels, Reader
+
+
+def read(download: Download, facts: DatasetFacts) -> Labels:
+    """Read the z-scored MOS, rescaled to 0–100 by the authors."""
+    folder = download.images("1024x768", "koniq10k_1024x768", "images", "512x384", "koniq10k_512x384")
+    return Labels(
+        [
+            LabelledImage(
+                image=folder.find(row["image_name"]),
+                score=number(row["MOS_zscore"]),
+                scenes=tuple(facts.domains.values()),
+            )
+            for row in csv_table(download.label("scores"), ["image_name", "MOS_zscore"])
+        ]
+    )
+
+
+READER = Reader(
+    name="koniq10k",
+    folders=("koniq10k", "koniq-10k", "KonIQ10k_1024x768"),
+    labels={"scores": ("koniq10k_scores_and_distributions.csv", "koniq10k_scores_and_distributions.csv.csv")},
+    read=read,
+)

@@ -1,0 +1,51 @@
+"""LIVE Image Quality Assessment Database, release 2 (Sheikh et al., TIP 2006)."""
+
+from __future__ import annotations
+
+from ..catalog import DatasetFacts
+from .download import Download, LabelFileError
+from .labels import mat_arrays, number
+from .reader import LabelledImage, Labels, Reader
+
+# The arrays run through the folders in this order (readme of the database); the files are img1.bmp, img2.bmp, ….
+IMAGES_PER_DISTORTION = {"jp2k": 227, "jpeg": 233, "wn": 174, "gblur": 174, "fastfading": 174}
+
+
+def read(download: Download, facts: DatasetFacts) -> Labels:
+    """Read realigned DMOS and reference names; the pristine pictures among the files count as images with DMOS 0."""
+    scores, pristine = mat_arrays(download.label("scores"), "dmos_new", "orgs")
+    (references,) = mat_arrays(download.label("references"), "refnames_all")
+    files = [
+        (distortion, f"img{index}.bmp")
+        for distortion, count in IMAGES_PER_DISTORTION.items()
+        for index in range(1, count + 1)
+    ]
+    if not len(files) == len(scores) == len(pristine) == len(references):
+        raise LabelFileError(
+            f"{download.folder}: expected {len(files)} values in dmos_new, orgs and refnames_all, "
+            f"got {len(scores)}, {len(pristine)} and {len(references)}"
+        )
+    ids = {name: domain_id for domain_id, name in facts.domains.items()}
+    folders = {distortion: download.images(distortion) for distortion in IMAGES_PER_DISTORTION}
+    images = [
+        LabelledImage(
+            image=folders[distortion].find(name),
+            score=number(score),
+            domain_id=ids[distortion],
+            reference=str(reference),
+            distortion=distortion,
+        )
+        for (distortion, name), score, reference in zip(files, scores, references, strict=True)
+    ]
+    return Labels(images, notes=(f"{int(pristine.sum())} of the {len(files)} entries are pristine pictures",))
+
+
+READER = Reader(
+    name="live",
+    folders=("LIVE", "databaserelease2", "LIVEIQA_release2", "LIVE_release2", "live_iqa"),
+    labels={
+        "scores": ("dmos_realigned.mat",),
+        "references": ("refnames_all.mat",),
+    },
+    read=read,
+)

@@ -1,0 +1,40 @@
+"""LIVE in the Wild Image Quality Challenge (Ghadiyaram & Bovik, TIP 2016), also called LIVEC, LIVEW and CLIVE."""
+
+from __future__ import annotations
+
+from ..catalog import DatasetFacts
+from .download import Download, LabelFileError
+from .labels import mat_arrays, number
+from .reader import LabelledImage, Labels, Reader
+
+
+def read(download: Download, facts: DatasetFacts) -> Labels:
+    """Read names and MOS, which lie in two arrays of the same order."""
+    (names,) = mat_arrays(download.label("names"), "AllImages_release")
+    (scores,) = mat_arrays(download.label("scores"), "AllMOS_release")
+    if len(names) != len(scores):
+        raise LabelFileError(f"{download.folder}: {len(names)} image names but {len(scores)} scores in Data/*.mat")
+    folder = download.images("Images")
+    return Labels(
+        [
+            LabelledImage(
+                # The seven pictures that trained the observers (t1.bmp …) lie in Images/trainingImages in the archive.
+                image=folder.find(name, anywhere=True),
+                score=number(score),
+                domain_id=facts.domain_base,
+                scenes=tuple(facts.domains.values()),
+            )
+            for name, score in zip(names, scores, strict=True)
+        ]
+    )
+
+
+READER = Reader(
+    name="livec",
+    folders=("LIVEChallenge", "ChallengeDB_release", "LIVEC", "LIVEW", "CLIVE", "LIVE_Challenge", "LIVE-Challenge"),
+    labels={
+        "names": ("Data/AllImages_release.mat", "AllImages_release.mat"),
+        "scores": ("Data/AllMOS_release.mat", "AllMOS_release.mat"),
+    },
+    read=read,
+)

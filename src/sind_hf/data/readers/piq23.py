@@ -1,0 +1,42 @@
+"""PIQ23 (Chahine et al., CVPR 2023): portraits in 50 scenes, scored by pairwise comparison within a scene."""
+
+from __future__ import annotations
+
+import re
+
+from ..catalog import DatasetFacts
+from .download import Download, LabelFileError
+from .labels import csv_table, number
+from .reader import LabelledImage, Labels, Reader
+
+
+def read(download: Download, facts: DatasetFacts) -> Labels:
+    """Read overall quality in just-objectionable differences; the paths in the file are Windows paths."""
+    path = download.label("scores")
+    folder = download.images("")
+    images = []
+    names: dict[int, str] = {}
+    for row in csv_table(path, ["IMAGE PATH", "JOD", "SCENE"]):
+        trailing = re.search(r"(\d+)$", row["SCENE"])
+        if trailing is None:
+            raise LabelFileError(f"{path}: scene {row['SCENE']!r} of {row['IMAGE PATH']!r} does not end in a number")
+        domain_id = int(trailing[1])
+        names[domain_id] = row["SCENE"]
+        images.append(
+            LabelledImage(
+                image=folder.find(row["IMAGE PATH"]), score=number(row["JOD"]), scene=row["SCENE"], domain_id=domain_id
+            )
+        )
+    return Labels(
+        images,
+        domain_names=dict(sorted(names.items())),
+        notes=("scores are comparable only within a scene",),
+    )
+
+
+READER = Reader(
+    name="piq23",
+    folders=("PIQ23", "PIQ2023", "PIQ"),
+    labels={"scores": ("Scores_Overall.csv",)},
+    read=read,
+)

@@ -1,0 +1,385 @@
+"""What a manifest holds: counts and scores per scene, compared with the catalog, on a terminal and as a figure.
+
+The figure shows why the method works: scores of different scenes follow distributions that differ by a scale and a
+shift, and agree once each scene is aligned by its own median and deviation.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from .catalog import CATALOG, DatasetFacts
+from .manifest import Manifest, ManifestError, ScoreInfo
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from numpy.typing import NDArray
+
+_BARS = "▁▂▃▄▅▆▇█"
+#: The smallest deviation that alignment divides by; that of the training loss.
+_SMALLEST_DEVIATION = 1e-3
+
+
+@dataclass(frozen=True)
+class ScoreStatistics:
+    """Scores of one scene, or of all images; as the manifest gives them, not oriented.
+
+    Attributes:
+        name: Name of the scene.
+        count: Number of images.
+        mean: Mean score.
+        median: Lower median: of an even number of scores the lower of the two in the middle.
+        deviation: Mean absolute deviation from `median`.
+        minimum: Lowest score.
+        maximum: Highest score.
+        histogram: Number of images in each bin of `ManifestStatistics.edges`.
+    """
+
+    name: str
+    count: int
+    mean: float
+    median: float
+    deviation: float
+    minimum: float
+    maximum: float
+    histogram: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class CatalogCheck:
+    """One comparison with the catalog.
+
+    Attributes:
+        level: `"ok"`; `"note"` for what may be meant (a split, another scene labelling); `"problem"` for what cannot.
+        what: The finding, in one line.
+    """
+
+    level: Literal["ok", "note", "problem"]
+    what: str
+
+
+@dataclass(frozen=True)
+class ManifestStatistics:
+    """Statistics of a manifest.
+
+    Attributes:
+        dataset: Name of the dataset.
+        score: Meaning of the scores.
+        edges: Edges of the histogram bins, the same for all scenes.
+        overall: All images together.
+        scenes: Each scene, in the order of `Manifest.scene_classes`.
+        checks: Comparison with the catalog.
+    """
+
+    dataset: str
+    score: ScoreInfo
+    edges: tuple[float, ...]
+    overall: ScoreStatistics
+    scenes: tuple[ScoreStatistics, ...]
+    checks: tuple[CatalogCheck, ...]
+
+
+def lower_median(scores: NDArray[np.float64]) -> float:
+    """Median of `scores` (N,); of an even number the lower of the two in the middle, as `torch.median` has it."""
+    return float(np.partition(scores, (len(scores) - 1) // 2)[(len(scores) - 1) // 2])
+
+
+def mean_absolute_deviation(scores: NDArray[np.float64]) -> float:
+    """Mean distance of `scores` (N,) from their lower median."""
+    return float(np.abs(scores - lower_median(scores)).mean())
+
+
+def aligned(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Scores (N,) of one scene brought to median 0 and mean absolute deviation 1 (the alignment of the method's loss).
+
+    Constant scores give zeros.
+    """
+    return (scores - lower_median(scores)) / max(mean_absolute_deviation(scores), _SMALLEST_DEVIATION)
+
+
+def manifest_statistics(manifest: Manifest, bins: int = 16) -> ManifestStatistics:
+    """Count and describe the scores of a manifest and compare them with the catalog.
+
+    Args:
+        manifest: A valid manifest.
+        bins: Number of histogram bins over the declared range, or over the scores where none is declared.
+
+    Raises:
+        ManifestError: If the manifest has no entries.
+    """
+    scores, by_scene = _scores_by_scene(manifest, [float(entry.score) for entry in manifest.entries])
+    low, high = manifest.score.range or (float(scores.min()), float(scores.max()))
+    # Scores outside the declared range are a finding of the checks and must not vanish from the histogram.
+    low, high = min(low, float(scores.min())), max(high, float(scores.max()))
+    edges = np.linspace(low, high if high > low else low + 1.0, bins + 1)
+    return ManifestStatistics(
+        dataset=manifest.dataset,
+        score=manifest.score,
+        edges=tuple(edges.tolist()),
+        overall=_describe("all", scores, edges),
+        scenes=tuple(_describe(name, values, edges) for name, values in by_scene.items()),
+        checks=tuple(compare_with_catalog(manifest)),
+    )
+
+
+def _scores_by_scene(
+    manifest: Manifest, scores: Sequence[float]
+) -> tuple[NDArray[np.float64], dict[str, NDArray[np.float64]]]:
+    if not manifest.entries:
+        raise ManifestError(f"{manifest.dataset}: the manifest has no entries; there is nothing to count")
+    names, classes = manifest.scene_classes()
+    values, index = np.asarray(scores, dtype=np.float64), np.asarray(classes)
+    return values, {name: values[index == number] for number, name in enumerate(names)}
+
+
+def _describe(name: str, scores: NDArray[np.float64], edges: NDArray[np.float64]) -> ScoreStatistics:
+    return ScoreStatistics(
+        name=name,
+        count=len(scores),
+        mean=float(scores.mean()),
+        median=lower_median(scores),
+        deviation=mean_absolute_deviation(scores),
+        minimum=float(scores.min()),
+        maximum=float(scores.max()),
+        histogram=tuple(np.histogram(scores, edges)[0].tolist()),
+    )
+
+
+def compare_with_catalog(manifest: Manifest) -> list[CatalogCheck]:
+    """Compare the number of images, the scores and the scenes with what the catalog says about the dataset."""
+    facts = CATALOG.get(manifest.dataset)
+    if facts is None:
+        return [CatalogCheck("note", f"{manifest.dataset} is not in the catalog; there is nothing to compare with")]
+    return [_compare_count(manifest, facts), *_compare_scores(manifest, facts), *_compare_scenes(manifest, facts)]
+
+
+def _compare_count(manifest: Manifest, facts: DatasetFacts) -> CatalogCheck:
+    count = len(manifest)
+    if facts.images is None:
+        return CatalogCheck("note", f"{count:,} images; the catalog has no exact number for {facts.display_name}")
+    if count == facts.images:
+        return CatalogCheck("ok", f"all {count:,} images of {facts.display_name}")
+    if count < facts.images:
+        missing = facts.images - count
+        return CatalogCheck(
+            "note", f"{count:,} of {facts.images:,} images; {missing:,} are missing unless this is a split"
+        )
+    return CatalogCheck("problem", f"{count:,} images, but {facts.display_name} has only {facts.images:,}")
+
+
+def _compare_scores(manifest: Manifest, facts: DatasetFacts) -> list[CatalogCheck]:
+    checks = []
+    if manifest.score.higher_is_better != facts.higher_is_better:
+        direction = "higher" if facts.higher_is_better else "lower"
+        checks.append(CatalogCheck("problem", f"score direction: {direction} is better in {facts.display_name}"))
+    if facts.score_range is not None:
+        low, high = facts.score_range
+        # Means that were computed elsewhere may miss the end of the scale by a rounding error.
+        margin = 1e-9 * (high - low)
+        outside = sum(not low - margin <= entry.score <= high + margin for entry in manifest.entries)
+        if outside:
+            what = f"{outside:,} scores outside {low:.4g} to {high:.4g}, the range of {facts.display_name}"
+            checks.append(CatalogCheck("problem", what))
+        else:
+            checks.append(CatalogCheck("ok", f"scores within {low:.4g} to {high:.4g}"))
+    return checks
+
+
+def _compare_scenes(manifest: Manifest, facts: DatasetFacts) -> list[CatalogCheck]:
+    ids = [entry.domain_id for entry in manifest.entries if entry.domain_id is not None]
+    if not ids:
+        return [CatalogCheck("note", "no domain ids; scenes cannot be compared")]
+    checks = []
+    if facts.domains and (unknown := sorted(set(ids) - set(facts.domains))):
+        listed = ", ".join(map(str, unknown[:5]))
+        checks.append(CatalogCheck("problem", f"domain ids that {facts.display_name} does not have: {listed}"))
+    if facts.domain_kind == "whole set" or not facts.scene_counts:
+        return checks
+    counts = Counter(ids)
+    complete = len(manifest) == facts.images
+    different = [
+        f"{facts.domains.get(domain_id, domain_id)} {counts[domain_id]:,} (catalog {expected:,})"
+        for domain_id, expected in facts.scene_counts.items()
+        if (counts[domain_id] != expected if complete else counts[domain_id] > expected)
+    ]
+    if not different:
+        if complete:
+            checks.append(CatalogCheck("ok", f"every {facts.domain_kind} has as many images as in the catalog"))
+    elif facts.fixed_scenes:
+        checks.append(CatalogCheck("problem", f"images per {facts.domain_kind}: {'; '.join(different)}"))
+    else:
+        what = f"scenes are labelled otherwise than in the published manifest: {'; '.join(different)}"
+        checks.append(CatalogCheck("note", what))
+    return checks
+
+
+def sparkline(histogram: Sequence[int]) -> str:
+    """A histogram as one line of block characters; empty bins stay blank, so that the smallest count is visible."""
+    top = max(histogram, default=0)
+    return "".join(" " if not count else _BARS[min(7, (8 * count - 1) // top)] for count in histogram)
+
+
+def render_statistics(statistics: ManifestStatistics) -> Group:
+    """The statistics for a terminal: print the result with a `rich.console.Console`."""
+    score, overall = statistics.score, statistics.overall
+    span = f"{score.range[0]:.4g} to {score.range[1]:.4g}" if score.range else "no declared range"
+    direction = "higher is better" if score.higher_is_better else "lower is better"
+    heading = Text.assemble(
+        (statistics.dataset, "bold"), f"  {overall.count:,} images  {score.name}, {span}, {direction}", overflow="fold"
+    )
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("scene", overflow="fold", min_width=8)
+    table.add_column("images", justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    for column in ("mean", "median", "dev", "min", "max"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column(f"{statistics.edges[0]:.4g} … {statistics.edges[-1]:.4g}", no_wrap=True)
+    largest = max(scene.count for scene in statistics.scenes)
+    for row in (*statistics.scenes, *((overall,) if len(statistics.scenes) > 1 else ())):
+        bar = "" if row is overall else _bar(row.count / largest)
+        values = (row.mean, row.median, row.deviation, row.minimum, row.maximum)
+        table.add_row(
+            Text(row.name),
+            f"{row.count:,}",
+            Text(bar, "cyan"),
+            *(f"{value:.4g}" for value in values),
+            Text(sparkline(row.histogram), "green"),
+            style="bold" if row is overall else None,
+        )
+    styles = {"ok": ("✓", "green"), "note": ("•", "yellow"), "problem": ("✗", "red")}
+    checks = [Text(f"{styles[check.level][0]} {check.what}", styles[check.level][1]) for check in statistics.checks]
+    return Group(heading, Text(""), table, Text(""), *checks)
+
+
+def _bar(share: float, width: int = 5) -> str:
+    eighths = max(1, round(share * width * 8))
+    return "█" * (eighths // 8) + ("▏▎▍▌▋▊▉"[eighths % 8 - 1] if eighths % 8 else "")
+
+
+def plot_scene_distributions(manifest: Manifest, path: str | os.PathLike[str]) -> Path:
+    """Draw the score distribution of every scene before and after alignment, as a PNG.
+
+    Left: scores as a model sees them, oriented so that higher is better. Right: each scene minus its lower median,
+    divided by its mean absolute deviation. Both panels state how much the distributions of two scenes overlap on
+    average (1 where all are the same).
+
+    Args:
+        manifest: A manifest with at least two different scores in some scene.
+        path: Where to write the figure.
+
+    Returns:
+        The path.
+
+    Raises:
+        ManifestError: If no scene has two different scores.
+        ModuleNotFoundError: If matplotlib is not installed.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError('figures need matplotlib: pip install "sind-hf[eval]"') from error
+
+    _, by_scene = _scores_by_scene(manifest, manifest.oriented_scores())
+    scenes = {name: scores for name, scores in by_scene.items() if _varies(scores)}
+    if not scenes:
+        raise ManifestError(f"{manifest.dataset}: no scene has two different scores; there is no distribution to draw")
+    order = sorted(scenes, key=lambda name: lower_median(scenes[name]))
+    facts = CATALOG.get(manifest.dataset)
+    title = facts.display_name if facts else manifest.dataset
+    kinds = f"{facts.domain_kind if facts else 'scene'}s"
+    row_height = 0.42 if len(order) <= 16 else 0.3
+    layout = ConstrainedLayoutEngine(wspace=0.05)
+    figure = Figure(figsize=(10.0, 1.7 + row_height * len(order)), dpi=150, layout=layout)
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2, sharey=True)
+    count = f"{sum(map(len, scenes.values())):,} opinion scores"
+    figure.suptitle(
+        f"{title}: {count} of {len(order)} {kinds}" if len(order) > 1 else f"{title}: {count}", fontsize=13
+    )
+    for axes, heading, bounds in ((left, "as rated", manifest.oriented_range()), (right, "aligned", None)):
+        values = {name: scenes[name] if axes is left else aligned(scenes[name]) for name in order}
+        _draw_ridges(axes, values, bounds)
+        axes.set_title(heading, loc="left", fontsize=11)
+        if len(order) > 1:
+            shared = f"mean overlap of two {kinds}: {mean_overlap(list(values.values())):.2f}"
+            axes.set_title(shared, loc="right", fontsize=9, color="0.35")
+        axes.tick_params(axis="y", length=0, pad=6)
+    left.set_yticks(range(len(order)), [f"{name}  ({len(scenes[name]):,})" for name in order])
+    left.set_xlabel(manifest.score.name if manifest.score.higher_is_better else f"{manifest.score.name}, flipped")
+    right.set_xlabel("(score − median) / mean absolute deviation")
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, format="png", facecolor="white")
+    return path
+
+
+def _draw_ridges(
+    axes: Axes, scenes: dict[str, NDArray[np.float64]], bounds: tuple[float, float] | None, highest: float = 1.9
+) -> None:
+    """Draw one density per scene, the first at the bottom and the highest `highest` rows high."""
+    import matplotlib
+
+    everything = np.concatenate(list(scenes.values()))
+    if bounds is None:
+        bounds = (float(np.percentile(everything, 0.2)), float(np.percentile(everything, 99.8)))
+    margin = 0.06 * (bounds[1] - bounds[0])
+    grid = np.linspace(bounds[0] - margin, bounds[1] + margin, 400)
+    densities = np.stack([_density(scores, grid) for scores in scenes.values()])
+    heights = highest * densities / densities.max()
+    colors = matplotlib.colormaps["viridis"](np.linspace(0.12, 0.82, len(scenes)))
+    axes.axvline(lower_median(everything), color="0.75", linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
+    for row, (scores, height) in enumerate(zip(scenes.values(), heights, strict=True)):
+        # Lower rows lie in front, so that every ridge shows its whole top.
+        front = 2.0 + len(scenes) - row
+        axes.fill_between(grid, row, row + height, color=colors[row], alpha=0.82, linewidth=0, zorder=front)
+        axes.plot(grid, row + height, color="white", linewidth=1.1, zorder=front)
+        median = lower_median(scores)
+        axes.plot(
+            [median] * 2, [row, row + np.interp(median, grid, height)], color="white", linewidth=1.4, zorder=front
+        )
+    axes.set_xlim(grid[0], grid[-1])
+    axes.set_ylim(-0.15, len(scenes) - 1 + highest + 0.15)
+    for side in ("left", "right", "top"):
+        axes.spines[side].set_visible(False)
+
+
+def _varies(scores: NDArray[np.float64]) -> bool:
+    """Whether the scores differ by more than rounding, as a density needs."""
+    return bool(np.ptp(scores) > 1e-9 * np.abs(scores).max())
+
+
+def _density(scores: NDArray[np.float64], grid: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Gaussian kernel density of `scores` at the points of `grid` (Scott's bandwidth)."""
+    from scipy.stats import gaussian_kde
+
+    return np.asarray(gaussian_kde(scores)(grid), dtype=np.float64)
+
+
+def mean_overlap(scenes: Sequence[NDArray[np.float64]]) -> float:
+    """How much the score distributions of two scenes have in common, from 0 (apart) to 1 (the same).
+
+    Args:
+        scenes: Scores of each scene, not constant.
+
+    Returns:
+        Mean over all pairs of scenes of the area under both of their densities; 1 for a single scene.
+    """
+    everything = np.concatenate(list(scenes))
+    margin = 0.2 * np.ptp(everything)
+    grid = np.linspace(everything.min() - margin, everything.max() + margin, 600)
+    densities = np.stack([_density(scores, grid) for scores in scenes])
+    mass = densities / densities.sum(axis=1, keepdims=True)
+    shared = [np.minimum(mass[first], mass[second]).sum() for first in range(len(mass)) for second in range(first)]
+    return float(np.mean(shared)) if shared else 1.0

@@ -1,0 +1,284 @@
+"""Rows of the tables that people keep their scores in: CSV, TSV, JSON Lines, JSON lists and Parquet.
+
+A row that cannot be read does not end the table: it comes out as the reason, under its number.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+from .validation import ManifestError, shown
+
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
+
+#: Names under which a column is known, best first; compared without case, spaces, hyphens and underscores.
+COLUMN_NAMES: Mapping[str, tuple[str, ...]] = {
+    "image": (
+        "image",
+        "file_name",
+        "image_name",
+        "image_path",
+        "image_file",
+        "img",
+        "img_name",
+        "img_path",
+        "dist_img",
+        "path",
+        "file",
+        "name",
+    ),
+    "score": (
+        "mos",
+        "mos_zscore",
+        "score",
+        "mean_opinion_score",
+        "mos_quality",
+        "quality_score",
+        "quality_mos",
+        "quality",
+        "dmos",
+        "jod",
+        "mean_score",
+        "rating",
+        "mean_rating",
+        "aesthetic_score",
+    ),
+    "scene": ("scene", "scene_category", "category", "semantic", "content", "class", "label", "style"),
+    "reference": ("reference", "ref", "reference_image", "ref_img", "ref_image", "ref_name"),
+    "distortion": ("distortion", "dist_type", "distortion_type"),
+    "domain_id": ("domain_id",),
+}
+
+Row = Mapping[str, object] | str
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table whose rows are still to be read.
+
+    Attributes:
+        columns: Names of the columns.
+        rows: Pairs of the row's number, as an editor or spreadsheet counts (the header of a CSV file is row 1; rows of
+            JSON lists and Parquet files are counted from 1), and its cells, or the reason why it cannot be read.
+    """
+
+    columns: Sequence[str]
+    rows: Iterator[tuple[int, Row]]
+
+
+def read_table(path: Path) -> Table:
+    """Open a table by the suffix of its name.
+
+    Raises:
+        ManifestError: If the file is missing, of another kind, or has no rows.
+    """
+    readers = {
+        ".csv": _read_csv,
+        ".tsv": _read_csv,
+        ".jsonl": _read_jsonl,
+        ".ndjson": _read_jsonl,
+        ".json": _read_json,
+        ".parquet": _read_parquet,
+    }
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        kind = f"files of type {path.suffix!r}" if path.suffix else "files without a suffix"
+        raise ManifestError(f"{path}: {kind} cannot be imported; use one of {', '.join(SUFFIXES)}")
+    if not path.is_file():
+        raise ManifestError(f"{path}: there is no such file; check the path")
+    try:
+        return reader(path)
+    except OSError as error:
+        raise ManifestError(f"{path}: cannot be read ({error.strerror or error}); check the file") from error
+
+
+def find_column(kind: str, columns: Sequence[str], asked: str | None, source: str) -> str | None:
+    """The column that holds `kind` (a key of `COLUMN_NAMES`).
+
+    Args:
+        kind: What to look for.
+        columns: The columns there are.
+        asked: The column that the user named; None to guess.
+        source: Where the columns come from, for messages.
+
+    Returns:
+        The column, or None if there is none that could be meant.
+
+    Raises:
+        ManifestError: If the column that the user named does not exist.
+    """
+    if asked is not None:
+        if asked in columns:
+            return asked
+        near = get_close_matches(asked, columns, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"it has {shown_columns(columns)}"
+        raise ManifestError(f"{source}: there is no column {asked!r} for the {kind}; {hint}")
+    by_key: dict[str, str] = {}
+    for column in columns:
+        by_key.setdefault(_key(column), column)
+    return next((by_key[_key(name)] for name in COLUMN_NAMES[kind] if _key(name) in by_key), None)
+
+
+def shown_columns(columns: Sequence[str]) -> str:
+    """The columns for a message, on one line."""
+    return (
+        ", ".join(shown(column, 40) for column in columns[:20]) + (", …" if len(columns) > 20 else "") or "no columns"
+    )
+
+
+def _key(column: str) -> str:
+    return re.sub(r"[\s_-]+", "", column).lower()
+
+
+def _encoding(path: Path) -> str:
+    """Spreadsheets save UTF-8 with a byte order mark, and "Unicode text" as UTF-16."""
+    with path.open("rb") as file:
+        if file.read(2) not in (b"\xff\xfe", b"\xfe\xff"):
+            return "utf-8-sig"
+    try:
+        path.read_text(encoding="utf-16")
+    except UnicodeError as error:
+        raise ManifestError(f"{path}: damaged UTF-16; save the file as UTF-8") from error
+    return "utf-16"
+
+
+def _read_csv(path: Path) -> Table:
+    encoding = _encoding(path)
+    # Bytes that are not UTF-8 become lone surrogates, which only spoil the rows that use them.
+    with path.open(encoding=encoding, errors="surrogateescape", newline="") as file:
+        header_line = file.readline(2**16)
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=header_line.count)
+
+    def records() -> Iterator[tuple[int, list[str] | str]]:
+        with path.open(encoding=encoding, errors="surrogateescape", newline="") as file:
+            reader = csv.reader(file, delimiter=delimiter)
+            number = 0
+            while True:
+                try:
+                    cells = next(reader)
+                except StopIteration:
+                    return
+                except csv.Error as error:
+                    number += 1
+                    yield number, f"the row cannot be read ({error})"
+                    continue
+                number += 1
+                yield number, cells
+
+    first = next(records(), None)
+    if first is None or isinstance(first[1], str) or not any(cell.strip() for cell in first[1]):
+        raise ManifestError(f"{path}: there is no header row; the first row must name the columns")
+    columns = [cell.strip() for cell in first[1]]
+    if len(set(columns)) != len(columns):
+        twice = next(column for column in columns if columns.count(column) > 1)
+        raise ManifestError(f"{path}: the column {shown(twice)} appears twice in the header; rename one")
+
+    def rows() -> Iterator[tuple[int, Row]]:
+        for number, cells in records():
+            if number == 1:
+                continue
+            if isinstance(cells, str):
+                yield number, cells
+            elif not any(cells):
+                continue  # blank lines, and the rows of commas that spreadsheets leave at the end
+            elif len(cells) != len(columns):
+                yield number, f"the row has {len(cells)} cells, the header {len(columns)}"
+            else:
+                yield number, dict(zip(columns, cells, strict=True))
+
+    return Table(columns, rows())
+
+
+def _parse(text: str) -> object:
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("values are nested too deeply") from error
+
+
+def _read_jsonl(path: Path) -> Table:
+    def rows() -> Iterator[tuple[int, Row]]:
+        with path.open(encoding=_encoding(path), errors="surrogateescape") as file:
+            for number, line in enumerate(file, start=1):
+                if not line.strip():
+                    continue
+                try:
+                    value = _parse(line)
+                except ValueError as error:
+                    yield number, f"the line is not JSON ({error})"
+                    continue
+                yield number, value if isinstance(value, dict) else "the line is not a JSON object"
+
+    columns = _columns_of(rows())
+    if not columns:
+        raise ManifestError(f"{path}: no line is a JSON object; each line must be one, with an image and a score")
+    return Table(columns, rows())
+
+
+def _read_json(path: Path) -> Table:
+    try:
+        value = _parse(path.read_text(encoding=_encoding(path)))
+    except ValueError as error:
+        raise ManifestError(f"{path}: not JSON ({error}); check the file") from error
+    if isinstance(value, dict) and "files" in value:
+        raise ManifestError(f"{path}: this is a manifest already; use it as it is")
+    if not isinstance(value, list):
+        raise ManifestError(f"{path}: the top level must be a list of objects with an image and a score")
+    rows: list[tuple[int, Row]] = [
+        (number, item if isinstance(item, dict) else "the item is not an object")
+        for number, item in enumerate(value, start=1)
+    ]
+    return Table(_columns_of(iter(rows)), iter(rows))
+
+
+def _columns_of(rows: Iterator[tuple[int, Row]], limit: int = 1000) -> list[str]:
+    """The keys of the first objects, in the order in which they appear."""
+    columns: dict[str, None] = {}
+    for number, (_, row) in enumerate(rows):
+        if number == limit:
+            break
+        if isinstance(row, dict):
+            columns.update(dict.fromkeys(row))
+    return list(columns)
+
+
+def _read_parquet(path: Path) -> Table:
+    import pyarrow
+    import pyarrow.parquet
+    from datasets import Features
+
+    try:
+        file = pyarrow.parquet.ParquetFile(path)
+        features = Features.from_arrow_schema(file.schema_arrow)
+    except (pyarrow.ArrowException, ValueError) as error:
+        raise ManifestError(f"{path}: not a Parquet table ({' '.join(str(error).split())}); check the file") from error
+
+    def rows() -> Iterator[tuple[int, Row]]:
+        # Small batches: the rows may hold images.
+        number = 0
+        try:
+            for batch in file.iter_batches(batch_size=64):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield number, named_classes(row, features)
+        except (pyarrow.ArrowException, OSError) as error:
+            yield number + 1, f"the file is damaged from here on ({' '.join(str(error).split())})"
+
+    return Table(list(file.schema_arrow.names), rows())
+
+
+def named_classes(row: dict[str, object], features: Mapping[str, object]) -> dict[str, object]:
+    """`row` with the names of classes in place of their numbers, where `features` says that a column holds classes."""
+    from datasets import ClassLabel
+
+    for column, feature in features.items():
+        value = row.get(column)
+        if isinstance(feature, ClassLabel) and isinstance(value, int) and 0 <= value < len(feature.names):
+            row[column] = feature.names[value]
+    return row

@@ -56,11 +56,11 @@ def evaluate_manifest(
 ) -> Evaluation:
     """Score the pictures of a manifest and compare with their opinion scores.
 
-    `image_root` is the folder of the pictures, or one of prepared data. Scores whose scale says "lower is better" are
-    turned around, so that correlations are positive for a good model.
+        Scores whose scale says "lower is better" are turned around: correlations are positive for a good model. The
+    `image_root` may be a folder of prepared data, which is then read in the place of the pictures.
 
-    Raises:
-        ValueError: When fewer than two pictures could be scored.
+        Raises:
+            ValueError: When fewer than two pictures could be scored.
     """
     failures: list[str] = []
     images: Sequence[ImageSource | PreparedPicture]

@@ -92,6 +92,11 @@ class SindTrainer(Trainer):
                 f"scene_sampling is {self.args.scene_sampling}, but the training set has no column "
                 f"{self.args.scene_column!r}: name its scene column, or set scene_sampling=0."
             )
+        elif len(dataset.scene_names or []) < scenes:
+            raise ValueError(
+                f"scene_sampling asks for {scenes} scenes per batch, but the column {self.args.scene_column!r} holds "
+                f"{len(dataset.scene_names or [])}: lower it, or set it to 0 for batches without scenes."
+            )
         else:
             sampler = SceneBatchSampler(dataset.scenes, self._train_batch_size, scenes, seed=self._data_seed)
         self.train_sampler = sampler
@@ -215,6 +220,8 @@ class SindTrainer(Trainer):
             self.ema = None
         if self.args.calibrate:
             self.calibrate()
+        else:  # whatever scale the model came with, its scores have left it
+            self.model.config.score_range = self.args.score_range
         return output
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
@@ -268,26 +275,31 @@ class SindTrainer(Trainer):
         """Fit `score_scale` and `score_shift`, so that scores read on the scale of the training scores.
 
         An affine least-squares fit of the raw scores (averaged weights, center views) to the opinion scores. Where
-        the slope is not positive the calibration stays 1 and 0, with a warning.
+        the slope is not positive the calibration stays 1 and 0, with a warning, and no range is declared.
 
         Args:
             dataset: Pictures with scores; default: the training set, thinned to `args.calibration_images`.
 
         Returns:
-            The calibration, which `model.config` now holds.
+            The calibration, which `model.config` now holds, with `args.score_range`.
         """
         dataset = self.train_dataset if dataset is None else dataset
         limit = self.args.calibration_images
         if limit and len(dataset) > limit:
             dataset = dataset.select(np.linspace(0, len(dataset) - 1, limit).round().astype(int))
-        output = self.evaluation_loop(
-            self._evaluation_loader(dataset, "center"), "Calibration", metric_key_prefix="calibration"
-        )
+        # Metrics of training pictures would be computed for nothing, and warn of scenes that the thinning cut short.
+        compute_metrics, self.compute_metrics = self.compute_metrics, None
+        try:
+            output = self.evaluation_loop(self._evaluation_loader(dataset, "center"), "Calibration", False)
+        finally:
+            self.compute_metrics = compute_metrics
+        # Ends the progress bar, which a later evaluation would otherwise go on with.
+        self.control = self.callback_handler.on_predict(self.args, self.state, self.control, output.metrics)
         config = self.model.config
         raw = (np.asarray(output.predictions, np.float64) - config.score_shift) / config.score_scale
         calibration = fit_affine(raw, output.label_ids[0])
         config.score_scale, config.score_shift = calibration.scale, calibration.shift
-        config.score_range = self.args.score_range
+        config.score_range = self.args.score_range if calibration != Calibration() else None
         return calibration
 
 

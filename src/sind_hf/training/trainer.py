@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +26,7 @@ from sind_hf import metrics
 from sind_hf.calibration import Calibration, fit_affine
 from sind_hf.data.sampling import EpochBatchSampler, SceneBatchSampler, ShuffledBatchSampler
 from sind_hf.data.views import ViewDataset
-from sind_hf.image_processing_sind import ViewMode
+from sind_hf.image_processing_sind import ImageError, ViewMode
 from sind_hf.losses import by_scene
 from sind_hf.modeling_sind import SindModel, SindOutput
 from sind_hf.training.arguments import SindTrainingArguments
@@ -128,6 +130,8 @@ class SindTrainer(Trainer):
         return self.accelerator.prepare(loader)
 
     def _views(self, dataset: Dataset, mode: ViewMode) -> ViewDataset:
+        # Batches without scenes need none; evaluation reports on scenes whatever the training did.
+        scene_column = self.args.scene_column if mode != "train" or self.args.scene_sampling else None
         return ViewDataset(
             dataset,
             self.processing_class,
@@ -135,7 +139,7 @@ class SindTrainer(Trainer):
             seed=self._data_seed,
             image_column=self.args.image_column,
             score_column=self.args.score_column,
-            scene_column=self.args.scene_column,
+            scene_column=scene_column,
         )
 
     @property
@@ -212,7 +216,8 @@ class SindTrainer(Trainer):
         """Train; afterwards the model holds the averaged weights and, with `calibrate`, calibrated scores."""
         self.ema = None
         try:
-            output = super().train(*args, **kwargs)
+            with _one_line_errors():
+                output = super().train(*args, **kwargs)
         finally:
             self._release_train_loader()
         if self.ema is not None:
@@ -226,7 +231,7 @@ class SindTrainer(Trainer):
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
         """Evaluate with the averaged weights, the same ones on all processes."""
-        with self._averaged():
+        with self._averaged(), _one_line_errors():
             # BatchNorm's statistics are each process's own; those of the main process are the ones that get saved.
             broadcast(list(self.model.buffers()))
             return super().evaluation_loop(*args, **kwargs)
@@ -251,6 +256,13 @@ class SindTrainer(Trainer):
         if self.ema is not None and self.args.should_save:
             weights = {name: value.contiguous() for name, value in self.model.state_dict().items()}
             save_file(weights, os.path.join(output_dir, TRAINING_WEIGHTS), metadata={"format": "pt"})
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        # The Trainer pushes weights and configuration; nobody could load them without the code that they name.
+        if self.is_world_process_zero():
+            for code in Path(checkpoint_folder).glob("*.py"):
+                shutil.copy(code, self.args.output_dir)
+        super()._push_from_checkpoint(checkpoint_folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
@@ -321,6 +333,18 @@ class _Bookkeeping(TrainerCallback):
     ) -> None:
         if self.trainer.ema is not None and not self.trainer.accelerator.optimizer_step_was_skipped:
             self.trainer.ema.update(self.trainer.model, state.global_step + 1)
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """A picture's error comes out of a DataLoader's worker inside a traceback, whose last line it is: take it out."""
+    try:
+        yield
+    except ImageError as error:
+        *traceback, last = str(error).rstrip().splitlines()
+        if not traceback:
+            raise
+        raise ImageError(last.removeprefix(f"{ImageError.__module__}.{ImageError.__qualname__}: ")) from error
 
 
 def learning_rate_factor(step: int, warmup: int, total: int) -> float:

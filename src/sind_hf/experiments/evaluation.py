@@ -56,11 +56,20 @@ def evaluate_manifest(
 ) -> Evaluation:
     """Score the pictures of a manifest and compare with their opinion scores.
 
-        Scores whose scale says "lower is better" are turned around: correlations are positive for a good model. The
-    `image_root` may be a folder of prepared data, which is then read in the place of the pictures.
+    Scores whose scale says "lower is better" are turned around, so that correlations are positive for a good model.
 
-        Raises:
-            ValueError: When fewer than two pictures could be scored.
+    Args:
+        model: On its device, in evaluation mode.
+        processor: Of the same checkpoint.
+        manifest: Pictures and opinion scores.
+        image_root: Folder of the pictures, or a folder of prepared data, which is then read in their place.
+        views: `"nine"`, as published, or `"center"`.
+        batch_size: Pictures per forward pass.
+        workers: Loader processes.
+        progress: Called with (pictures done, pictures in all).
+
+    Raises:
+        ValueError: When fewer than two pictures could be scored.
     """
     failures: list[str] = []
     images: Sequence[ImageSource | PreparedPicture]

@@ -266,7 +266,7 @@ class SindTrainer(Trainer):
         # The Trainer pushes weights and configuration; nobody could load them without the code that they name.
         if self.is_world_process_zero():
             for code in Path(checkpoint_folder).glob("*.py"):
-                shutil.copy(code, self.args.output_dir)
+                shutil.copy(code, str(self.args.output_dir))
         super()._push_from_checkpoint(checkpoint_folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:

@@ -26,7 +26,7 @@ def assert_same(first: Any, second: Any, where: str = "") -> None:
 
 
 def assert_same_checkpoints(straight: Path, resumed: Path) -> None:
-    """The averaged weights, the training's own, and the states of the optimizer, the schedule and the random numbers."""
+    """The averaged weights, the training's own, and the states of optimizer, schedule and random numbers."""
     average, weights = (load_file(straight / name) for name in ("model.safetensors", "training_weights.safetensors"))
     assert any(not torch.equal(average[name], weights[name]) for name in weights)
     assert_same(average, load_file(resumed / "model.safetensors"), "average")

@@ -49,7 +49,11 @@ def test_the_processes_share_an_epoch_without_overlap(results, pictures):
     assert sorted(epoch) == sorted(pictures["score"][:])
     scene_of = dict(zip(pictures["score"][:], pictures["scene"][:], strict=True))
     for batch in [*ranks[0], *ranks[1]]:
-        assert sorted([scene_of[score] for score in batch].count(scene) for scene in set(scene_of.values())) == [0, 2, 2]
+        assert sorted([scene_of[score] for score in batch].count(scene) for scene in set(scene_of.values())) == [
+            0,
+            2,
+            2,
+        ]
 
 
 def test_every_picture_is_evaluated_once_as_on_one_process(results, pictures, tmp_path):

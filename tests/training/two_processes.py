@@ -29,7 +29,13 @@ COUNTS = (3, 4, 5, 23)  # pictures to evaluate; two processes with batches of tw
 
 
 def evaluation_options() -> dict[str, object]:
-    return {"per_device_eval_batch_size": 2, "max_steps": 15, "ema_decay": 0.8, "calibrate": True, "score_range": [0.0, 50.0]}
+    return {
+        "per_device_eval_batch_size": 2,
+        "max_steps": 15,
+        "ema_decay": 0.8,
+        "calibrate": True,
+        "score_range": [0.0, 50.0],
+    }
 
 
 def evaluate(trainer: SindTrainer, pictures: Dataset) -> dict[str, object]:

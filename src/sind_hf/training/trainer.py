@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +26,7 @@ from sind_hf import metrics
 from sind_hf.calibration import Calibration, fit_affine
 from sind_hf.data.sampling import EpochBatchSampler, SceneBatchSampler, ShuffledBatchSampler
 from sind_hf.data.views import ViewDataset
-from sind_hf.image_processing_sind import SindImageProcessor, ViewMode
+from sind_hf.image_processing_sind import ImageError, SindImageProcessor, ViewMode
 from sind_hf.losses import by_scene
 from sind_hf.modeling_sind import SindModel, SindOutput
 from sind_hf.training.arguments import SindTrainingArguments
@@ -95,6 +97,11 @@ class SindTrainer(Trainer):
                 f"scene_sampling is {self.args.scene_sampling}, but the training set has no column "
                 f"{self.args.scene_column!r}: name its scene column, or set scene_sampling=0."
             )
+        elif len(dataset.scene_names or []) < scenes:
+            raise ValueError(
+                f"scene_sampling asks for {scenes} scenes per batch, but the column {self.args.scene_column!r} holds "
+                f"{len(dataset.scene_names or [])}: lower it, or set it to 0 for batches without scenes."
+            )
         else:
             sampler = SceneBatchSampler(dataset.scenes.tolist(), self._train_batch_size, scenes, seed=self._data_seed)
         self.train_sampler = sampler
@@ -126,6 +133,8 @@ class SindTrainer(Trainer):
         return self.accelerator.prepare(loader)
 
     def _views(self, dataset: Dataset, mode: ViewMode) -> ViewDataset:
+        # Batches without scenes need none; evaluation reports on scenes whatever the training did.
+        scene_column = self.args.scene_column if mode != "train" or self.args.scene_sampling else None
         return ViewDataset(
             dataset,
             self.processing_class,
@@ -133,7 +142,7 @@ class SindTrainer(Trainer):
             seed=self._data_seed,
             image_column=self.args.image_column,
             score_column=self.args.score_column,
-            scene_column=self.args.scene_column,
+            scene_column=scene_column,
         )
 
     @property
@@ -212,7 +221,8 @@ class SindTrainer(Trainer):
         """Train; afterwards the model holds the averaged weights and, with `calibrate`, calibrated scores."""
         self.ema = None
         try:
-            output = super().train(*args, **kwargs)
+            with _one_line_errors():
+                output = super().train(*args, **kwargs)
         finally:
             self._release_train_loader()
         if self.ema is not None:
@@ -220,11 +230,13 @@ class SindTrainer(Trainer):
             self.ema = None
         if self.args.calibrate:
             self.calibrate()
+        else:  # whatever scale the model came with, its scores have left it
+            self.model.config.score_range = self.args.score_range
         return output
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
         """Evaluate with the averaged weights, the same ones on all processes."""
-        with self._averaged():
+        with self._averaged(), _one_line_errors():
             # BatchNorm's statistics are each process's own; those of the main process are the ones that get saved.
             broadcast(list(self.model.buffers()))
             return super().evaluation_loop(*args, **kwargs)
@@ -250,6 +262,13 @@ class SindTrainer(Trainer):
             weights = {name: value.contiguous() for name, value in self.model.state_dict().items()}
             save_file(weights, os.path.join(output_dir, TRAINING_WEIGHTS), metadata={"format": "pt"})
 
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        # The Trainer pushes weights and configuration; nobody could load them without the code that they name.
+        if self.is_world_process_zero():
+            for code in Path(checkpoint_folder).glob("*.py"):
+                shutil.copy(code, str(self.args.output_dir))
+        super()._push_from_checkpoint(checkpoint_folder)
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         path = os.path.join(resume_from_checkpoint, TRAINING_WEIGHTS)
@@ -273,13 +292,13 @@ class SindTrainer(Trainer):
         """Fit `score_scale` and `score_shift`, so that scores read on the scale of the training scores.
 
         An affine least-squares fit of the raw scores (averaged weights, center views) to the opinion scores. Where
-        the slope is not positive the calibration stays 1 and 0, with a warning.
+        the slope is not positive the calibration stays 1 and 0, with a warning, and no range is declared.
 
         Args:
             dataset: Pictures with scores; default: the training set, thinned to `args.calibration_images`.
 
         Returns:
-            The calibration, which `model.config` now holds.
+            The calibration, which `model.config` now holds, with `args.score_range`.
         """
         pictures: Any = self.train_dataset if dataset is None else dataset
         if pictures is None:
@@ -287,15 +306,20 @@ class SindTrainer(Trainer):
         limit = self.args.calibration_images
         if limit and len(pictures) > limit:
             pictures = pictures.select(np.linspace(0, len(pictures) - 1, limit).round().astype(int))
-        output = self.evaluation_loop(
-            self._evaluation_loader(pictures, "center"), "Calibration", metric_key_prefix="calibration"
-        )
+        # Metrics of training pictures would be computed for nothing, and warn of scenes that the thinning cut short.
+        compute_metrics, self.compute_metrics = self.compute_metrics, None
+        try:
+            output = self.evaluation_loop(self._evaluation_loader(pictures, "center"), "Calibration", False)
+        finally:
+            self.compute_metrics = compute_metrics
+        # Ends the progress bar, which a later evaluation would otherwise go on with.
+        self.control = self.callback_handler.on_predict(self.args, self.state, self.control, output.metrics)
         config = self.model.config
         raw = (np.asarray(output.predictions, np.float64) - config.score_shift) / config.score_scale
         labels, _ = output.label_ids  # type: ignore[misc]
         calibration = fit_affine(raw, labels)
         config.score_scale, config.score_shift = calibration.scale, calibration.shift
-        config.score_range = self.args.score_range
+        config.score_range = self.args.score_range if calibration != Calibration() else None
         return calibration
 
 
@@ -317,6 +341,18 @@ class _Bookkeeping(TrainerCallback):
     ) -> None:
         if self.trainer.ema is not None and not self.trainer.accelerator.optimizer_step_was_skipped:
             self.trainer.ema.update(self.trainer.model, state.global_step + 1)
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """A picture's error comes out of a DataLoader's worker inside a traceback, whose last line it is: take it out."""
+    try:
+        yield
+    except ImageError as error:
+        *traceback, last = str(error).rstrip().splitlines()
+        if not traceback:
+            raise
+        raise ImageError(last.removeprefix(f"{ImageError.__module__}.{ImageError.__qualname__}: ")) from error
 
 
 def learning_rate_factor(step: int, warmup: int, total: int) -> float:

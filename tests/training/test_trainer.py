@@ -461,9 +461,9 @@ def test_training_calibrates_the_averaged_model(tmp_path, pictures):
     assert (slope, shift) == (pytest.approx(1, abs=1e-3), pytest.approx(0, abs=1e-2))
 
 
-def test_training_without_calibration_leaves_the_old_range(tmp_path, pictures):
+def test_training_without_calibration_declares_no_range(tmp_path, pictures):
     model = make_model(score_range=[0.0, 10.0])
-    make_trainer(tmp_path, pictures, model, max_steps=1, calibrate=False).train()
+    make_trainer(tmp_path, pictures, model, max_steps=1, calibrate=False, score_range=[0.0, 5.0]).train()
     assert model.config.score_range is None
 
 

@@ -235,7 +235,7 @@ class SindTrainer(Trainer):
         if self.args.calibrate:
             self.calibrate()
         else:  # whatever scale the model came with, its scores have left it
-            self.model.config.score_range = self.args.score_range
+            self.model.config.score_range = None
         return output
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:

@@ -21,6 +21,12 @@ from sind_hf.losses import by_scene
 from sind_hf.metrics import ConstantInputWarning
 from sind_hf.training.trainer import SindTrainer, learning_rate_factor
 
+pytestmark = [
+    # of so few pictures curves cannot be fitted, and some scenes have one only
+    pytest.mark.filterwarnings("ignore::sind_hf.metrics.FitWarning"),
+    pytest.mark.filterwarnings("ignore:report. .* scenes have one picture:sind_hf.metrics.ConstantInputWarning"),
+]
+
 
 class Recorder(TrainerCallback):
     """Weights after every optimizer step, and the learning rates and gradients that led there."""

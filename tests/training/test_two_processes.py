@@ -16,7 +16,12 @@ from two_processes import COUNTS, RESUMPTIONS, evaluate, evaluation_options
 
 from sind_hf import SindModel
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    # of so few pictures curves cannot be fitted, and some scenes have one only
+    pytest.mark.filterwarnings("ignore::sind_hf.metrics.FitWarning"),
+    pytest.mark.filterwarnings("ignore:report. .* scenes have one picture:sind_hf.metrics.ConstantInputWarning"),
+]
 
 
 @pytest.fixture(scope="module")

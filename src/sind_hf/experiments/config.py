@@ -150,7 +150,10 @@ def _typed(values: Mapping[str, Any], options: type) -> dict[str, Any]:
 def _fit(key: str, value: Any, hint: Any) -> Any:
     kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     plain = [get_origin(kind) or kind for kind in kinds]
-    if isinstance(value, str) and str not in plain and list in plain:
+    classes = tuple(kind for kind in plain if isinstance(kind, type))
+    if value is False and bool not in plain and any(issubclass(kind, Enum) and "no" in list(kind) for kind in classes):
+        value = "no"  # which YAML reads as false
+    elif isinstance(value, str) and str not in plain and list in plain:
         value = [value]
     elif isinstance(value, str) and str not in plain and (float in plain or int in plain):
         try:
@@ -160,7 +163,6 @@ def _fit(key: str, value: Any, hint: Any) -> Any:
     elif type(value) is int and float in plain and int not in plain:
         value = float(value)
     choices = [choice for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind)]
-    classes = tuple(kind for kind in plain if isinstance(kind, type))
     allowed = (
         Any in plain
         or (type(value) is bool and bool in plain)
@@ -170,6 +172,9 @@ def _fit(key: str, value: Any, hint: Any) -> Any:
     )
     if not allowed:
         raise ValueError(f"{key} is {value!r}: expected {choices or getattr(hint, '__name__', hint)}")
+    elements = [get_args(kind)[0] for kind in kinds if get_origin(kind) is list]
+    if isinstance(value, list) and elements:
+        return [_fit(key, item, elements[0]) for item in value]
     return value
 
 

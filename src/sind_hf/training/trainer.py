@@ -74,6 +74,7 @@ class SindTrainer(Trainer):
         kwargs.setdefault("compute_metrics", quality_metrics)
         self.ema: ExponentialMovingAverage | None = None
         self.train_sampler: EpochBatchSampler | None = None
+        self._updates_per_epoch = 0
         super().__init__(model=model, args=args, **kwargs)
         if args.ema_decay and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
             raise ValueError("The averaged weights need the whole model on each process: set ema_decay=0 under FSDP.")
@@ -192,9 +193,12 @@ class SindTrainer(Trainer):
     def create_scheduler(self, num_training_steps: int, optimizer: Optimizer | None = None) -> LRScheduler:
         """Return the published schedule: linear warm-up per step from 0, then a cosine over *all* steps."""
         if self.lr_scheduler is None and self.args.published_schedule:
-            warmup = self.args.get_warmup_steps(num_training_steps) or round(
-                self.args.warmup_epochs * self._updates_per_epoch
-            )
+            warmup = self.args.get_warmup_steps(num_training_steps)
+            if not warmup and self.args.warmup_epochs:
+                if not self._updates_per_epoch:  # outside of train()
+                    self.get_train_dataloader()
+                    self._release_train_loader()
+                warmup = round(self.args.warmup_epochs * self._updates_per_epoch)
             self.lr_scheduler = LambdaLR(
                 optimizer or self.optimizer,  # type: ignore[arg-type]
                 lambda step: learning_rate_factor(step, warmup, num_training_steps),
@@ -231,7 +235,7 @@ class SindTrainer(Trainer):
         if self.args.calibrate:
             self.calibrate()
         else:  # whatever scale the model came with, its scores have left it
-            self.model.config.score_range = self.args.score_range
+            self.model.config.score_range = None
         return output
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:

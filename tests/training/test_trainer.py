@@ -19,7 +19,7 @@ from sind_hf.calibration import CalibrationWarning
 from sind_hf.image_processing_sind import ImageError
 from sind_hf.losses import by_scene
 from sind_hf.metrics import ConstantInputWarning
-from sind_hf.training.trainer import SindTrainer, learning_rate_factor
+from sind_hf.training.trainer import SindTrainer, _collate_single, learning_rate_factor
 
 pytestmark = [
     # of so few pictures curves cannot be fitted, and some scenes have one only
@@ -570,3 +570,13 @@ def test_pushes_during_training_hold_the_code(tmp_path, pictures, monkeypatch):
     named = {target.split(".")[0] + ".py" for target in config["auto_map"].values()}
     assert named <= set(pushed)
     assert {"model.safetensors", "preprocessor_config.json", "losses.py"} <= set(pushed)
+
+
+def test_single_precision_collation_keeps_everything_but_the_labels_dtype():
+    samples = [
+        {"pixel_values": torch.full((3, 2, 2), i, dtype=torch.uint8), "labels": torch.tensor(i / 3).double()}
+        for i in range(2)
+    ]
+    batch = _collate_single(samples)
+    assert batch["labels"].dtype == torch.float32 and batch["pixel_values"].dtype == torch.uint8
+    assert batch["labels"].tolist() == pytest.approx([0, 1 / 3]) and batch["pixel_values"][1].eq(1).all()

@@ -70,7 +70,7 @@ class SindTrainer(Trainer):
     def __init__(self, model: SindModel, args: SindTrainingArguments, **kwargs: Any) -> None:
         if kwargs.get("processing_class") is None:
             raise ValueError("SindTrainer needs processing_class=SindImageProcessor(...): it makes the views.")
-        kwargs.setdefault("data_collator", default_collate)
+        kwargs.setdefault("data_collator", _collate_single if args.device.type == "mps" else default_collate)
         kwargs.setdefault("compute_metrics", quality_metrics)
         self.ema: ExponentialMovingAverage | None = None
         self.train_sampler: EpochBatchSampler | None = None
@@ -357,6 +357,12 @@ def _one_line_errors() -> Iterator[None]:
         if not traceback:
             raise
         raise ImageError(last.removeprefix(f"{ImageError.__module__}.{ImageError.__qualname__}: ")) from error
+
+
+def _collate_single(samples: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Join samples with labels in float32: Apple's GPUs have no float64, which keeps close opinion scores apart."""
+    batch = default_collate(samples)
+    return {name: value.float() if value.dtype == torch.float64 else value for name, value in batch.items()}
 
 
 def learning_rate_factor(step: int, warmup: int, total: int) -> float:

@@ -273,3 +273,11 @@ def test_wrong_shapes_are_named(shapes: tuple, named: str) -> None:
     p, y, scenes = (None if shape is None else torch.zeros(shape) for shape in shapes)
     with pytest.raises(ValueError, match=named):
         by_scene(p, y, scenes)
+
+
+def test_equal_large_predictions_leave_no_rounding_error():
+    """The mean of many equal numbers is not always that number in float32; the floor would magnify the difference."""
+    target = torch.linspace(0, 1, 33)
+    standardised = (target - target.mean()) / target.std(correction=0)
+    loss = LOSSES["plcc"](torch.full((33,), 601.7), target)
+    assert loss.item() == pytest.approx(standardised.abs().mean().item(), abs=1e-6)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sind_hf.scoring.quality_maps import overlay, save_overlay
+from sind_hf.scoring.quality_maps import COLOURS, overlay, save_overlay
 
 RED, BLUE, PALE = (178, 24, 43), (33, 102, 172), (253, 241, 205)
 RAMP = np.linspace(-3, 5, 49).reshape(7, 7)
@@ -82,3 +82,10 @@ def test_every_picture_has_a_file_of_its_own(tmp_path: Path) -> None:
     assert len(set(paths)) == len(names) == len(list(tmp_path.iterdir()))
     assert all(path.parent == tmp_path and path.suffix == ".png" for path in paths)
     assert save_overlay(tmp_path, names[-3], Image.new("RGB", (7, 7)), RAMP) == paths[-3]
+
+
+def test_a_map_of_one_value_is_neither_good_nor_bad():
+    grey = Image.new("RGB", (70, 70), (128, 128, 128))
+    tinted = np.asarray(overlay(grey, np.full((7, 7), 3.0)), np.int64)
+    neutral = np.round(0.55 * 128 + 0.45 * COLOURS[2])
+    assert np.abs(tinted - neutral).max() <= 1

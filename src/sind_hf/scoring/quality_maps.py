@@ -26,13 +26,15 @@ def overlay(
     Args:
         image: RGB.
         quality_map: (7, 7).
-        limits: Values shown as full red and full blue; default: the map's own lowest and highest.
+        limits: Values shown as full red and full blue; default: the map's own lowest and highest. A map of one value
+            is shown as neither.
 
     Returns:
         A picture of the same size, at most 1024 pixels long.
     """
     low, high = limits or (float(quality_map.min()), float(quality_map.max()))
-    place = np.clip((quality_map - low) / max(high - low, 1e-12), 0, 1) * (len(COLOURS) - 1)
+    share = np.clip((quality_map - low) / (high - low), 0, 1) if high > low else np.full(quality_map.shape, 0.5)
+    place = share * (len(COLOURS) - 1)
     stops = np.arange(len(COLOURS))
     tint = np.stack([np.interp(place, stops, COLOURS[:, channel]) for channel in range(3)], axis=-1)
     picture = image.copy()

@@ -173,8 +173,6 @@ def prepare(
 def _check(manifest: Manifest, root: Path, view_size: int, backend: str, shard_pictures: int) -> None:
     if problems := manifest.validate():
         raise ValueError(f"{manifest.dataset}: {problems[0]}")
-    if not manifest.entries:
-        raise ValueError(f"{manifest.dataset}: the manifest names no pictures.")
     if not root.is_dir():
         raise ValueError(f"{root}: the image root is not a folder; name the folder of the pictures.")
     if view_size <= 0 or view_size % (8 * GRID):

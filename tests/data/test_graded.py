@@ -218,7 +218,7 @@ def test_unreadable_photographs_are_named_and_the_others_done(tmp_path):
 
 def test_nothing_usable_is_an_error_that_leaves_the_folder_free(photographs, tmp_path):
     missing = tmp_path / "missing.jpg"
-    with pytest.warns(PhotographWarning), pytest.raises(ValueError, match="none of the 1 photographs .*No such file"):
+    with pytest.warns(PhotographWarning), pytest.raises(ValueError, match="none of the 1 photographs .*no such file"):
         grade({"gone": missing}, tmp_path / "out", **SMALL)
     assert grade(photographs, tmp_path / "out", **SMALL).entries
 

@@ -97,7 +97,7 @@ def import_manifest(
     """
     name, path = os.fspath(source), Path(source)
     table, folder, scenes_may_be_folders = _open(name, path, split)
-    found = _columns(table, dict(columns or {}), name)
+    found = _columns(table, dict(columns or {}), table.name or name)
     root = Path(image_root) if image_root is not None else folder
     if not root.is_dir():
         raise ManifestError(f"{root}: the image root is not a folder; name the folder of the images")
@@ -121,7 +121,7 @@ def import_manifest(
             entry.domain_id: entry.scene for entry in entries if entry.domain_id is not None and entry.scene
         },
         reference_based=any(entry.reference is not None for entry in entries),
-        source=path.name if path.exists() else name,
+        source=table.name or (path.name if path.exists() else name),
     )
     if problems := manifest.validate():
         raise ManifestError(f"{name}: {problems[0]}")

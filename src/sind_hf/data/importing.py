@@ -87,7 +87,8 @@ def import_manifest(
             not where the table says are looked for by name below it.
         columns: Columns to use instead of the guessed ones, by what they hold: `image`, `score`, `scene`,
             `reference`, `distortion`, `domain_id`.
-        score: What the scores mean; by default a scale named like the column, without a range, higher is better.
+        score: What the scores mean; by default without a range, higher is better. An empty name becomes that of the
+            column.
         split: Split of a dataset that has several.
         images_to: Copy the images into this folder, which then is the image root. Needed for datasets that hold the
             images themselves.
@@ -113,6 +114,8 @@ def import_manifest(
     if score is None:
         score = ScoreInfo(name=found["score"])
         notes.append(f"scores are read from the column {found['score']!r}, higher taken as better")
+    elif not score.name:
+        score = replace(score, name=found["score"])
     manifest = Manifest(
         dataset=dataset or _default_name(name, path),
         entries=entries,

@@ -252,8 +252,8 @@ def _columns_of(rows: Iterator[tuple[int, Row]], limit: int = 1000) -> list[str]
 
 
 def _read_parquet(path: Path) -> Table:
-    import pyarrow  # type: ignore[import-untyped]
-    import pyarrow.parquet  # type: ignore[import-untyped]
+    import pyarrow
+    import pyarrow.parquet
     from datasets import Features
 
     try:

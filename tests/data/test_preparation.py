@@ -150,6 +150,13 @@ def test_damaged_shards_are_made_again(source, tmp_path):
     result = run(manifest, root, folder)
     assert result.reused == 1
     assert PreparedFolder(folder).damaged() == []
+    shard = folder / "shard-00001.arrow"
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    assert made_again(folder, lambda: run(manifest, root, folder)) == []
+    assert made_again(folder, lambda: run(manifest, root, folder, verify=True)) == ["shard-00001.arrow"]
+    assert PreparedFolder(folder).damaged() == []
 
 
 def test_pictures_that_cannot_be_read_are_named_and_left_out(source, tmp_path):

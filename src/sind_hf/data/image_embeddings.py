@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
-from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, CLIPModel
+from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, BaseImageProcessor, CLIPModel
 
 from sind_hf.image_processing_sind import ImageError, SindImageProcessor, load_image
 from sind_hf.modeling_sind import SindModel
@@ -21,11 +23,14 @@ Embeddings = npt.NDArray[np.float32]
 
 
 class ImageEncoder(Protocol):
-    """Turns pictures into vectors of length 1."""
+    """Turns pictures into vectors of length 1.
 
-    def prepare(self, path: Path) -> Tensor:
-        """Load one picture as the model's input, without the batch dimension; runs in the loader's processes."""
-        ...
+    Attributes:
+        prepare: Loads one picture as the model's input, without the batch dimension. It runs in the loader's
+            processes: so it is no method, which would take the model along.
+    """
+
+    prepare: Callable[[Path], Tensor]
 
     def embed(self, batch: Tensor) -> Embeddings:
         """Embed a batch of such inputs: (B, D), rows of length 1."""
@@ -43,7 +48,7 @@ class ClipEncoder:
         ValueError: When there is no such checkpoint, a part of it is missing, or it is no CLIP model.
     """
 
-    def __init__(self, path: str, device: str | None = None) -> None:
+    def __init__(self, path: str | os.PathLike[str], device: str | None = None) -> None:
         self.path = str(path)
         try:
             kind = AutoConfig.from_pretrained(path).model_type
@@ -52,19 +57,16 @@ class ClipEncoder:
             self.model = CLIPModel.from_pretrained(path).eval()
             self.tokenizer = AutoTokenizer.from_pretrained(path)
             # The Pillow backend needs no torchvision and gives the same pixels wherever it runs.
-            self.image_processor = AutoImageProcessor.from_pretrained(path, backend="pil")
+            images = AutoImageProcessor.from_pretrained(path, backend="pil")
         except (OSError, ValueError, RuntimeError, KeyError) as error:
             raise ValueError(f"{path}: cannot load this CLIP model ({' '.join(str(error).split())[:300]}).") from None
+        self.prepare: Callable[[Path], Tensor] = partial(_clip_input, images)
         self.model.to(device or _default_device())
 
     @property
     def revision(self) -> str | None:
         """Commit of the Hub repository that the model came from."""
         return getattr(self.model.config, "_commit_hash", None)
-
-    def prepare(self, path: Path) -> Tensor:
-        """Load one picture, (3, H, W), resized and normalised as the model wants it."""
-        return self.image_processor(load_image(path), return_tensors="pt")["pixel_values"][0]
 
     @torch.inference_mode()
     def embed(self, batch: Tensor) -> Embeddings:
@@ -87,17 +89,24 @@ class SindEncoder:
     """
 
     def __init__(self, model: SindModel, processor: SindImageProcessor) -> None:
-        self.model, self.processor = model.eval(), processor
-
-    def prepare(self, path: Path) -> Tensor:
-        """Load the two centred views of one picture, (2, 3, s, s), uint8."""
-        return torch.from_numpy(np.concatenate(self.processor.make_views(path, "center")))
+        self.model = model.eval()
+        self.prepare: Callable[[Path], Tensor] = partial(_center_views, processor)
 
     @torch.inference_mode()
     def embed(self, batch: Tensor) -> Embeddings:
         """Embed the global views."""
         views = batch.to(self.model.device)
         return _unit(self.model(views[:, 0], views[:, 1]).global_embeds)
+
+
+def _clip_input(image_processor: BaseImageProcessor, path: Path) -> Tensor:
+    """One picture, (3, H, W), resized and normalised as the model wants it."""
+    return image_processor(load_image(path), return_tensors="pt")["pixel_values"][0]
+
+
+def _center_views(processor: SindImageProcessor, path: Path) -> Tensor:
+    """The two centred views of one picture, (2, 3, s, s), uint8."""
+    return torch.from_numpy(np.concatenate(processor.make_views(path, "center")))
 
 
 def _unit(vectors: Tensor) -> Embeddings:
@@ -153,7 +162,7 @@ class _Inputs(TorchDataset):
     """The model's input for each picture, or the words of the error."""
 
     def __init__(self, encoder: ImageEncoder, image_root: Path, images: Sequence[str]) -> None:
-        self.prepare: Callable[[Path], Any] = encoder.prepare
+        self.prepare = encoder.prepare
         self.image_root, self.images = image_root, images
 
     def __len__(self) -> int:

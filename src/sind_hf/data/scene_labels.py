@@ -79,7 +79,7 @@ def default_scenes(dataset: str) -> tuple[str, ...]:
 def label_scenes(
     manifest: Manifest,
     image_root: str | os.PathLike[str],
-    clip: str | ClipEncoder | None,
+    clip: str | os.PathLike[str] | ClipEncoder | None,
     *,
     scenes: Sequence[str] | None = None,
     prompt: str = PROMPT,
@@ -152,7 +152,7 @@ def label_scenes(
 
 
 def most_similar(
-    similarities: Sequence[float] | npt.NDArray[np.float32], scenes: Sequence[str], candidates: Sequence[str]
+    similarities: Sequence[float] | npt.NDArray[np.floating], scenes: Sequence[str], candidates: Sequence[str]
 ) -> SceneLabel:
     """Pick the most similar of the candidates (the first of equals).
 
@@ -175,7 +175,7 @@ def most_similar(
 def pseudo_scenes(
     manifest: Manifest,
     image_root: str | os.PathLike[str],
-    encoder: str | ImageEncoder,
+    encoder: str | os.PathLike[str] | ImageEncoder,
     clusters: int,
     *,
     seed: int = 0,
@@ -210,7 +210,7 @@ def pseudo_scenes(
     if clusters < 2:
         raise ValueError(f"clusters is {clusters}: give at least 2.")
     root = _folder(image_root)
-    model = ClipEncoder(encoder, device) if isinstance(encoder, str) else encoder
+    model = ClipEncoder(encoder, device) if isinstance(encoder, (str, os.PathLike)) else encoder
     images: list[str] = []
     vectors, failures = [], []
     for good, embeddings, bad in embed_images(
@@ -278,7 +278,12 @@ def apply(manifest: Manifest, labels: SceneLabels, base_domain: int | None = Non
 
 
 def scene_picker(
-    clip: str | ClipEncoder, *, prompt: str = PROMPT, batch_size: int = 32, workers: int = 0, device: str | None = None
+    clip: str | os.PathLike[str] | ClipEncoder,
+    *,
+    prompt: str = PROMPT,
+    batch_size: int = 32,
+    workers: int = 0,
+    device: str | None = None,
 ) -> Callable[[Sequence[Path], Sequence[Sequence[str]]], list[str]]:
     """A CLIP model as the `scene_labels` of `sind_hf.data.readers.build`.
 

@@ -62,7 +62,7 @@ class SimilarityCache:
     def __getitem__(self, image: str) -> list[float]:
         return self._values[image]
 
-    def add(self, images: Sequence[str], similarities: npt.NDArray[np.float32]) -> None:
+    def add(self, images: Sequence[str], similarities: npt.NDArray[np.floating]) -> None:
         """Keep the similarities of a batch: one row of (B, number of scenes) an image."""
         rows = [[float(str(value)) for value in row] for row in similarities]  # 25.31, not 25.309999465942383
         self._values.update(zip(images, rows, strict=True))

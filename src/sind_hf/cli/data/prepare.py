@@ -19,6 +19,7 @@ def prepare(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the prepared data.")],
     view_size: Annotated[int, typer.Option(help="Side of the model's views.")] = 224,
     resize_backend: Annotated[Literal["torch", "pillow"], typer.Option(help="The image processor's.")] = "torch",
+    verify: Annotated[bool, typer.Option("--verify", help="Compare what is there with its checksums first.")] = False,
     workers: WorkersOption = 0,
 ) -> None:
     """Decode and resize every picture once, so that training reads what it needs and no more.
@@ -36,6 +37,7 @@ def prepare(
             view_size=view_size,
             resize_backend=resize_backend,
             workers=workers,
+            verify=verify,
             announce=lambda use: terminal.note(str(use)),
             progress=update,
         )

@@ -27,7 +27,8 @@ HEADER = ("dataset", "k", "batch", "batches", "k distinct scenes", "images seen"
 def shuffled_share(scenes: Sequence[int], batch_size: int, scenes_per_batch: int, epochs: int, seed: int) -> float:
     """Share of batches with distinct scenes when the groups of all scenes are shuffled and dealt out."""
     group = batch_size // scenes_per_batch
-    groups = np.repeat(*zip(*((scene, math.ceil(count / group)) for scene, count in Counter(scenes).items())))
+    counts = Counter(scenes)
+    groups = np.repeat(list(counts), [math.ceil(count / group) for count in counts.values()])
     distinct = batches = 0
     for epoch in range(epochs):
         order = np.random.default_rng([seed, epoch]).permutation(groups)
@@ -73,7 +74,9 @@ def main() -> None:
             for batch_size in BATCH_SIZES:
                 cells = row(manifest, scenes_per_batch, batch_size, arguments.epochs, arguments.seed)
                 print("| " + " | ".join(cells) + " |")
-    print(f"\nWorst of {arguments.epochs} epochs, seed {arguments.seed}; sind-hf {__version__}, NumPy {np.__version__}.")
+    print(
+        f"\nWorst of {arguments.epochs} epochs, seed {arguments.seed}; sind-hf {__version__}, NumPy {np.__version__}."
+    )
 
 
 if __name__ == "__main__":

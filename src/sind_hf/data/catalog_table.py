@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from sind_hf.data.catalog import CATALOG, DatasetFacts
 
-_COLUMNS = ("name", "dataset", "images", "scores", "better", "scenes, or what stands for them (ids)", "references", "kind")
+_COLUMNS = (
+    "name",
+    "dataset",
+    "images",
+    "scores",
+    "better",
+    "scenes, or what stands for them (ids)",
+    "references",
+    "kind",
+)
 
 
 def markdown_table() -> str:

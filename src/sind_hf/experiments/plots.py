@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -100,12 +101,21 @@ def quality_map_sheet(path: str | os.PathLike[str], panels: Sequence[MapPanel], 
     _write(figure, path, title)
 
 
+def require_matplotlib() -> None:
+    """Say how to get matplotlib where it is missing; long work that ends in a figure asks first.
+
+    Raises:
+        ValueError: When it is not installed.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ValueError('Figures need matplotlib: pip install "sind-hf[eval]"')
+
+
 def _panels(count: int, *, width: float, height: float, rows: int = 1) -> tuple[Figure, list[Axes]]:
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure as NewFigure
-    except ImportError:
-        raise ValueError('Figures need matplotlib: pip install "sind-hf[eval]"') from None
+    require_matplotlib()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure as NewFigure
+
     # A figure of its own, not pyplot's: no window system is asked for, and nothing global changes.
     figure = NewFigure(figsize=(width * count, height), dpi=130, layout="constrained")
     FigureCanvasAgg(figure)

@@ -16,7 +16,7 @@ import datasets
 import torch
 import transformers
 from datasets import Dataset
-from transformers import TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint, set_seed
 
 from sind_hf.configuration_sind import SindConfig
@@ -151,6 +151,8 @@ def run_training(
         processing_class=processor,
         callbacks=list(callbacks),
     )
+    if args.disable_tqdm:
+        trainer.remove_callback(PrinterCallback)  # prints raw dictionaries; the record and `report_to` hold them
     output = Path(str(args.output_dir))
     if trainer.is_world_process_zero():
         output.mkdir(parents=True, exist_ok=True)

@@ -55,7 +55,10 @@ def run_job(
         raise ValueError("No pictures to score: the lists are empty.")
     folder = None if quality_maps is None else Path(quality_maps)
     if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"{folder}: cannot make this folder for quality maps ({error.strerror}).") from None
     settings = {"model": str(model.config._name_or_path), "views": views}
     file = None if output is None else ScoreFile(output, images, settings, resume=resume)
     remaining = images if file is None else file.remaining

@@ -19,7 +19,7 @@ from PIL import Image
 from prepared_sets import make_set
 from tiny_clip import save_tiny_clip
 
-from sind_hf.cli import app, main
+from sind_hf.cli import app
 from sind_hf.data.catalog import SCENES
 from sind_hf.data.manifest import Manifest, ManifestEntry, ScoreInfo
 from sind_hf.data.prepared import PreparedFolder
@@ -39,18 +39,9 @@ Run = Callable[..., Outcome]
 
 
 @pytest.fixture
-def data(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+def data(run: Callable[..., tuple[int, str, str]]) -> Run:
     """Run `sind-hf data …`."""
-
-    def run(*arguments: object) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["sind-hf", "data", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        printed = capsys.readouterr()
-        return Outcome(int(ended.value.code or 0), printed.out, printed.err)
-
-    return run
+    return lambda *arguments: Outcome(*run("data", *arguments))
 
 
 @pytest.fixture(scope="module")

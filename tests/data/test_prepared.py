@@ -239,8 +239,8 @@ def test_evaluation_reads_prepared_data_in_the_place_of_the_pictures(copy):
     (root / manifest.entries[0].image).write_bytes(b"no picture")
     prepare(manifest, root, folder, view_size=VIEW_SIZE, shard_pictures=3)
     lower_is_better = replace(manifest, score=ScoreInfo("DMOS", None, higher_is_better=False))
-    direct = evaluate_manifest(tiny_model(), make_processor(), lower_is_better, root, views="center")
-    read = evaluate_manifest(tiny_model(), make_processor(), lower_is_better, folder, views="center")
+    direct = evaluate_manifest(tiny_model(), make_processor(), lower_is_better, root, views="center", batch_size=1)
+    read = evaluate_manifest(tiny_model(), make_processor(), lower_is_better, folder, views="center", batch_size=1)
     assert read.predictions == direct.predictions
     assert read.images == direct.images
     assert read.report == direct.report

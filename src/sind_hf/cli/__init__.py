@@ -10,6 +10,7 @@ import sys
 
 import typer
 
+from sind_hf.cli.data import data
 from sind_hf.cli.demo import demo
 from sind_hf.cli.evaluate import evaluate
 from sind_hf.cli.score import score
@@ -45,6 +46,7 @@ app.command()(score)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": False})(train)
 app.command()(evaluate)
 app.command()(demo)
+app.add_typer(data, name="data")
 
 
 def main() -> None:

@@ -101,7 +101,8 @@ def test_resume_scores_only_what_is_missing(run, tiny_checkpoint, picture_files,
     # As an interruption leaves it: settings, two rows, and half a row.
     rows = rows_of(output)
     part = tmp_path / "scores.csv.part"
-    settings = json.dumps({"model": str(tiny_checkpoint), "views": "center"})
+    written = (tiny_checkpoint / "model.safetensors").stat().st_mtime_ns
+    settings = json.dumps({"model": f"{tiny_checkpoint.resolve()} ({written})", "views": "center"})
     kept = [json.dumps({"image": row["image"], "score": float(row["score"]), "error": None}) for row in rows[:2]]
     half = '{"image": "' + picture_files[2][:5]
     part.write_text("\n".join([settings, *kept, half]))
@@ -123,3 +124,23 @@ def test_quality_maps_are_written(run, tiny_checkpoint, picture_files, tmp_path)
     with Image.open(maps[0]) as image:
         values = np.array(json.loads(image.text["quality_map"]))
     assert values.shape == (7, 7) and np.ptp(values) > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["score"], "error: Missing argument 'paths'; see --help"),
+        (["frobnicate"], "error: No such command 'frobnicate'; see --help"),
+        (["score", "x.png", "--model", "m", "--views", "ten"], "'ten' is not one of 'center', 'nine'; see --help"),
+        (["score", "x.png", "--modle", "m"], "No such option: --modle"),
+    ],
+)
+def test_wrong_usage_is_one_line(run, arguments, expected):
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert len(err.strip().splitlines()) == 1 and expected in err
+
+
+def test_no_arguments_show_the_help(run):
+    code, out, err = run()
+    assert code == 2 and "score" in out + err and "demo" in out + err

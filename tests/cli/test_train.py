@@ -23,7 +23,8 @@ def test_train_then_evaluate(run, training_config, study, tmp_path):
     resolved = yaml.safe_load((folder / "config.yaml").read_text())
     assert resolved["training"]["max_steps"] == 6 and resolved["experiment"]["name"] == "shorter"
     model = SindModel.from_pretrained(folder)
-    assert list(model.config.score_range) == [1, 5]
+    # A range is declared exactly where the calibration put the scores on it; six steps may not be enough for that.
+    assert (model.config.score_range is None) == (model.config.score_scale == 1)
 
     report = tmp_path / "report.json"
     code, out, err = run(
@@ -54,7 +55,7 @@ def test_a_stopped_run_goes_on(run, training_config, tmp_path):
     ("overrides", "expected"),
     [
         (["scene_sampling=3"], "per_device_train_batch_size is 8, scene_sampling is 3"),
-        (["scene_sampling=4"], "scenes_per_batch must not exceed the number of scenes, got 4 and 2"),
+        (["scene_sampling=4"], "asks for 4 scenes per batch, but the column 'scene' holds 2"),
         (["loss_type=scale_shft"], "Did you mean 'scale_shift'?"),
         (["learning_rat=1"], "unknown key 'learning_rat'. Did you mean learning_rate?"),
         (["model.view_size=57"], "view_size"),

@@ -16,8 +16,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 # Results go to standard output; progress and errors to standard error, so that results can be piped.
-output = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
-messages = Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+# Without a terminal lines are as long as they need be: cut tables would lose numbers.
+output = Console(highlight=False, width=None if sys.stdout.isatty() else 10_000)
+messages = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 10_000)
 
 PLAIN_INTERVAL = 10.0  # seconds between progress lines where there is no terminal
 

@@ -13,6 +13,7 @@ import typer
 from sind_hf.cli.data import data
 from sind_hf.cli.demo import demo
 from sind_hf.cli.evaluate import evaluate
+from sind_hf.cli.experiment import experiment
 from sind_hf.cli.score import score
 from sind_hf.cli.terminal import fail
 from sind_hf.cli.train import train
@@ -45,6 +46,7 @@ def options(
 app.command()(score)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": False})(train)
 app.command()(evaluate)
+app.command()(experiment)
 app.command()(demo)
 app.add_typer(data, name="data")
 

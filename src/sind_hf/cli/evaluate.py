@@ -12,6 +12,7 @@ from sind_hf.cli import terminal
 from sind_hf.cli.options import BatchSizeOption, DeviceOption, DtypeOption, ModelOption, Views, WorkersOption
 from sind_hf.data.manifest import Manifest
 from sind_hf.experiments.evaluation import evaluate_manifest, write_json
+from sind_hf.experiments.figures import draw_evaluation
 from sind_hf.scoring.checkpoints import load_checkpoint
 
 COLUMNS = ("srcc", "plcc", "krcc", "rmse", "plcc_logistic4", "plcc_logistic5", "n")
@@ -22,6 +23,7 @@ def evaluate(
     manifest: Annotated[list[Path], typer.Option(help="Manifest of a dataset; may be given several times.")],
     image_root: Annotated[Path, typer.Option(help="Folder that the manifests' image paths start from.")],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Report as JSON.")] = None,
+    plots: Annotated[Path | None, typer.Option(help="Folder for figures of every dataset.")] = None,
     views: Annotated[Views, typer.Option(help="nine, as published, or center.")] = "nine",
     device: DeviceOption = None,
     dtype: DtypeOption = "float32",
@@ -56,6 +58,10 @@ def evaluate(
         terminal.show_table("", ["", *COLUMNS], rows)
         within = evaluation.report["within_scene"]
         terminal.say(f"mean within {within['scenes']} scenes: SRCC {within['srcc']:.4f}, PLCC {within['plcc']:.4f}\n")
+    if plots is not None:
+        for each, evaluation in zip(manifests, evaluations, strict=True):
+            for path in draw_evaluation(evaluation, each, plots):
+                terminal.say(f"figure written to {path}")
     if output is not None:
         document = {
             "model": model,

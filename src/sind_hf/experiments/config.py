@@ -48,11 +48,30 @@ class DataOptions:
     """What is trained and tested on."""
 
     image_root: str = field(default="data", metadata={"help": "Folder that the manifests' image paths start from."})
-    train: list[str] = field(default_factory=list, metadata={"help": "Manifests to train on."})
-    test: list[str] = field(default_factory=list, metadata={"help": "Manifests to test on."})
+    json_dir: str | None = field(
+        default=None, metadata={"help": "Folder of manifests and folds, ours or as published; see `train`."}
+    )
+    train: list[str] = field(
+        default_factory=list,
+        metadata={"help": "What to train on: manifests (.json), or names of data sets in json_dir."},
+    )
+    test: list[str] = field(default_factory=list, metadata={"help": "What to test on, named like `train`."})
     hold_out_scenes: list[str] = field(
         default_factory=list, metadata={"help": "Scenes taken out of the training manifests and tested on instead."}
     )
+    dataset_domain: bool = field(
+        default=False, metadata={"help": "Align data sets instead of scenes (SPAQ keeps its scenes)."}
+    )
+    train_lists: dict[str, str] = field(
+        default_factory=dict, metadata={"help": "Published train list by data set: Q-Align's JSON, PARA's CSV."}
+    )
+    test_lists: dict[str, str] = field(default_factory=dict, metadata={"help": "Published test list by data set."})
+    liqe_splits: str | None = field(
+        default=None, metadata={"help": "Folder of LIQE's split lists: <set>/<number>/<set>_train_clip.txt."}
+    )
+
+
+PROTOCOLS = ("leave-one-out", "cross-set", "random-split")
 
 
 @dataclass
@@ -60,6 +79,27 @@ class ExperimentOptions:
     """What an experiment over several folds is."""
 
     name: str = field(default="run", metadata={"help": "Name in tables and records."})
+    protocol: str | None = field(default=None, metadata={"help": "leave-one-out, cross-set or random-split."})
+    splits: int = field(default=10, metadata={"help": "random-split: number of splits that are drawn."})
+    k_folds: int = field(
+        default=0, metadata={"help": "random-split: instead, this many folds that test on every image once."}
+    )
+    split_seed: int = field(default=0, metadata={"help": "Seed of splits that are drawn."})
+    seeds: list[int] = field(
+        default_factory=list, metadata={"help": "Train every fold once with each; default: training.seed."}
+    )
+    folds: list[str] = field(default_factory=list, metadata={"help": "Run these folds only; default: all."})
+    evaluate_every: int | None = field(
+        default=None, metadata={"help": "Epochs between evaluations; default: 1 in cross-set, 5 otherwise. 0: never."}
+    )
+
+    def __post_init__(self) -> None:
+        if self.protocol is not None and self.protocol not in PROTOCOLS:
+            raise ValueError(f"protocol is {self.protocol!r}: choose one of {', '.join(PROTOCOLS)}")
+        if self.splits < 1 or self.k_folds < 0 or (self.evaluate_every or 0) < 0:
+            raise ValueError("splits must be at least 1, k_folds and evaluate_every not negative")
+        if any(isinstance(seed, bool) or not isinstance(seed, int) or seed < 0 for seed in self.seeds):
+            raise ValueError(f"seeds is {self.seeds}: give whole numbers that are not negative")
 
 
 @dataclass

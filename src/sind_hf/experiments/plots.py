@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from sind_hf import metrics
 from sind_hf.scoring.quality_maps import COLOURS
 
 if TYPE_CHECKING:
@@ -111,18 +113,179 @@ def require_matplotlib() -> None:
         raise ValueError('Figures need matplotlib: pip install "sind-hf[eval]"')
 
 
+def fit_scatter(
+    path: str | os.PathLike[str],
+    truth: Sequence[float],
+    prediction: Sequence[float],
+    *,
+    truth_label: str = "opinion score",
+    title: str = "",
+) -> None:
+    """Plot opinion scores over predictions, with the five-parameter logistic that PLCC is computed after.
+
+    Args:
+        path: PNG file to write.
+        truth: Opinion scores, shape (n,).
+        prediction: Predicted scores, shape (n,).
+        truth_label: What the vertical axis is.
+        title: Above the panel.
+
+    Raises:
+        ValueError: When matplotlib is not installed.
+    """
+    figure, (axis,) = _panels(1, width=5.6, height=5.0)
+    x, y = np.asarray(prediction, np.float64), np.asarray(truth, np.float64)
+    axis.scatter(x, y, s=12, alpha=float(np.clip(300 / len(x), 0.15, 0.6)), color="tab:blue", linewidths=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", metrics.FitWarning)  # the legend says so
+        fit = metrics.fit_logistic(x, y, 5)
+    grid = np.linspace(x.min(), x.max(), 300)
+    label = "five-parameter logistic" if fit.converged else "straight line (no logistic fits)"
+    axis.plot(grid, fit(grid), color="tab:red", linewidth=2, label=label)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", metrics.ConstantInputWarning)
+        values = {
+            "SRCC": metrics.srcc(x, y),
+            "PLCC": metrics.plcc(x, y),
+            "PLCC after the fit": metrics.plcc(fit(x), y),
+        }
+    text = "\n".join(f"{name} {value:.3f}" for name, value in values.items())
+    axis.text(0.03, 0.97, f"{text}\n{len(x):,} pictures", transform=axis.transAxes, va="top", fontsize=9)
+    axis.set_xlabel("predicted score")
+    axis.set_ylabel(truth_label)
+    axis.legend(loc="lower right", frameon=False, fontsize=9)
+    _write(figure, path, title)
+
+
+def scene_bars(
+    path: str | os.PathLike[str], scenes: Mapping[str, Mapping[str, float | None]], *, title: str = ""
+) -> None:
+    """Plot SRCC and PLCC of every scene as bars, with their means as lines.
+
+    Args:
+        path: PNG file to write.
+        scenes: `srcc`, `plcc` and `n` by scene; a correlation that is None or not finite is left out, and said so.
+        title: Above the panel.
+
+    Raises:
+        ValueError: When matplotlib is not installed.
+    """
+    names = sorted(scenes, key=lambda name: _number(scenes[name].get("srcc"), -2.0))
+    figure, (axis,) = _panels(1, width=7.5, height=1.6 + 0.42 * max(len(names), 2))
+    rows = np.arange(len(names))
+    for shift, metric, colour in ((0.2, "srcc", "tab:blue"), (-0.2, "plcc", "tab:orange")):
+        values = np.array([_number(scenes[name].get(metric), np.nan) for name in names])
+        bars = axis.barh(rows + shift, np.nan_to_num(values), height=0.38, color=colour, label=metric.upper())
+        texts = [f"{value:.3f}" if np.isfinite(value) else "not defined" for value in values]
+        plate = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}  # the dashed lines stop behind it
+        axis.bar_label(bars, labels=texts, padding=3, fontsize=8, bbox=plate)
+        if np.isfinite(values).any():
+            axis.axvline(float(np.nanmean(values)), color=colour, linewidth=1.2, linestyle="--", zorder=0)
+    counts = [f"  ({count:,})" if (count := scenes[name].get("n")) is not None else "" for name in names]
+    axis.set_yticks(rows, [f"{name}{count}" for name, count in zip(names, counts, strict=True)])
+    axis.tick_params(axis="y", length=0)
+    axis.set_xlim(min(0.0, axis.get_xlim()[0]), 1.12)
+    axis.set_xlabel("correlation (dashed: mean over the scenes)")
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    _write(figure, path, title)
+
+
+def radar(
+    path: str | os.PathLike[str],
+    models: Mapping[str, Mapping[str, float | None]],
+    *,
+    value_label: str = "(SRCC + PLCC) / 2",
+    title: str = "",
+) -> None:
+    """Plot the results of models on several test sets as polygons around one centre.
+
+    Args:
+        path: PNG file to write.
+        models: For each model its value by test set; the first names the axes. A model need not have all of them.
+        value_label: What the values are.
+        title: Above the chart.
+
+    Raises:
+        ValueError: When matplotlib is not installed, or there are fewer than three test sets.
+    """
+    sets = list(next(iter(models.values())))
+    if len(sets) < 3:
+        raise ValueError(f"A radar chart needs at least three test sets, got {len(sets)}.")
+    figure = _figure(6.2, 6.4)
+    axis: Any = figure.add_subplot(projection="polar")
+    angles = np.linspace(0, 2 * np.pi, len(sets), endpoint=False)
+    everything = [_number(values.get(name), np.nan) for values in models.values() for name in sets]
+    lowest = float(np.floor(np.nanmin(everything) * 10 - 0.5) / 10)
+    for number, (model, values) in enumerate(models.items()):
+        heights = np.array([_number(values.get(name), np.nan) for name in sets])
+        style = {"color": f"C{number}", "linewidth": 2, "label": model}
+        axis.plot(np.append(angles, angles[0]), np.append(heights, heights[0]), marker="o", **style)
+        if np.isfinite(heights).all():
+            axis.fill(angles, heights, color=f"C{number}", alpha=0.12)
+    axis.set_theta_offset(np.pi / 2)
+    axis.set_theta_direction(-1)
+    axis.set_xticks(angles, sets)
+    axis.tick_params(axis="x", pad=12)
+    axis.set_ylim(lowest, 1.0)
+    axis.set_rlabel_position(180 / len(sets))
+    axis.tick_params(axis="y", labelsize=8, labelcolor="0.4")
+    figure.legend(loc="outside lower center", ncols=min(len(models), 3), frameon=False, title=value_label)
+    _write(figure, path, title)
+
+
+def training_curves(
+    path: str | os.PathLike[str],
+    loss: Sequence[Mapping[str, float]],
+    tests: Mapping[str, Sequence[Mapping[str, float]]],
+    *,
+    title: str = "",
+) -> None:
+    """Plot the training loss, and the SRCC on every test set, over the epochs.
+
+    Args:
+        path: PNG file to write.
+        loss: `epoch` and `loss` along the training.
+        tests: For each test set `epoch` and `srcc` of every evaluation.
+        title: Above the panels.
+
+    Raises:
+        ValueError: When matplotlib is not installed.
+    """
+    figure, (left, right) = _panels(2, width=5.2, height=4.2)
+    left.plot([entry["epoch"] for entry in loss], [entry["loss"] for entry in loss], color="0.25", marker=".")
+    left.set_ylabel("loss")
+    for (name, entries), colour in zip(tests.items(), _scene_colours(len(tests)), strict=True):
+        values = [_number(entry.get("srcc"), np.nan) for entry in entries]
+        right.plot([entry["epoch"] for entry in entries], values, color=colour, marker=".", label=name)
+    right.set_ylabel("SRCC")
+    left.set_title("training", fontsize=11)
+    right.set_title("test sets (the last epoch is the result)", fontsize=11)
+    for axis in (left, right):
+        axis.set_xlabel("epoch")
+        axis.grid(color="0.92")
+        axis.set_axisbelow(True)
+    if tests:
+        figure.legend(loc="outside lower center", ncols=min(len(tests), 5), frameon=False)
+    _write(figure, path, title)
+
+
 def _panels(count: int, *, width: float, height: float, rows: int = 1) -> tuple[Figure, list[Axes]]:
+    figure = _figure(width * count, height)
+    axes = figure.subplots(rows, count, squeeze=False)
+    for axis in axes.flat:
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure, list(axes.flat)
+
+
+def _figure(width: float, height: float) -> Figure:
     require_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as NewFigure
 
     # A figure of its own, not pyplot's: no window system is asked for, and nothing global changes.
-    figure = NewFigure(figsize=(width * count, height), dpi=130, layout="constrained")
+    figure = NewFigure(figsize=(width, height), dpi=130, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(rows, count, squeeze=False)
-    for axis in axes.flat:
-        axis.spines[["top", "right"]].set_visible(False)
-    return figure, list(axes.flat)
+    return figure
 
 
 def _write(figure: Figure, path: str | os.PathLike[str], title: str) -> None:
@@ -137,6 +300,10 @@ def _scene_colours(count: int) -> list[Any]:
     if count <= 10:
         return [matplotlib.colormaps["tab10"](index) for index in range(count)]
     return [matplotlib.colormaps["turbo"](value) for value in np.linspace(0.05, 0.95, count)]
+
+
+def _number(value: float | None, otherwise: float) -> float:
+    return otherwise if value is None or not np.isfinite(value) else float(value)
 
 
 def _colour_map() -> Any:

@@ -1,122 +1,72 @@
-"""One configured training run: model and data are built, trained, tested, and recorded."""
+"""Configured runs: one training, or the folds of a protocol; each is trained, tested and recorded.
+
+An experiment has one folder, and in it one folder per fold:
+
+    config.yaml                 the configuration of the experiment
+    <fold>/config.yaml          that of the fold: seed and folder filled in
+    <fold>/checkpoint-<step>    what an interrupted training goes on from
+    <fold>/results.json         the record, written last: a fold that has one is finished
+    <fold>/scores_<set>.csv     the scores behind it
+    <fold>/model.safetensors …  the checkpoint (averaged weights)
+    report.{json,csv,md,tex}    tables over all folds
+"""
 
 from __future__ import annotations
 
-import json
-import platform
-import subprocess
+import re
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import accelerate
-import datasets
-import torch
-import transformers
-from datasets import Dataset
-from transformers import PrinterCallback, TrainerCallback
-from transformers.trainer_utils import get_last_checkpoint, set_seed
+from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.integrations import TensorBoardCallback
+from transformers.trainer_utils import IntervalStrategy, get_last_checkpoint
 
-from sind_hf.configuration_sind import SindConfig
-from sind_hf.data.manifest import Manifest
-from sind_hf.experiments.config import DataOptions, ModelOptions, RunConfig
+from sind_hf.experiments.config import ExperimentOptions, RunConfig, parse_config
 from sind_hf.experiments.evaluation import write_json
-from sind_hf.image_processing_sind import SindImageProcessor
-from sind_hf.modeling_sind import SindModel
-from sind_hf.scoring.checkpoints import load_checkpoint
+from sind_hf.experiments.models import build_model
+from sind_hf.experiments.processes import on_main_process
+from sind_hf.experiments.protocols import ExperimentFold, build_folds
+from sind_hf.experiments.records import (
+    CONFIG,
+    RESULTS,
+    best_epoch,
+    by_name,
+    collect_scores,
+    describe_scores,
+    git_revision,
+    load_record,
+    load_records,
+    require_same_config,
+    training_history,
+    versions,
+    write_scores,
+)
+from sind_hf.experiments.report import write_report
+from sind_hf.experiments.run_data import RunData, build_data, fold_data
 from sind_hf.training.trainer import SindTrainer
-from sind_hf.version import __version__
 
-RESULTS = "results.json"
-CONFIG = "config.yaml"
+Watch = Callable[[str], AbstractContextManager[Sequence[TrainerCallback]]]
 
-
-@dataclass(frozen=True)
-class RunData:
-    """The sets of one run.
-
-    Attributes:
-        train: Pictures, scores (higher better) and scenes to train on.
-        tests: What to test on, by name.
-        score_range: Range of the training scores; None where the training sets do not share one.
-    """
-
-    train: Dataset
-    tests: dict[str, Dataset]
-    score_range: tuple[float, float] | None
+# What a fold needs beyond the published recipe to be resumed and drawn, where the configuration does not say.
+_FOLD_DEFAULTS = {"save_strategy": "epoch", "save_total_limit": 1, "logging_strategy": "epoch"}
 
 
-def build_model(options: ModelOptions, loss_type: str, seed: int) -> tuple[SindModel, SindImageProcessor]:
-    """Make the model that a run starts from, and its image processor.
+class EvaluateEvery(TrainerCallback):
+    """Evaluates after every so many epochs; the last epoch is evaluated after the training anyway."""
 
-    Args:
-        options: The group `model` of a configuration.
-        loss_type: Stored with the checkpoint.
-        seed: Of the fresh weights.
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
 
-    Raises:
-        ValueError: When a checkpoint cannot be loaded or options contradict the backbone.
-    """
-    set_seed(seed)
-    if options.checkpoint:
-        model, processor = load_checkpoint(options.checkpoint, device="cpu")
-        model.config.loss_type = loss_type
-        if options.freeze_backbone:
-            model.freeze_backbone()
-        return model, processor
-    settings: dict[str, Any] = {
-        "local_branch": options.local_branch,
-        "freeze_backbone": options.freeze_backbone,
-        "loss_type": loss_type,
-        **({"view_size": options.view_size} if options.view_size else {}),
-    }
-    if options.backbone:
-        try:
-            model = SindModel.from_backbone(options.backbone, SindConfig(**settings))
-        except OSError as error:
-            reason = " ".join(str(error).split())
-            raise ValueError(f"model.backbone {options.backbone!r} cannot be loaded: {reason}") from None
-    else:
-        model = SindModel(SindConfig(vision_config=options.vision_config, **settings))
-    side = int(model.config.view_size or 224)
-    processor = SindImageProcessor(
-        size={"height": side, "width": side}, resize_backend=options.resize_backend, views="center"
-    )
-    return model, processor
-
-
-def build_data(options: DataOptions) -> RunData:
-    """Read the manifests of a run.
-
-    Raises:
-        ValueError: When a manifest or pictures are missing, or a scene to hold out is unknown.
-    """
-    if not options.train:
-        raise ValueError("data.train names no manifest: nothing to train on.")
-    train = [Manifest.load(path) for path in options.train]
-    tests = {manifest.dataset: manifest for manifest in map(Manifest.load, options.test)}
-    if options.hold_out_scenes:
-        held_out = set(options.hold_out_scenes)
-        known = {entry.scene for manifest in train for entry in manifest.entries}
-        if unknown := held_out - known:
-            names = ", ".join(sorted(map(str, known)))
-            raise ValueError(f"data.hold_out_scenes: no scene {', '.join(sorted(unknown))}; there are {names}.")
-        for manifest in train:
-            rest = manifest.filter(lambda entry: entry.scene in held_out)
-            if len(rest):
-                tests[f"{manifest.dataset}_held_out"] = rest
-        train = [manifest.filter(lambda entry: entry.scene not in held_out) for manifest in train]
-    for manifest in [*train, *tests.values()]:
-        _require_images(manifest, options.image_root)
-    ranges = {manifest.oriented_range() for manifest in train}
-    sets = [manifest.to_dataset(options.image_root) for manifest in train]
-    return RunData(
-        train=sets[0] if len(sets) == 1 else _join(sets),
-        tests={name: manifest.to_dataset(options.image_root) for name, manifest in tests.items()},
-        score_range=ranges.pop() if len(ranges) == 1 else None,
-    )
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Ask for an evaluation where one is due."""
+        epoch = round(state.epoch or 0)
+        if epoch % self.epochs == 0 and state.global_step < state.max_steps:
+            control.should_evaluate = True
 
 
 def run_training(
@@ -124,7 +74,8 @@ def run_training(
 ) -> dict[str, Any]:
     """Train as a configuration says, test, and save the checkpoint with its record.
 
-    The output folder gets the checkpoint, `config.yaml` (resolved), `results.json` (metrics, versions, times).
+    The output folder gets the checkpoint, `config.yaml` (resolved), `results.json` (metrics, versions, times), and the
+    scores of every test set.
 
     Args:
         config: From `load_config`.
@@ -135,11 +86,112 @@ def run_training(
         The record that `results.json` holds.
 
     Raises:
-        ValueError: On unusable configuration or data; nothing has been trained then.
+        ValueError: On unusable configuration or data, or a folder of another configuration to resume in; nothing has
+            been trained then.
     """
+    return _train(config, build_data(config.data), {}, resume=resume, callbacks=callbacks)
+
+
+def run_experiment(config: RunConfig, resume: bool = True, *, watch: Watch | None = None) -> list[dict[str, Any]]:
+    """Run the folds of a protocol, and report on them.
+
+    Finished folds are not run again, and an interrupted one goes on from its last checkpoint. Under `accelerate
+    launch` all processes work on one fold at a time.
+
+    Args:
+        config: From `load_config`; `experiment.protocol` says which protocol, `training.output_dir` is the folder.
+        resume: Go on with what the folder holds. False: refuse a folder that holds something.
+        watch: Called with the title of a fold; its context gives callbacks for the Trainer.
+
+    Returns:
+        The records of all folds.
+
+    Raises:
+        ValueError: On unusable configuration or data, or a folder that was made with another configuration.
+    """
+    folds = build_folds(config.data, config.experiment)
+    output = Path(str(config.training.output_dir))
+    _ = config.training.device  # the first to ask decides on CPU or accelerator, and that is the configuration
+    on_main_process(lambda: _open_folder(output, config, resume))
+    seeds = config.experiment.seeds or [config.training.seed]
+    runs = [(fold, seed) for fold in folds for seed in seeds]
+    records = []
+    for number, (fold, seed) in enumerate(runs, start=1):
+        folder = output / _safe_name(fold.name) / (f"seed_{seed}" if len(seeds) > 1 else "")
+        finished = on_main_process(lambda folder=folder: _finished_record(folder))  # type: ignore[misc]
+        if finished is None:
+            title = f"{config.experiment.name}: {fold.name}, seed {seed} ({number}/{len(runs)})"
+            with watch(title) if watch is not None else nullcontext(()) as callbacks:
+                finished = run_fold(config, fold, seed, folder, number - 1, callbacks)
+        records.append(finished)
+    on_main_process(lambda: write_report(load_records(output), output))
+    return records
+
+
+def run_fold(
+    config: RunConfig,
+    fold: ExperimentFold,
+    seed: int,
+    folder: Path,
+    position: int = 0,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> dict[str, Any]:
+    """Train on one fold, or go on with it, and test.
+
+    Args:
+        config: Of the experiment.
+        fold: One of its folds.
+        seed: Of weights, order and crops.
+        folder: For everything that is made.
+        position: Of the fold within the experiment, for the order of tables.
+        callbacks: Further callbacks of the Trainer.
+
+    Returns:
+        The record: see `run_training`; also the fold, what its sides came from, and the protocol.
+
+    Raises:
+        ValueError: When pictures are missing, or the folder was made with another configuration.
+    """
+    own = fold_config(config, fold.name, seed, folder)
+    every = evaluation_interval(config.experiment)
+    if every and own.training.eval_strategy == IntervalStrategy.NO:
+        callbacks = [*callbacks, EvaluateEvery(every)]
+    about = {
+        "protocol": config.experiment.protocol,
+        "fold": fold.name,
+        "position": position,
+        "trained_on": [manifest.dataset for manifest in fold.train],
+        "sides_from": fold.origins,
+    }
+    return _train(own, fold_data(fold, config.data.image_root), about, resume=True, callbacks=callbacks)
+
+
+def fold_config(config: RunConfig, name: str, seed: int, folder: Path) -> RunConfig:
+    """Return the configuration of one fold: the experiment's, with seed, folder and what resumption needs."""
+    source = {group: dict(values) for group, values in config.source.items()}
+    source["training"] = _FOLD_DEFAULTS | source["training"] | {"output_dir": str(folder), "seed": seed}
+    source["training"].setdefault("run_name", f"{config.experiment.name}/{name}")
+    parsed = parse_config(source, f"fold {name}")
+    parsed.training.disable_tqdm = config.training.disable_tqdm
+    return parsed
+
+
+def evaluation_interval(options: ExperimentOptions) -> int:
+    """Return the epochs between evaluations; 0 for none but the last (published: 1 in cross-set, 5 otherwise)."""
+    if options.evaluate_every is not None:
+        return options.evaluate_every
+    return 1 if options.protocol == "cross-set" else 5
+
+
+def _train(
+    config: RunConfig, data: RunData, about: Mapping[str, Any], *, resume: bool, callbacks: Sequence[TrainerCallback]
+) -> dict[str, Any]:
     started = time.time()
     args = config.training
-    data = build_data(config.data)
+    output = Path(str(args.output_dir))
+    _ = args.device
+    if resume:
+        on_main_process(lambda: require_same_config(output / CONFIG, config.source))
     args.score_range = None if data.score_range is None else list(data.score_range)
     args.calibrate = args.calibrate and data.score_range is not None
     model, processor = build_model(config.model, args.loss_type, args.seed)
@@ -152,68 +204,64 @@ def run_training(
         callbacks=list(callbacks),
     )
     if args.disable_tqdm:
-        trainer.remove_callback(PrinterCallback)  # prints raw dictionaries; the record and `report_to` hold them
-    output = Path(str(args.output_dir))
+        trainer.remove_callback(PrinterCallback)  # it prints what the record holds
     if trainer.is_world_process_zero():
         output.mkdir(parents=True, exist_ok=True)
         config.save(output / CONFIG)
-    last = get_last_checkpoint(str(output)) if resume and output.is_dir() else None
+    last = on_main_process(lambda: get_last_checkpoint(str(output)) if resume and output.is_dir() else None)
     trainer.train(resume_from_checkpoint=last)
-    metrics = {name: trainer.evaluate({name: test}) for name, test in data.tests.items()}
+    metrics, scores = {}, {}
+    for name, test in data.tests.items():
+        answer = trainer.predict(test, metric_key_prefix=f"eval_{name}")
+        trainer.log(dict(answer.metrics or {}))
+        scores[name] = collect_scores(test, answer.predictions.tolist(), config.data.image_root)  # type: ignore[union-attr]
+        metrics[name] = by_name(answer.metrics or {}, f"eval_{name}_")
+    for callback in trainer.callback_handler.callbacks:
+        if isinstance(callback, TensorBoardCallback):  # opened its file again for these metrics; nobody else closes it
+            callback.on_train_end(args, trainer.state, trainer.control)
     trainer.save_model()
-    record = {
-        "name": config.experiment.name,
-        "metrics": {name: _by_name(values, f"eval_{name}_") for name, values in metrics.items()},
-        "train_images": len(data.train),
-        "test_images": {name: len(test) for name, test in data.tests.items()},
-        "steps": trainer.state.global_step,
-        "seconds": round(time.time() - started, 1),
-        "seed": args.seed,
-        "git_revision": git_revision(),
-        "versions": versions(),
-        "config": config.source,
-    }
-    if trainer.is_world_process_zero():
+    history = training_history(trainer.state.log_history, list(data.tests))
+
+    def recorded() -> dict[str, Any]:
+        record = {
+            "name": config.experiment.name,
+            **about,
+            "seed": args.seed,
+            "metrics": metrics,
+            "tests": {name: describe_scores(found) for name, found in scores.items()},
+            "best_epoch_chosen_on_test_set": {name: best_epoch(found) for name, found in history["tests"].items()},
+            "history": history,
+            "train_images": data.train_images,
+            "test_images": {name: len(test) for name, test in data.tests.items()},
+            "epochs": trainer.state.epoch,
+            "steps": trainer.state.global_step,
+            "processes": args.world_size,
+            "seconds": round(time.time() - started, 1),
+            "resumed_from": None if last is None else Path(last).name,
+            "git_revision": git_revision(),
+            "versions": versions(),
+            "config": config.source,
+        }
+        for name, found in scores.items():
+            write_scores(output / f"scores_{_safe_name(name)}.csv", found)
         write_json(output / RESULTS, record)
-    return json.loads(json.dumps(record))
+        return load_record(output / RESULTS)
+
+    return on_main_process(recorded)
 
 
-def versions() -> dict[str, str]:
-    """Return the versions that results depend on."""
-    return {
-        "sind_hf": __version__,
-        "python": platform.python_version(),
-        **{module.__name__: module.__version__ for module in (torch, transformers, datasets, accelerate)},
-    }
+def _open_folder(output: Path, config: RunConfig, resume: bool) -> None:
+    if resume:
+        require_same_config(output / CONFIG, config.source)
+    elif output.is_dir() and any(output.iterdir()):
+        raise ValueError(f"{output} is not empty: go on with it (resume), or choose another training.output_dir.")
+    output.mkdir(parents=True, exist_ok=True)
+    config.save(output / CONFIG)
 
 
-def git_revision() -> str | None:
-    """Return the revision of the working directory's git repository, None outside one."""
-    try:
-        answer = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return answer.stdout.strip()
+def _finished_record(folder: Path) -> dict[str, Any] | None:
+    return load_record(folder / RESULTS) if (folder / RESULTS).is_file() else None
 
 
-def _by_name(values: dict[str, float], prefix: str) -> dict[str, float]:
-    return {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
-
-
-def _require_images(manifest: Manifest, image_root: str) -> None:
-    missing = [problem for problem in manifest.validate(image_root)]
-    if missing:
-        raise ValueError(
-            f"{manifest.dataset}: {len(missing)} of {len(manifest)} entries cannot be used below {image_root}; first: "
-            f"{missing[0]}"
-        )
-
-
-def _join(sets: list[Dataset]) -> Dataset:
-    """Join datasets; scenes of the same name in two of them stay two scenes."""
-    named = []
-    for number, each in enumerate(sets):
-        feature = each.features["scene"]
-        scenes = [f"{number}: {feature.int2str(scene)}" for scene in each["scene"]]
-        named.append(each.select_columns(["image", "score"]).add_column("scene", scenes))
-    return datasets.concatenate_datasets(named)
+def _safe_name(name: str) -> str:
+    return re.sub(r"[^\w .+-]", "_", name)

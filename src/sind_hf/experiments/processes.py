@@ -1,0 +1,37 @@
+"""Decisions that all processes of a distributed run have to share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+
+Result = TypeVar("Result")
+
+
+def on_main_process(work: Callable[[], Result]) -> Result:
+    """Do something in the main process and give its result, or its `ValueError`, to all.
+
+    What is read from a disk decides how a run goes on, and other processes may be on machines with another disk, or
+    look a moment later: only one of them may look.
+
+    Args:
+        work: Returns something that can be pickled.
+
+    Raises:
+        ValueError: In every process, when `work` raised one.
+    """
+    state = PartialState()
+    outcome: list[Any] = [None, None]
+    if state.is_main_process:
+        try:
+            outcome = [work(), None]
+        except ValueError as error:
+            outcome = [None, str(error)]
+    if state.num_processes > 1:
+        broadcast_object_list(outcome)
+    if outcome[1] is not None:
+        raise ValueError(outcome[1])
+    return outcome[0]

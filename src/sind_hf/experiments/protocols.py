@@ -1,0 +1,263 @@
+"""From a configuration to the folds of its protocol: what every training sees, and what it is tested on.
+
+| protocol | `data.train` | folds | tested on |
+| --- | --- | --- | --- |
+| leave-one-out | one data set | one per scene | the scene that was left out |
+| cross-set | one or several | one | the test side of every set of `data.test` |
+| random-split | one or several | one per split | the test side of every set of `data.test` |
+
+The sides of a data set come from, in this order: published lists that the configuration names (`data.train_lists`,
+`data.test_lists`, `data.liqe_splits`), folds in `data.json_dir` (the published layout), or a split of our own of the
+whole manifest.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from sind_hf.data.catalog import get as catalog_facts
+from sind_hf.data.joint import oriented, with_dataset_domains
+from sind_hf.data.manifest import Manifest
+from sind_hf.data.split_files import Protocol, liqe_splits, read_folds, read_image_list
+from sind_hf.data.splits import Fold, cross_set, k_folds, leave_one_out, random_split
+from sind_hf.experiments.config import DataOptions, ExperimentOptions
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ExperimentFold:
+    """One training of an experiment.
+
+    Attributes:
+        name: Unique within the experiment; the name of its folder.
+        train: Train sides, one per data set; scores with higher better, scenes as they are to be aligned.
+        tests: What to test on, by name of the data set; scores with higher better.
+        origins: Where the sides of each data set came from, in words.
+    """
+
+    name: str
+    train: tuple[Manifest, ...]
+    tests: dict[str, Manifest]
+    origins: dict[str, str]
+
+
+def build_folds(data: DataOptions, experiment: ExperimentOptions) -> list[ExperimentFold]:
+    """Return the folds of an experiment, in the order in which they are run. Manifests are read, pictures are not.
+
+    Args:
+        data: The group `data` of a configuration.
+        experiment: The group `experiment`; its `folds` choose among the folds.
+
+    Returns:
+        The folds; every side has entries, and no image is on both sides of a fold.
+
+    Raises:
+        ValueError: When the protocol is missing or does not fit the data, a manifest or a fold cannot be found, or a
+            chosen fold does not exist.
+    """
+    if experiment.protocol is None:
+        raise ValueError("experiment.protocol is missing: choose leave-one-out, cross-set or random-split.")
+    if not data.train:
+        raise ValueError("data.train names no data set: nothing to train on.")
+    if data.hold_out_scenes:
+        raise ValueError("data.hold_out_scenes is for single trainings: the protocol decides what is held out.")
+    build = {"leave-one-out": _leave_one_out, "cross-set": _cross_set, "random-split": _random_split}
+    folds = [_finished(fold, data.dataset_domain) for fold in build[experiment.protocol](data, experiment)]
+    if experiment.folds:
+        by_name = {fold.name: fold for fold in folds}
+        if unknown := [name for name in experiment.folds if name not in by_name]:
+            raise ValueError(f"experiment.folds: no fold {unknown[0]!r}; there are {', '.join(by_name)}.")
+        folds = [by_name[name] for name in experiment.folds]
+    return folds
+
+
+def load_manifest(json_dir: str | None, name: str) -> Manifest:
+    """Read the whole manifest of a data set.
+
+    Args:
+        json_dir: Folder with `<name>/all.json` (ours), `all/<name>_all.json` (published) or `<name>.json`.
+        name: Name (or an alias) of the data set, or the path of a manifest (`.json`).
+
+    Raises:
+        ValueError: When there is none.
+    """
+    if name.endswith(".json"):
+        return Manifest.load(name)
+    folder = _folder(json_dir, name)
+    name = canonical_name(name)
+    candidates = [folder / name / "all.json", folder / "all" / f"{name}_all.json", folder / f"{name}.json"]
+    for path in candidates:
+        if path.is_file():
+            return replace(Manifest.load(path), dataset=name)
+    listed = ", ".join(str(path.relative_to(folder)) for path in candidates)
+    raise ValueError(
+        f"{folder}: no manifest of {name} ({listed}); write one with `sind-hf data build {name} --root … "
+        f"--output {folder / name / 'all.json'}`."
+    )
+
+
+def canonical_name(name: str) -> str:
+    """Return the catalog's name of a data set (`livew` is `livec`); a name that it does not know stays as it is."""
+    try:
+        return catalog_facts(name).name
+    except ValueError:
+        return name
+
+
+def _leave_one_out(data: DataOptions, experiment: ExperimentOptions) -> list[ExperimentFold]:
+    if len(data.train) != 1 or data.test not in ([], data.train):
+        raise ValueError(
+            "leave-one-out trains and tests on one data set: name one in data.train, and leave data.test out."
+        )
+    sides, origin = _sides(data.train[0], data, experiment)
+    dataset = sides[0].test.dataset
+    return [ExperimentFold(fold.name, (fold.train,), {dataset: fold.test}, {dataset: origin}) for fold in sides]
+
+
+def _cross_set(data: DataOptions, experiment: ExperimentOptions) -> list[ExperimentFold]:
+    if not data.test:
+        raise ValueError("data.test names no data set: cross-set tests on others than it trains on.")
+    found = {name: _sides(name, data, experiment) for name in dict.fromkeys([*data.train, *data.test])}
+    train = [found[name][0][0].train for name in data.train]
+    tests = [found[name][0][0].test for name in data.test]
+    name = "+".join(manifest.dataset for manifest in train)
+    return [ExperimentFold(name, tuple(train), _by_dataset(tests), _origins(found))]
+
+
+def _random_split(data: DataOptions, experiment: ExperimentOptions) -> list[ExperimentFold]:
+    names = data.test or data.train
+    found = {name: _sides(name, data, experiment) for name in dict.fromkeys([*data.train, *names])}
+    numbers = {name: [fold.name for fold in folds] for name, (folds, _) in found.items()}
+    first = numbers[data.train[0]]
+    for name, others in numbers.items():
+        if others != first:
+            raise ValueError(
+                f"{data.train[0]} has {len(first)} splits ({', '.join(first)}) and {name} has {len(others)} "
+                f"({', '.join(others)}): sets that are trained on together need the same ones."
+            )
+    return [
+        ExperimentFold(
+            number,
+            tuple(found[name][0][index].train for name in data.train),
+            _by_dataset([found[name][0][index].test for name in names]),
+            _origins(found),
+        )
+        for index, number in enumerate(first)
+    ]
+
+
+def _sides(name: str, data: DataOptions, experiment: ExperimentOptions) -> tuple[list[Fold], str]:
+    """Return the folds of one data set, and where they came from."""
+    protocol: Protocol = experiment.protocol  # type: ignore[assignment]  # checked by the options
+    dataset = name if name.endswith(".json") else canonical_name(name)
+    lists = [_named(mapping, dataset) for mapping in (data.train_lists, data.test_lists)]
+    liqe = _liqe_folder(data, dataset) if protocol == "random-split" else None
+    if any(lists) and protocol != "leave-one-out":
+        manifest = oriented(load_manifest(data.json_dir, name))
+        train, test = (None if path is None else read_image_list(path) for path in lists)
+        fold = cross_set(manifest, train_list=train, test_list=test)
+        if protocol == "random-split":
+            fold = replace(fold, name="1")
+        return [fold], f"lists {' and '.join(path for path in lists if path)}"
+    if liqe is not None:
+        return liqe_splits(oriented(load_manifest(data.json_dir, name)), liqe), f"LIQE's lists in {liqe}"
+    if not name.endswith(".json") and _has_folds(_folder(data.json_dir, name), protocol, dataset):
+        folds = [_turned(fold) for fold in read_folds(_folder(data.json_dir, name), protocol, dataset)]
+        return folds, f"folds in {data.json_dir}"
+    manifest = oriented(load_manifest(data.json_dir, name))  # before it is split: one zero for both sides
+    if protocol == "leave-one-out":
+        return leave_one_out(manifest), "scenes of the manifest"
+    if protocol == "cross-set":
+        trained = dataset in {each if each.endswith(".json") else canonical_name(each) for each in data.train}
+        tested = dataset in {each if each.endswith(".json") else canonical_name(each) for each in data.test}
+        if trained != tested:
+            return [cross_set(manifest, test_fraction=float(tested))], "the whole manifest"
+        return [cross_set(manifest, seed=experiment.split_seed)], f"drawn with seed {experiment.split_seed}, 80/20"
+    if experiment.k_folds:
+        folds = k_folds(manifest, experiment.k_folds, experiment.split_seed)
+        return folds, f"{experiment.k_folds} folds drawn with seed {experiment.split_seed}"
+    folds = random_split(manifest, splits=experiment.splits, seed=experiment.split_seed)
+    return folds, f"drawn with seed {experiment.split_seed}, 70/10/20"
+
+
+def _finished(fold: ExperimentFold, dataset_domain: bool) -> ExperimentFold:
+    """Check a fold, take images that are tested on out of training, and choose the domains to align."""
+    tested = {entry.image for manifest in fold.tests.values() for entry in manifest.entries}
+    train = [manifest.filter(lambda entry: entry.image not in tested) for manifest in fold.train]
+    if shared := sum(map(len, fold.train)) - sum(map(len, train)):
+        logger.warning("fold %s: %d images are on both sides; they are only tested on", fold.name, shared)
+    for side, manifests in (("train", train), ("test", list(fold.tests.values()))):
+        for manifest in manifests:
+            if not manifest.entries:
+                raise ValueError(
+                    f"fold {fold.name}: the {side} side of {manifest.dataset} has no images; it came from: "
+                    f"{fold.origins.get(manifest.dataset)}."
+                )
+    return replace(fold, train=tuple(with_dataset_domains(train) if dataset_domain else train))
+
+
+def _turned(fold: Fold) -> Fold:
+    """Turn the sides of a fold that was read from files; without a declared range, about one and the same score."""
+    sides = [side for side in (fold.train, fold.validation, fold.test) if side is not None]
+    score = fold.test.score
+    if not score.higher_is_better and score.range is None:
+        scores = [entry.score for side in sides for entry in side.entries]
+        score = replace(score, range=(min(scores), max(scores)))
+
+    def turn(side: Manifest) -> Manifest:
+        return oriented(replace(side, score=score))
+
+    validation = None if fold.validation is None else turn(fold.validation)
+    return replace(fold, train=turn(fold.train), validation=validation, test=turn(fold.test))
+
+
+def _has_folds(folder: Path, protocol: Protocol, dataset: str) -> bool:
+    if protocol == "cross-set":
+        sides = folder / "for_cross_set"
+        return any((sides / "test" / f"{dataset}{ending}.json").is_file() for ending in ("_test", ""))
+    parent = "for_leave_one_out" if protocol == "leave-one-out" else "random_split"
+    return (folder / parent / dataset).is_dir()
+
+
+def _liqe_folder(data: DataOptions, dataset: str) -> Path | None:
+    """The folder of LIQE's lists of a data set, None where there is none."""
+    if data.liqe_splits is None:
+        return None
+    folder = Path(data.liqe_splits)
+    if not folder.is_dir():
+        raise ValueError(f"data.liqe_splits: {folder} is no folder.")
+    if (folder / dataset).is_dir():
+        return folder / dataset
+    return folder if len(data.train) == 1 and (folder / "1").is_dir() else None
+
+
+def _folder(json_dir: str | None, name: str) -> Path:
+    if json_dir is None:
+        raise ValueError(
+            f"data.json_dir is missing: {name!r} is no manifest (.json), so it must be a set of a folder."
+        )
+    folder = Path(json_dir)
+    if not folder.is_dir():
+        raise ValueError(f"data.json_dir: {folder} is no folder.")
+    return folder
+
+
+def _named(paths: dict[str, str], dataset: str) -> str | None:
+    return next((path for name, path in paths.items() if canonical_name(name) == dataset), None)
+
+
+def _by_dataset(manifests: Sequence[Manifest]) -> dict[str, Manifest]:
+    named: dict[str, Manifest] = {}
+    for manifest in manifests:
+        if manifest.dataset in named:
+            raise ValueError(f"data.test: two data sets are called {manifest.dataset}; rename one.")
+        named[manifest.dataset] = manifest
+    return named
+
+
+def _origins(found: dict[str, tuple[list[Fold], str]]) -> dict[str, str]:
+    return {folds[0].test.dataset: origin for folds, origin in found.values()}

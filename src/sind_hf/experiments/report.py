@@ -1,0 +1,215 @@
+"""Tables over the folds of an experiment: JSON, CSV, Markdown and LaTeX, and the figures beside them.
+
+Every number is that of the last epoch. Intervals are 95 % bootstrap intervals: over the folds of the mean where there
+are several, over the pictures where there is one. Published figures stand beside ours where protocol, training sets
+and test set are the same.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sind_hf.experiments.evaluation import write_json
+from sind_hf.experiments.published import published_result
+from sind_hf.experiments.significance import bootstrap_mean
+
+METRICS = ("srcc", "plcc", "srcc_plcc", "krcc", "rmse", "plcc_logistic4", "plcc_logistic5")
+TITLES = {
+    "srcc": "SRCC",
+    "plcc": "PLCC",
+    "srcc_plcc": "(SRCC+PLCC)/2",
+    "krcc": "KRCC",
+    "rmse": "RMSE",
+    "plcc_logistic4": "PLCC, 4-par. fit",
+    "plcc_logistic5": "PLCC, 5-par. fit",
+}
+_SHORT = ("srcc", "plcc", "srcc_plcc")  # what the tables for people show; the others are in CSV and JSON
+
+Row = dict[str, Any]
+
+
+def fold_rows(records: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """Return one row per fold, seed and test set: its metrics and their intervals over the pictures."""
+    rows = []
+    for record in records:
+        for test, values in record["metrics"].items():
+            row: Row = {
+                "fold": record["fold"],
+                "seed": record["seed"],
+                "trained_on": "+".join(record["trained_on"]),
+                "test": test,
+                "n": record["test_images"][test],
+            }
+            values = dict(values) | {"srcc_plcc": _mean_of(values)}
+            row |= {name: values.get(name) for name in METRICS}
+            for name, bounds in record["tests"][test]["interval"].items():
+                row |= {f"{name}_low": bounds[0], f"{name}_high": bounds[1]}
+            best = record["best_epoch_chosen_on_test_set"].get(test) or {}
+            row |= {"best_epoch_chosen_on_test_set": best.get("epoch"), "srcc_at_best_epoch": best.get("srcc")}
+            rows.append(row)
+    return rows
+
+
+def summary_rows(records: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """Return one row per test set and metric: mean, median, deviation and interval over the folds.
+
+    Folds where a metric is not defined are left out of it; `folds` says how many are in. `std` is the sample
+    deviation (None for a single fold). `published` is the paper's figure, to compare with our `published_statistic`.
+    """
+    grouped: dict[tuple[str, str], list[tuple[Mapping[str, Any], Row]]] = {}
+    for record in records:
+        for row in fold_rows([record]):
+            grouped.setdefault((row["trained_on"], row["test"]), []).append((record, row))
+    rows = []
+    for (trained_on, test), members in grouped.items():
+        for metric in METRICS:
+            found = [row for _, row in members if row[metric] is not None and np.isfinite(row[metric])]
+            if not found:
+                continue
+            values = np.array([row[metric] for row in found])
+            low, high = (found[0].get(f"{metric}_{end}") for end in ("low", "high"))
+            if len(values) > 1:
+                low, high = bootstrap_mean(values.tolist())
+            record = members[0][0]
+            theirs = published_result(record.get("protocol"), record["trained_on"], test, metric)
+            rows.append(
+                {
+                    "trained_on": trained_on,
+                    "test": test,
+                    "metric": metric,
+                    "folds": len(values),
+                    "mean": float(values.mean()),
+                    "median": float(np.median(values)),
+                    "std": float(values.std(ddof=1)) if len(values) > 1 else None,
+                    "low": low,
+                    "high": high,
+                    "published": None if theirs is None else theirs.value,
+                    "published_statistic": None if theirs is None else theirs.statistic,
+                }
+            )
+    return rows
+
+
+def write_report(records: Sequence[Mapping[str, Any]], folder: str | os.PathLike[str]) -> list[Path]:
+    """Write `report.json`, `report.csv` (folds), `report_summary.csv`, `report.md` and `report.tex`.
+
+    Args:
+        records: From `load_records`; none writes nothing.
+        folder: Where to.
+
+    Returns:
+        The files written.
+    """
+    if not records:
+        return []
+    folder = Path(folder)
+    folds, summary = fold_rows(records), summary_rows(records)
+    about = {"name": records[0]["name"], "protocol": records[0].get("protocol")}
+    write_json(folder / "report.json", about | {"summary": summary, "folds": folds})
+    _write_csv(folder / "report.csv", folds)
+    _write_csv(folder / "report_summary.csv", summary)
+    (folder / "report.md").write_text(markdown(records), encoding="utf-8")
+    (folder / "report.tex").write_text(latex(records), encoding="utf-8")
+    return [folder / f"report{ending}" for ending in (".json", ".csv", "_summary.csv", ".md", ".tex")]
+
+
+def markdown(records: Sequence[Mapping[str, Any]]) -> str:
+    """Return the tables as Markdown."""
+    first = records[0]
+    title = f"# {first['name']}" + (f" ({first['protocol']})" if first.get("protocol") else "")
+    parts = [title, "", "Last epoch, averaged weights. " + _interval_note(records), ""]
+    head, body = _summary_cells(records)
+    parts += [_markdown_table(head, body), "", "## Folds", ""]
+    head, body = _fold_cells(records)
+    parts += [_markdown_table(head, body), ""]
+    parts += [
+        "The best epoch of a test set was chosen on that test set: it is no result, and only shows how far the last "
+        "epoch is from it.",
+        "",
+    ]
+    return "\n".join(parts)
+
+
+def latex(records: Sequence[Mapping[str, Any]]) -> str:
+    """Return the summary as a LaTeX table that needs no package."""
+    head, body = _summary_cells(records)
+    lines = [r"\begin{tabular}{" + "ll" + "r" * (len(head) - 2) + "}", r"\hline"]
+    lines += [" & ".join(map(_escaped, head)) + r" \\", r"\hline"]
+    lines += [" & ".join(map(_escaped, row)) + r" \\" for row in body]
+    return "\n".join([*lines, r"\hline", r"\end{tabular}", ""])
+
+
+def _summary_cells(records: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    rows = [row for row in summary_rows(records) if row["metric"] in _SHORT]
+    head = ["test set", "metric", "folds", "mean", "median", "std", "95 % interval", "published"]
+    body = []
+    for row in rows:
+        theirs = "" if row["published"] is None else f"{row['published']:.3f}"
+        if theirs and row["published_statistic"] != "value":
+            theirs += f" ({row['published_statistic']})"
+        interval = "" if row["low"] is None else f"{row['low']:.3f} to {row['high']:.3f}"
+        numbers = [f"{row[name]:.3f}" for name in ("mean", "median")]
+        std = "" if row["std"] is None else f"{row['std']:.3f}"
+        body.append([row["test"], TITLES[row["metric"]], str(row["folds"]), *numbers, std, interval, theirs])
+    return head, body
+
+
+def _fold_cells(records: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    seeds = len({record["seed"] for record in records}) > 1
+    head = ["fold", *(["seed"] if seeds else []), "test set", "images", "SRCC", "95 % interval", "PLCC", "KRCC"]
+    head += ["RMSE", "best epoch", "its SRCC"]
+    body = []
+    for row in fold_rows(records):
+        interval = "" if row["srcc_low"] is None else f"{row['srcc_low']:.3f} to {row['srcc_high']:.3f}"
+        body.append(
+            [
+                row["fold"],
+                *([str(row["seed"])] if seeds else []),
+                row["test"],
+                str(row["n"]),
+                _number(row["srcc"]),
+                interval,
+                *(_number(row[name]) for name in ("plcc", "krcc", "rmse", "best_epoch_chosen_on_test_set")),
+                _number(row["srcc_at_best_epoch"]),
+            ]
+        )
+    return head, body
+
+
+def _interval_note(records: Sequence[Mapping[str, Any]]) -> str:
+    if len(records) > 1:
+        return "Intervals: 95 % bootstrap over the folds for the mean, over the pictures for a fold."
+    return "Intervals: 95 % bootstrap over the pictures."
+
+
+def _mean_of(values: Mapping[str, Any]) -> float | None:
+    pair = [values.get("srcc"), values.get("plcc")]
+    return None if None in pair else sum(pair) / 2  # type: ignore[arg-type]
+
+
+def _number(value: float | None) -> str:
+    return "not defined" if value is None else f"{value:.3f}"
+
+
+def _markdown_table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    rows = [head, ["---"] * len(head), *body]
+    return "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in rows)
+
+
+def _escaped(text: str) -> str:
+    for plain, written in (("\\", r"\textbackslash "), ("_", r"\_"), ("%", r"\%"), ("&", r"\&"), ("#", r"\#")):
+        text = text.replace(plain, written)
+    return text
+
+
+def _write_csv(path: Path, rows: Sequence[Row]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows({key: "" if value is None else value for key, value in row.items()} for row in rows)

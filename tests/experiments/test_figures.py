@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_sets import make_set
+
+from sind_hf import metrics
+from sind_hf.experiments import figures
+from sind_hf.experiments.evaluation import Evaluation
+from sind_hf.experiments.figures import draw_evaluation, draw_figures
+from sind_hf.experiments.plots import fit_scatter, radar, scene_bars, training_curves
+
+pytest.importorskip("matplotlib", reason='needs matplotlib: pip install "sind-hf[eval]"')
+CURVES = {
+    "loss": [{"epoch": epoch, "loss": 1 / epoch, "learning_rate": 1e-5} for epoch in range(1, 6)],
+    "tests": {"livec": [{"epoch": epoch, "srcc": 0.5 + 0.05 * epoch, "plcc": 0.5} for epoch in range(1, 6)]},
+}
+
+
+def ink(path: Path) -> float:
+    """Share of the figure that is not white."""
+    with Image.open(path) as image:
+        pixels = np.asarray(image.convert("L"))
+    assert min(pixels.shape) > 200
+    return float((pixels < 250).mean())
+
+
+def record(fold, tests, protocol):
+    return {
+        "name": "run",
+        "protocol": protocol,
+        "fold": fold,
+        "seed": 0,
+        "trained_on": ["spaq"],
+        "test_images": dict.fromkeys(tests, 40),
+        "metrics": {name: {"srcc": value, "plcc": value} for name, value in tests.items()},
+        "tests": {name: {"interval": {}} for name in tests},
+        "best_epoch_chosen_on_test_set": {},
+        "history": CURVES,
+    }
+
+
+@pytest.mark.parametrize("constant", [False, True])
+def test_scatter(tmp_path, constant):
+    rng = np.random.default_rng(0)
+    truth = rng.uniform(0, 100, 200)
+    prediction = np.ones(200) if constant else truth / 50 + rng.normal(0, 0.2, 200)
+    fit_scatter(tmp_path / "s.png", truth, prediction)
+    assert ink(tmp_path / "s.png") > 0.01
+
+
+def test_bars_name_scenes_without_a_correlation(tmp_path):
+    scenes = {"a": {"srcc": 0.9, "plcc": 0.8, "n": 10}, "b": {"srcc": None, "plcc": float("nan"), "n": 1}}
+    scene_bars(tmp_path / "one.png", scenes)
+    scene_bars(tmp_path / "two.png", {"a": scenes["a"], "b": {"srcc": 0.9, "plcc": 0.8, "n": 1}})
+    assert ink(tmp_path / "one.png") < ink(tmp_path / "two.png")
+
+
+def test_radar_and_curves(tmp_path):
+    values = {"spaq": 0.9, "livec": 0.8, "bid": 0.85, "live": None}
+    radar(tmp_path / "r.png", {"ours": values, "published": {"spaq": 0.8}})
+    training_curves(tmp_path / "c.png", CURVES["loss"], CURVES["tests"])
+    training_curves(tmp_path / "empty.png", [], {})
+    assert ink(tmp_path / "r.png") > 0.02 and ink(tmp_path / "c.png") > ink(tmp_path / "empty.png")
+    with pytest.raises(ValueError, match="at least three test sets, got 2"):
+        radar(tmp_path / "r.png", {"ours": {"a": 1, "b": 1}})
+
+
+def test_figures_of_protocols(tmp_path):
+    scenes = [record(f"test_for_10{i}_x{i}", {"spaq": 0.8}, "leave-one-out") for i in range(2)]
+    names = {path.name for path in draw_figures(scenes, tmp_path / "loo")}
+    assert names == {"scenes.png", "training_test_for_100_x0_0.png", "training_test_for_101_x1_0.png"}
+    cross = [record("spaq", {"livec": 0.8, "bid": 0.7, "cid2013": 0.9}, "cross-set")]
+    names = {path.name for path in draw_figures(cross, tmp_path / "cross")}
+    assert names == {"radar.png", "training_spaq_0.png"}
+    assert all(path.stat().st_size > 5000 for path in tmp_path.rglob("*.png"))
+
+
+def test_radar_has_the_published_polygon_where_there_is_one(tmp_path, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(figures, "radar", lambda path, models, **_: drawn.update(models))
+    draw_figures([record("spaq", {"livec": 0.8, "bid": 0.7, "tid2013": 0.9}, "cross-set")], tmp_path)
+    assert drawn == {
+        "ours": {"livec": 0.8, "bid": 0.7, "tid2013": 0.9},
+        "SIND, published": {"livec": 0.852, "bid": 0.835},
+    }
+
+
+def test_scenes_are_averaged_over_seeds(tmp_path, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(figures, "scene_bars", lambda path, scenes, **_: drawn.update(scenes))
+    records = [record("test_for_100_Animal", {"spaq": value}, "leave-one-out") for value in (0.6, 0.8, None)]
+    draw_figures(records, tmp_path)
+    assert drawn == {"Animal": {"srcc": pytest.approx(0.7), "plcc": pytest.approx(0.7), "n": 40}}
+
+
+def test_figures_of_an_evaluation(tmp_path):
+    manifest = make_set(None, "spaq", per_scene=12)
+    targets = manifest.oriented_scores()
+    predictions = (np.asarray(targets) + np.random.default_rng(0).normal(0, 5, len(targets))).tolist()
+    scenes = [entry.scene for entry in manifest.entries]
+    report = metrics.report(predictions, targets, scene=scenes)
+    images = [entry.image for entry in manifest.entries]
+    evaluation = Evaluation("spaq", report, images, predictions, targets, scenes, [])
+    written = draw_evaluation(evaluation, manifest, tmp_path / "new")
+    assert [path.name for path in written] == ["spaq_scatter.png", "spaq_scenes.png", "spaq_distributions.png"]
+    assert all(ink(path) > 0.01 for path in written)

@@ -335,3 +335,10 @@ def test_no_pictures_and_unknown_options_are_refused(draw: Any) -> None:
         SindImageProcessor()([])
     with pytest.raises(TypeError, match="sharpen"):
         SindImageProcessor()(draw(64, 64), sharpen=True)
+
+
+def test_the_rescale_factor_is_applied(draw):
+    picture = draw(300, 260)
+    raw = SindImageProcessor()(picture, do_rescale=False, do_normalize=False)["pixel_values"]
+    halved = SindImageProcessor()(picture, rescale_factor=1 / 510, do_normalize=False)["pixel_values"]
+    np.testing.assert_allclose(halved, np.asarray(raw) / 510, atol=1e-7)

@@ -158,20 +158,22 @@ SCORES = arrays(np.float64, st.integers(2, 20), elements=st.integers(-40, 40).ma
 @given(p=SCORES, scale=st.floats(0.1, 50), shift=st.floats(-50, 50), seed=st.integers(0, 99))
 def test_alignment_ignores_scale_and_shift(p: Vector, scale: float, shift: float, seed: int) -> None:
     y = np.random.default_rng(seed).integers(0, 30, len(p)).astype(np.float64)
+    # What rounding leaves of a constant's deviation is divided by the floor of 1e-3.
+    close = {"rel": 1e-3, "abs": 1e-3 if p.std() * y.std() > 0 else 0.2}
     for name in ("scale_shift", "plcc", "scale_shift_ls"):
         plain = loss_of(name, p, y)
         # The fit of scale_shift_ls changes formula at a correlation of 0, where float32 may fall on either side.
-        if name == "scale_shift_ls" and p.std() * y.std() > 0 and abs(np.corrcoef(p, y)[0, 1]) < 1e-4:
+        if name == "scale_shift_ls" and (p.std() * y.std() == 0 or abs(np.corrcoef(p, y)[0, 1]) < 1e-4):
             continue
-        assert loss_of(name, scale * p + shift, y) == pytest.approx(plain, rel=1e-3, abs=1e-3), name
-        assert loss_of(name, p, scale * y + shift) == pytest.approx(plain, rel=1e-3, abs=1e-3), name
+        assert loss_of(name, scale * p + shift, y) == pytest.approx(plain, **close), name
+        assert loss_of(name, p, scale * y + shift) == pytest.approx(plain, **close), name
 
 
 @settings(max_examples=60, deadline=None)
 @given(y=SCORES, scale=st.floats(0.1, 50), shift=st.floats(-50, 50))
 def test_a_perfect_linear_prediction_costs_nothing(y: Vector, scale: float, shift: float) -> None:
     for name in ("scale_shift", "plcc", "scale_shift_ls", "rank"):
-        assert loss_of(name, scale * y + shift, y) == pytest.approx(0, abs=1e-3), name
+        assert loss_of(name, scale * y + shift, y) == pytest.approx(0, abs=1e-3 if y.std() > 0 else 0.2), name
 
 
 @settings(max_examples=60, deadline=None)
@@ -271,3 +273,11 @@ def test_wrong_shapes_are_named(shapes: tuple, named: str) -> None:
     p, y, scenes = (None if shape is None else torch.zeros(shape) for shape in shapes)
     with pytest.raises(ValueError, match=named):
         by_scene(p, y, scenes)
+
+
+def test_equal_large_predictions_leave_no_rounding_error():
+    """The mean of many equal numbers is not always that number in float32; the floor would magnify the difference."""
+    target = torch.linspace(0, 1, 33)
+    standardised = (target - target.mean()) / target.std(correction=0)
+    loss = LOSSES["plcc"](torch.full((33,), 601.7), target)
+    assert loss.item() == pytest.approx(standardised.abs().mean().item(), abs=1e-6)

@@ -468,6 +468,7 @@ class SindImageProcessor(PilBackend):
         views: Any = "center",
         resize_backend: Any = "torch",
         do_rescale: bool | None = True,
+        rescale_factor: float = 1 / 255,
         do_normalize: bool | None = True,
         image_mean: Any = None,
         image_std: Any = None,
@@ -484,7 +485,7 @@ class SindImageProcessor(PilBackend):
         for name, arrays in zip(self.model_input_names, zip(*pairs, strict=True), strict=True):
             batch = np.stack([array[0] if views == "center" else array for array in arrays])
             if do_rescale:
-                batch = batch.astype(np.float32) / 255
+                batch = batch * np.float32(rescale_factor)
             if do_normalize:
                 channels = (3, 1, 1)
                 batch = (batch - np.float32(image_mean).reshape(channels)) / np.float32(image_std).reshape(channels)

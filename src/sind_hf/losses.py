@@ -163,6 +163,7 @@ def _align(x: Tensor) -> Tensor:
 
 
 def _standardise(x: Tensor) -> Tensor:
+    x = x - x.detach()[0]  # the mean of large, equal scores would leave a rounding error for the floor to magnify
     return (x - x.mean()) / x.var(correction=0).clamp_min(FLOOR**2).sqrt()
 
 

@@ -24,6 +24,7 @@ from .configuration_sind import GRID, SindConfig
 from .losses import by_scene
 from .pipeline_sind import SindPipeline  # noqa: F401  (so that the pipeline's file travels with every checkpoint)
 
+MIN_CHANNELS_LAST = 16
 MAX_PREFIX_TOKENS = 16  # class, distillation and register tokens before the patch tokens
 
 
@@ -83,22 +84,29 @@ class SindModel(PreTrainedModel):
         super().__init__(config)
         vision: Any = config.vision_config
         self.is_clip = vision.model_type == "clip_vision_model"
-        self.is_convolutional = hasattr(vision, "hidden_sizes")
+        # A quarter faster for convolutions, on CPU and GPU. Not for toys: oneDNN (torch 2.13) crashes in the backward
+        # pass of a strided 1×1 convolution of fewer than 16 channels.
+        self.wants_channels_last = min(getattr(vision, "hidden_sizes", None) or [0]) >= MIN_CHANNELS_LAST
+        token_width = _token_width(vision)
         # Named as in CLIPModel, so that a CLIP checkpoint loads straight into them.
         if self.is_clip:
             self.vision_model = CLIPVisionModel._from_config(vision)
             self.visual_projection = nn.Linear(vision.hidden_size, vision.projection_dim, bias=False)
         else:
             self.vision_model = _backbone(vision)
-        token_width = _token_width(vision)
+        # Position embeddings of another size than the views' are interpolated, where the backbone offers that.
+        takes = inspect.signature(self.vision_model.forward).parameters
+        resized = getattr(vision, "image_size", None) not in (None, config.view_size, [config.view_size] * 2)
+        self.backbone_options = (
+            {"interpolate_pos_encoding": True} if resized and "interpolate_pos_encoding" in takes else {}
+        )
         global_width = vision.projection_dim if self.is_clip else token_width
         local_width = {"patch": token_width, "class": global_width, "none": 0}[config.local_branch]
         self.head_widths = [global_width, local_width]
         self.quality_head = nn.Linear(sum(self.head_widths), 1)
         self.register_buffer("image_mean", torch.tensor(config.image_mean).view(3, 1, 1), persistent=False)
         self.register_buffer("image_std", torch.tensor(config.image_std).view(3, 1, 1), persistent=False)
-        if config.freeze_backbone:
-            self.freeze_backbone()
+        self._hold_frozen()
         self.post_init()
 
     @property
@@ -149,15 +157,22 @@ class SindModel(PreTrainedModel):
     def freeze_backbone(self) -> None:
         """Stop training the backbone, its projection and its BatchNorm statistics; the head stays trainable."""
         self.config.freeze_backbone = True
+        self._hold_frozen()
+
+    def _hold_frozen(self) -> None:
+        frozen = self.config.freeze_backbone
         for name, parameter in self.named_parameters():
-            parameter.requires_grad_(name.startswith("quality_head."))
-        self.vision_model.eval()
+            # Mask tokens are of pretraining on masked pictures (DINOv2): nothing is masked here.
+            if name.endswith("mask_token") or (frozen and not name.startswith("quality_head.")):
+                parameter.requires_grad_(False)
+        if frozen:
+            self.vision_model.eval()
 
     def train(self, mode: bool = True) -> SindModel:
-        """Switch to training mode; a frozen backbone stays in evaluation mode."""
+        """Switch to training or evaluation mode; a frozen backbone stays in evaluation mode."""
         super().train(mode)
-        if self.config.freeze_backbone:
-            self.vision_model.eval()
+        # Here too, since `from_pretrained` puts new parameters in place of the frozen ones, and ends with `eval()`.
+        self._hold_frozen()
         return self
 
     def forward(
@@ -196,8 +211,8 @@ class SindModel(PreTrainedModel):
             views.append(local_pixel_values)
         # One call for both views: the joint batch also defines BatchNorm's statistics.
         pixels = torch.cat([self._normalise(view.flatten(0, -4)) for view in views])
-        if self.is_convolutional:
-            pixels = pixels.contiguous(memory_format=torch.channels_last)  # a quarter faster, on CPU and GPU
+        if self.wants_channels_last:
+            pixels = pixels.contiguous(memory_format=torch.channels_last)
         last, pooled = self._backbone_features(pixels, **kwargs)
 
         count = batch * pairs
@@ -247,7 +262,7 @@ class SindModel(PreTrainedModel):
         return pixels if torch.is_autocast_enabled(pixels.device.type) else pixels.to(self.quality_head.weight.dtype)
 
     def _backbone_features(self, pixels: Tensor, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
-        output = self.vision_model(pixel_values=pixels, **kwargs)
+        output = self.vision_model(pixel_values=pixels, **self.backbone_options, **kwargs)
         last = output.last_hidden_state
         if last.ndim == 4:  # a feature map: its cells are the tokens
             last = last.flatten(2).transpose(1, 2)

@@ -1,8 +1,7 @@
-"""What all readers share: finding a download, checking its images, choosing scenes, and the script."""
+"""What all readers share: finding a download, checking its images, and choosing scenes."""
 
 from __future__ import annotations
 
-import runpy
 import sys
 from pathlib import Path
 
@@ -11,10 +10,8 @@ import raw_trees
 from PIL import Image
 
 from sind_hf.data import catalog
-from sind_hf.data.manifest import Manifest
 from sind_hf.data.readers import READERS, DatasetNotFoundError, LabelFileError, build
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "data_json_generator.py"
 KONIQ = [(f"{number}.jpg", 40.0 + number) for number in range(10, 16)]
 
 
@@ -219,70 +216,3 @@ def test_scene_labels_of_a_set_that_has_its_own_scenes(tmp_path: Path) -> None:
     result = build("eva", tmp_path, scene_labels={"71.jpg": "human"})
     assert result.manifest.entries[0].scene == "still life"
     assert "scene labels not used: the label files leave no scene open" in result.notes
-
-
-class TestScript:
-    """scripts/data_json_generator.py"""
-
-    @pytest.fixture
-    def generate(self, monkeypatch: pytest.MonkeyPatch) -> object:
-        def run(*arguments: str) -> int:
-            monkeypatch.setattr(sys, "argv", [str(SCRIPT), *arguments])
-            with pytest.raises(SystemExit) as ended:
-                runpy.run_path(str(SCRIPT), run_name="__main__")
-            code = ended.value.code
-            assert isinstance(code, int)
-            return code
-
-        return run
-
-    def test_complete(self, tmp_path: Path, generate, capsys: pytest.CaptureFixture[str]) -> None:
-        raw_trees.koniq10k(tmp_path, KONIQ)
-        assert generate("koniq10k", "--root", str(tmp_path), "--output", str(tmp_path / "out")) == 0
-        manifest = Manifest.load(tmp_path / "out/koniq10k/all.json")
-        assert manifest == build("koniq10k", tmp_path).manifest
-        assert "koniq10k: 6 images, 0 left out" in capsys.readouterr().out
-
-    def test_incomplete(self, tmp_path: Path, generate, capsys: pytest.CaptureFixture[str]) -> None:
-        raw_trees.koniq10k(tmp_path, KONIQ)
-        (tmp_path / "koniq10k/1024x768/12.jpg").unlink()
-        (tmp_path / "koniq10k/1024x768/13.jpg").unlink()
-        (tmp_path / "koniq10k/1024x768/13.jpg").write_bytes(b"x")
-        output = tmp_path / "koniq.json"
-        assert generate("koniq10k", "--root", str(tmp_path), "--output", str(output), "--verify") == 1
-        errors = capsys.readouterr().err
-        assert "missing: koniq10k/1024x768/12.jpg" in errors
-        assert "unreadable: koniq10k/1024x768/13.jpg: " in errors
-        assert len(Manifest.load(output)) == 4
-
-    def test_nothing_done(self, tmp_path: Path, generate, capsys: pytest.CaptureFixture[str]) -> None:
-        assert generate("koniq10k", "--root", str(tmp_path), "--output", str(tmp_path / "out")) == 2
-        errors = capsys.readouterr().err
-        assert errors.count("\n") == 1
-        assert errors.startswith("error: koniq10k: label file")
-        assert not (tmp_path / "out").exists()
-        assert generate("all", "--root", str(tmp_path), "--output", str(tmp_path / "out")) == 2
-
-    def test_all_takes_what_is_there(self, tmp_path: Path, generate, capsys: pytest.CaptureFixture[str]) -> None:
-        raw_trees.koniq10k(tmp_path, KONIQ)
-        raw_trees.bid(tmp_path, [(1, 4.5)])
-        assert generate("all", "--root", str(tmp_path), "--output", str(tmp_path / "out")) == 0
-        assert sorted(path.parent.name for path in (tmp_path / "out").rglob("all.json")) == ["bid", "koniq10k"]
-        assert capsys.readouterr().err.count("skipped: ") == 14
-
-    def test_all_with_a_damaged_dataset(self, tmp_path: Path, generate) -> None:
-        raw_trees.koniq10k(tmp_path, KONIQ)
-        raw_trees.bid(tmp_path, [(1, 4.5)])
-        (tmp_path / "BID/DatabaseGrades.xlsx").write_bytes(b"no zip")
-        assert generate("all", "--root", str(tmp_path), "--output", str(tmp_path / "out")) == 1
-        assert (tmp_path / "out/koniq10k/all.json").is_file()
-
-    def test_options(self, tmp_path: Path, generate) -> None:
-        row = {"sessionId": "session1", "imageName": "a.jpg", "semantic": "plant", "aestheticScore_mean": 2.0}
-        raw_trees.giaa(tmp_path / "PARA/annotation/PARA-GiaaAll.csv", [{**row, "qualityScore_mean": 4.5}])
-        raw_trees.write_pictures(tmp_path, ["PARA/imgs/session1/a.jpg"])
-        arguments = ("para", "--root", str(tmp_path), "--output", str(tmp_path / "p.json"))
-        assert generate(*arguments, "--option", "score=quality") == 0
-        assert Manifest.load(tmp_path / "p.json").entries[0].score == 4.5
-        assert generate(*arguments, "--option", "quality") == 2
-        assert generate("all", "--root", str(tmp_path), "--output", str(tmp_path / "p.json")) == 2

@@ -92,37 +92,42 @@ def test_bad_rows_are_named_and_the_others_kept(tmp_path: Path) -> None:
         {"image": "a.jpg", "score": 3},
         {"image": "b.jpg", "score": "n/a"},
         {"image": "../outside.jpg", "score": 3},
-        {"image": "A.jpg", "score": 4},
+        {"image": "./a.jpg", "score": 4},
         {"image": "gone.jpg", "score": 4},
         {"image": "c.jpg", "score": 2},
     ]
     write_table(tmp_path / "study/scores.csv", rows)
+    with (tmp_path / "study/scores.csv").open("a") as file:
+        file.write("d.jpg\n")
     raw_trees.write_pictures(tmp_path / "study", ["a.jpg", "b.jpg", "../outside.jpg", "c.jpg"])
     result = build("folder", tmp_path / "study")
     assert [entry.image for entry in result.manifest.entries] == ["study/a.jpg", "study/c.jpg"]
-    assert result.missing == ["study/gone.jpg"]
     reasons = dict(result.unreadable)
-    assert list(reasons) == ["study/b.jpg", "study/../outside.jpg", "study/a.jpg"]
-    assert "score" in reasons["study/b.jpg"]
-    assert "'..'" in reasons["study/../outside.jpg"]
-    assert "twice" in reasons["study/a.jpg"]
+    assert list(reasons) == ["row 3", "row 4", "row 5", "row 6", "row 8"]  # the header is row 1
+    assert reasons["row 3"] == "score is 'n/a', which is not a number"
+    assert "'..'" in reasons["row 4"]
+    assert reasons["row 5"] == "image 'a.jpg' is already in row 2"
+    assert reasons["row 6"] == "image 'gone.jpg': there is no such file in the image root"
+    assert reasons["row 8"] == "the row has 1 cells, the header 2"
+    assert not result.complete
 
 
 @pytest.mark.parametrize(
     ("files", "options", "message"),
     [
-        ({}, {}, "expected one table .* found none"),
-        ({"a.csv": "image,score\n", "b.csv": "image,score\n"}, {}, "found a.csv, b.csv; name it"),
-        ({"a.csv": "image,score\n"}, {"table": "c.csv"}, "c.csv not found"),
-        ({"a.txt": "image,score\n"}, {"table": "a.txt"}, "must be one of"),
-        ({"a.csv": "image,opinion\nx.jpg,1\n"}, {}, "no column 'score'; its columns are image, opinion"),
-        ({"a.csv": "image,score\nx.jpg,1\n"}, {"scene": "place"}, "no column 'place'"),
-        ({"a.jsonl": '{"image": "x.jpg"\n'}, {}, "a.jsonl, line 1: not JSON"),
-        ({"a.jsonl": "[1, 2]\n"}, {}, "a.jsonl, line 1: expected an object"),
-        ({"a.parquet": "no"}, {}, "not a readable Parquet file"),
+        ({}, {}, "there is no table of scores in the folder"),
+        ({"a.csv": "image,score\n", "b.csv": "image,score\n"}, {}, "several tables .a.csv, b.csv.; name the one"),
+        ({"a.csv": "image,score\n"}, {"table": "c.csv"}, "c.csv: there is no such file"),
+        ({"a.txt": "image,score\n"}, {"table": "a.txt"}, "type '.txt' cannot be imported; use one of"),
+        ({"a.csv": "image,opinion\nx.jpg,1\n"}, {}, "a.csv: no column looks like the score; name it, of 'image'"),
+        ({"a.csv": "image,score\nx.jpg,1\n"}, {"scene": "place"}, "a.csv: there is no column 'place' for the scene"),
+        ({"a.jsonl": '{"image": "x.jpg"\n'}, {}, "a.jsonl: no line is a JSON object"),
+        ({"a.parquet": "no"}, {}, "not a Parquet table"),
         ({"a.csv": "image,score\nx.jpg,1\n"}, {"score_range": "5,1"}, "score_range must be two numbers, lowest first"),
+        ({"a.csv": "image,score\nx.jpg,1\n"}, {"first_domain_id": "x"}, "must be a whole number; got 'x'"),
         ({"a.csv": "image,score\nx.jpg,1\n"}, {"colour": "red"}, "unknown option colour; its options are table"),
-        ({"a.csv": "image,score\n"}, {}, "name no images"),
+        ({"a.csv": "image,score\n"}, {}, "none of its 0 rows can be used"),
+        ({"a.csv": "image,score\nx.jpg,1\n"}, {}, "none of its 1 rows can be used; the first is row 2: image 'x.jpg'"),
     ],
 )
 def test_messages(tmp_path: Path, files: dict[str, str], options: dict[str, str], message: str) -> None:

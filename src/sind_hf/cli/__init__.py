@@ -10,6 +10,7 @@ import sys
 
 import typer
 
+from sind_hf.cli.data import data
 from sind_hf.cli.demo import demo
 from sind_hf.cli.evaluate import evaluate
 from sind_hf.cli.experiment import experiment
@@ -47,6 +48,7 @@ app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options"
 app.command()(evaluate)
 app.command()(experiment)
 app.command()(demo)
+app.add_typer(data, name="data")
 
 
 def main() -> None:
@@ -54,10 +56,17 @@ def main() -> None:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     try:
-        app(arguments)
-    except KeyboardInterrupt:
+        code = app(arguments, standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):
         fail("interrupted", code=130)
     except Exception as error:
         if debug:
             raise
-        fail(error)
+        # The parser puts wrong usage into words itself; it has none where it has shown the help already.
+        describe = getattr(error, "format_message", None)
+        if describe is None:
+            fail(error)
+        if message := describe():
+            fail(f"{message.rstrip('.')}; see --help")
+        sys.exit(2)
+    sys.exit(code if isinstance(code, int) else 0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -16,3 +18,27 @@ BatchSizeOption = Annotated[int, typer.Option(min=1, help="Pictures per forward 
 WorkersOption = Annotated[
     int, typer.Option(min=0, help="Processes that load pictures ahead of the model; 0: load in this one.")
 ]
+ManifestArgument = Annotated[Path, typer.Argument(help="Manifest of a dataset (.json).", show_default=False)]
+ManifestOutput = Annotated[Path, typer.Option("--output", "-o", help="Manifest to write (.json).")]
+ImageRootOption = Annotated[Path, typer.Option(help="Folder that the manifest's image paths start from.")]
+ClipOption = Annotated[
+    str | None, typer.Option(help="CLIP model that chooses the scenes which the dataset leaves open.")
+]
+SeedOption = Annotated[int, typer.Option(min=0, help="Of whatever is drawn.")]
+
+
+def key_values(option: str, pairs: Sequence[str] | None) -> dict[str, str]:
+    """Turn the values of an option that takes KEY=VALUE into a dictionary.
+
+    Raises:
+        ValueError: Where there is no KEY= or a key comes twice.
+    """
+    values: dict[str, str] = {}
+    for pair in pairs or ():
+        key, equals, value = pair.partition("=")
+        if not key or not equals:
+            raise ValueError(f"{option} takes KEY=VALUE, got {pair!r}")
+        if key in values:
+            raise ValueError(f"{option} sets {key!r} twice")
+        values[key] = value
+    return values

@@ -11,26 +11,42 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 # Results go to standard output; progress and errors to standard error, so that results can be piped.
-output = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
-messages = Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+# Without a terminal lines are as long as they need be: cut tables would lose numbers.
+output = Console(highlight=False, width=None if sys.stdout.isatty() else 10_000)
+messages = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 10_000)
 
 PLAIN_INTERVAL = 10.0  # seconds between progress lines where there is no terminal
 
 
 def fail(error: object, code: int = 2) -> NoReturn:
     """Print an error as one line and end the program."""
+    messages.print(f"error: {printable(in_one_line(error))}", style="bold red", markup=False)
+    sys.exit(code)
+
+
+def in_one_line(error: object) -> str:
+    """Return what an error says, as one line; one that is not the user's with its type."""
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, OSError) and error.strerror:
-        text = f"{error.filename or 'system'}: {error.strerror}"
-    elif isinstance(error, Exception) and not isinstance(error, ValueError):
-        text = f"{type(error).__name__}: {text} (run again with --debug to see where)"
-    messages.print(f"error: {printable(text)}", style="bold red", markup=False)
-    sys.exit(code)
+        return f"{error.filename or 'system'}: {error.strerror}"
+    if isinstance(error, Exception) and not isinstance(error, (ValueError, ImportError)):
+        return f"{type(error).__name__}: {text} (run again with --debug to see where)"
+    return text
+
+
+def note(line: str) -> None:
+    """Print a line that is no result."""
+    messages.print(printable(line), markup=False)
+
+
+def show(renderable: RenderableType) -> None:
+    """Print something made for a terminal as part of the result."""
+    output.print(renderable)
 
 
 def complain(line: str) -> None:

@@ -22,8 +22,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
+from ..image_processing_sind import ImageError, load_image
 from .distortions import DISTORTIONS, Distortion
 from .manifest import Manifest, ManifestEntry, ScoreInfo
 
@@ -150,8 +151,8 @@ def grade(
     for domain_id, (scene, path) in enumerate(files.items(), _FIRST_DOMAIN):
         try:
             photograph = _open_photograph(path, size)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            left_out[scene] = f"{path}: {_reason(error)}"
+        except ImageError as error:
+            left_out[scene] = str(error)
             done += total // len(files)
         else:
             domain_names[domain_id] = scene
@@ -256,25 +257,11 @@ def _warn_left_out(left_out: Mapping[str, str]) -> None:
 
 
 def _open_photograph(path: Path, size: int) -> Image.Image:
-    """Read as upright RGB, transparency on white; raises what Pillow raises, ValueError for what cannot be graded."""
-    with Image.open(path) as opened:
-        if opened.mode.startswith(("I", "F")):
-            raise ValueError(f"pixels of mode {opened.mode}; convert it to 8 bits per channel")
-        image = ImageOps.exif_transpose(opened)
-        if image.has_transparency_data:
-            image = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        image = image.convert("RGB")
+    """Load a photograph that is large enough; the message of an error starts with its path."""
+    image = load_image(path)
     if min(image.size) < size / 2:
-        raise ValueError(f"{image.width}x{image.height} pixels are too few for pictures of {size}")
+        raise ImageError(f"{path}: {image.width}x{image.height} pixels are too few for pictures of {size}")
     return image
-
-
-def _reason(error: Exception) -> str:
-    """One line about why a photograph cannot be read; the messages of the system and of Pillow repeat the path."""
-    if isinstance(error, UnidentifiedImageError):
-        return "not a picture that Pillow can read"
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def _generator(*key: str | int) -> np.random.Generator:

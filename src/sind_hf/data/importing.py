@@ -87,7 +87,8 @@ def import_manifest(
             not where the table says are looked for by name below it.
         columns: Columns to use instead of the guessed ones, by what they hold: `image`, `score`, `scene`,
             `reference`, `distortion`, `domain_id`.
-        score: What the scores mean; by default a scale named like the column, without a range, higher is better.
+        score: What the scores mean; by default without a range, higher is better. An empty name becomes that of the
+            column.
         split: Split of a dataset that has several.
         images_to: Copy the images into this folder, which then is the image root. Needed for datasets that hold the
             images themselves.
@@ -97,7 +98,7 @@ def import_manifest(
     """
     name, path = os.fspath(source), Path(source)
     table, folder, scenes_may_be_folders = _open(name, path, split)
-    found = _columns(table, dict(columns or {}), name)
+    found = _columns(table, dict(columns or {}), table.name or name)
     root = Path(image_root) if image_root is not None else folder
     if not root.is_dir():
         raise ManifestError(f"{root}: the image root is not a folder; name the folder of the images")
@@ -113,6 +114,8 @@ def import_manifest(
     if score is None:
         score = ScoreInfo(name=found["score"])
         notes.append(f"scores are read from the column {found['score']!r}, higher taken as better")
+    elif not score.name:
+        score = replace(score, name=found["score"])
     manifest = Manifest(
         dataset=dataset or _default_name(name, path),
         entries=entries,
@@ -121,7 +124,7 @@ def import_manifest(
             entry.domain_id: entry.scene for entry in entries if entry.domain_id is not None and entry.scene
         },
         reference_based=any(entry.reference is not None for entry in entries),
-        source=path.name if path.exists() else name,
+        source=table.name or (path.name if path.exists() else name),
     )
     if problems := manifest.validate():
         raise ManifestError(f"{name}: {problems[0]}")

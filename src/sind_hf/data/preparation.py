@@ -101,6 +101,7 @@ def prepare(
     resize_backend: ResizeBackend = "torch",
     workers: int = 0,
     shard_pictures: int = SHARD_PICTURES,
+    verify: bool = False,
     announce: Callable[[DiskUse], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> PreparedResult:
@@ -118,6 +119,7 @@ def prepare(
         resize_backend: The image processor's `resize_backend`.
         workers: Processes that prepare shards; 0 prepares in this one.
         shard_pictures: Pictures in a shard.
+        verify: Whether to compare shards of earlier runs with their checksums, and make damaged ones again.
         announce: Called once before anything is written.
         progress: Called with (pictures done, pictures in all) after each shard.
 
@@ -131,7 +133,7 @@ def prepare(
     settings = Settings(view_size, resize_backend)
     images = [entry.image for entry in manifest.entries]
     plan = [images[start : start + shard_pictures] for start in range(0, len(images), shard_pictures)]
-    records = {number: _finished(folder, number, plan[number], settings, root) for number in range(len(plan))}
+    records = {number: _finished(folder, number, plan[number], settings, root, verify) for number in range(len(plan))}
     missing = [number for number, record in records.items() if record is None]
     reused = sum(record.rows for record in records.values() if record is not None)
 
@@ -173,8 +175,6 @@ def prepare(
 def _check(manifest: Manifest, root: Path, view_size: int, backend: str, shard_pictures: int) -> None:
     if problems := manifest.validate():
         raise ValueError(f"{manifest.dataset}: {problems[0]}")
-    if not manifest.entries:
-        raise ValueError(f"{manifest.dataset}: the manifest names no pictures.")
     if not root.is_dir():
         raise ValueError(f"{root}: the image root is not a folder; name the folder of the pictures.")
     if view_size <= 0 or view_size % (8 * GRID):
@@ -243,12 +243,16 @@ def _record_file(shard_file: str) -> str:
     return shard_file.removesuffix(".arrow") + ".json"
 
 
-def _finished(folder: Path, number: int, images: list[str], settings: Settings, root: Path) -> ShardRecord | None:
+def _finished(
+    folder: Path, number: int, images: list[str], settings: Settings, root: Path, verify: bool
+) -> ShardRecord | None:
     """The record of a shard of an earlier run, if the shard is what would be made now."""
     name = _shard_file(number)
     try:
         record = ShardRecord.from_file(folder / _record_file(name))
         if record.settings != settings or (folder / name).stat().st_size != record.bytes:
+            return None
+        if verify and file_sha256(folder / name) != record.sha256:
             return None
     except (OSError, ValueError):
         return None

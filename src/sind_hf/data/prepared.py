@@ -201,7 +201,8 @@ class PreparedFolder:
             progress: Called with (files done, files in all).
 
         Returns:
-            Names of the files that are not what was written; empty when all is well.
+            Names of the files that are not what was written; empty when all is well. `prepare(…, verify=True)` makes
+            damaged shards again.
         """
         files: dict[str, str] = self._index["files"]
         bad = []

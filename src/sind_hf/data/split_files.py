@@ -18,18 +18,22 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .manifest import Manifest
-from .splits import Fold, listed_fold, listed_images
+from .splits import Fold, cross_set, k_folds, leave_one_out, listed_fold, listed_images, official, random_split
 
 Protocol = Literal["leave-one-out", "cross-set", "random-split"]
+SplitKind = Literal["leave-one-out", "cross-set", "random-split", "k-folds", "official"]
 
 _FOLDERS: dict[str, str] = {
     "leave-one-out": "for_leave_one_out",
     "cross-set": "for_cross_set",
     "random-split": "random_split",
+    "k-folds": "random_split",
+    "official": "for_cross_set",
 }
 # Keys and columns that published lists name their images by.
 _IMAGE_KEYS = ("image", "img_path", "image_path", "image_name", "imageName", "Image name", "name", "path")
 _LIQE_COLUMNS = 6
+_LIST_SUFFIXES = (".csv", ".json", ".txt")
 
 
 def read_image_list(path: str | Path) -> list[str]:
@@ -101,13 +105,46 @@ def liqe_splits(manifest: Manifest, folder: str | Path) -> list[Fold]:
     return folds
 
 
-def write_folds(folds: Sequence[Fold], output_dir: str | Path, protocol: Protocol) -> list[Path]:
+def make_folds(
+    manifest: Manifest, protocol: SplitKind, *, lists: Sequence[str | Path] = (), seed: int = 0, splits: int = 10
+) -> list[Fold]:
+    """Split a data set as a protocol asks, by published lists where they are given.
+
+    Args:
+        manifest: The data set.
+        protocol: See the functions of `sind_hf.data.splits`.
+        lists: For cross-set and official, files with `train` or `test` in their names (see `read_image_list`), or a
+            folder with one of each; for random-split, the folder of LIQE's numbered lists.
+        seed: Of whatever is drawn.
+        splits: Number of splits or folds, where they are drawn.
+
+    Raises:
+        ValueError: If lists are given where none are used or none where they are needed, if a list's side is not
+            known, or for the reasons of the functions.
+    """
+    if protocol == "random-split":
+        if len(lists) > 1:
+            raise ValueError(f"random-split takes one folder of LIQE's lists, got {len(lists)}")
+        return liqe_splits(manifest, lists[0]) if lists else random_split(manifest, splits=splits, seed=seed)
+    if protocol in ("cross-set", "official"):
+        train, test = (_list_of("train", lists), _list_of("test", lists))
+        if protocol == "official":
+            if train is None or test is None:
+                raise ValueError(f"{manifest.dataset}: the official split needs a train and a test list; name both")
+            return [official(manifest, train, test)]
+        return [cross_set(manifest, train_list=train, test_list=test, seed=seed)]
+    if lists:
+        raise ValueError(f"{protocol} uses no lists; leave them out")
+    return leave_one_out(manifest) if protocol == "leave-one-out" else k_folds(manifest, splits, seed)
+
+
+def write_folds(folds: Sequence[Fold], output_dir: str | Path, protocol: SplitKind) -> list[Path]:
     """Write folds as manifests, in the published layout.
 
     Args:
         folds: Folds of one data set.
         output_dir: The manifest folder (`data_json`).
-        protocol: Decides on the layout; `official` splits are laid out as cross-set, `k_folds` as random-split.
+        protocol: Decides on the layout; `official` splits are laid out as cross-set, `k-folds` as random-split.
 
     Returns:
         The files written.
@@ -117,8 +154,9 @@ def write_folds(folds: Sequence[Fold], output_dir: str | Path, protocol: Protoco
             cannot be the name of a file.
     """
     root = Path(output_dir) / _folder_of(protocol)
-    if protocol == "cross-set" and len(folds) > 1:
-        raise ValueError(f"cross-set has one fold per data set, got {len(folds)}")
+    one_fold = protocol in ("cross-set", "official")
+    if one_fold and len(folds) > 1:
+        raise ValueError(f"{protocol} has one fold per data set, got {len(folds)}")
     written = []
     for fold in folds:
         sides = {"train": fold.train, "validation": fold.validation, "test": fold.test}
@@ -126,7 +164,7 @@ def write_folds(folds: Sequence[Fold], output_dir: str | Path, protocol: Protoco
             if manifest is None or not manifest.entries:
                 continue
             _check_name(manifest.dataset)
-            if protocol == "cross-set":
+            if one_fold:
                 ending = f"_{side}" if fold.train.entries else ""
                 path = root / side / f"{manifest.dataset}{ending}.json"
             else:
@@ -169,6 +207,22 @@ def read_folds(input_dir: str | Path, protocol: Protocol, dataset: str) -> list[
     if not folds:
         raise ValueError(f"{root / dataset} has no folds; write them with `sind-hf data split --protocol {protocol}`")
     return folds
+
+
+def _list_of(side: Literal["train", "test"], lists: Sequence[str | Path]) -> list[str] | None:
+    """The names of one side's list, None where there is none."""
+    found: list[Path] = []
+    for path in map(Path, lists):
+        files = [path]
+        if path.is_dir():
+            files = sorted(file for file in path.iterdir() if file.suffix.lower() in _LIST_SUFFIXES)
+        sides = {file: re.findall("train|test", file.stem.lower()) for file in files}
+        if not path.is_dir() and len(set(sides[path])) != 1:
+            raise ValueError(f"{path}: whether this is a train or a test list must show in its name; rename it")
+        found += [file for file, words in sides.items() if set(words) == {side}]
+    if len(found) > 1:
+        raise ValueError(f"there are several {side} lists: {', '.join(map(str, found))}; name one")
+    return read_image_list(found[0]) if found else None
 
 
 def _names_of(item: Any, where: str) -> list[str]:

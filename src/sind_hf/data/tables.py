@@ -9,7 +9,7 @@ import csv
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from .validation import ManifestError, shown
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 
-#: Names under which a column is known, best first; compared without case, spaces, hyphens and underscores.
+#: Names under which a column is known, best first; compared without case, spaces and punctuation.
 COLUMN_NAMES: Mapping[str, tuple[str, ...]] = {
     "image": (
         "image",
@@ -66,10 +66,12 @@ class Table:
         columns: Names of the columns.
         rows: Pairs of the row's number, as an editor or spreadsheet counts (the header of a CSV file is row 1; rows of
             JSON lists and Parquet files are counted from 1), and its cells, or the reason why it cannot be read.
+        name: Name of the file; empty where the rows come from elsewhere.
     """
 
     columns: Sequence[str]
     rows: Iterator[tuple[int, Row]]
+    name: str = ""
 
 
 def read_table(path: Path) -> Table:
@@ -93,7 +95,7 @@ def read_table(path: Path) -> Table:
     if not path.is_file():
         raise ManifestError(f"{path}: there is no such file; check the path")
     try:
-        return reader(path)
+        return replace(reader(path), name=path.name)
     except OSError as error:
         raise ManifestError(f"{path}: cannot be read ({error.strerror or error}); check the file") from error
 
@@ -121,8 +123,8 @@ def find_column(kind: str, columns: Sequence[str], asked: str | None, source: st
         raise ManifestError(f"{source}: there is no column {asked!r} for the {kind}; {hint}")
     by_key: dict[str, str] = {}
     for column in columns:
-        by_key.setdefault(_key(column), column)
-    return next((by_key[_key(name)] for name in COLUMN_NAMES[kind] if _key(name) in by_key), None)
+        by_key.setdefault(squeeze(column), column)
+    return next((by_key[squeeze(name)] for name in COLUMN_NAMES[kind] if squeeze(name) in by_key), None)
 
 
 def shown_columns(columns: Sequence[str]) -> str:
@@ -132,8 +134,9 @@ def shown_columns(columns: Sequence[str]) -> str:
     )
 
 
-def _key(column: str) -> str:
-    return re.sub(r"[\s_-]+", "", column).lower()
+def squeeze(cell: object) -> str:
+    """A column name without case, spaces and punctuation: `Image name` and `image_name` are the same."""
+    return re.sub(r"[\W_]+", "", str(cell).lower()) if cell is not None else ""
 
 
 def _encoding(path: Path) -> str:
@@ -249,8 +252,8 @@ def _columns_of(rows: Iterator[tuple[int, Row]], limit: int = 1000) -> list[str]
 
 
 def _read_parquet(path: Path) -> Table:
-    import pyarrow  # type: ignore[import-untyped]
-    import pyarrow.parquet  # type: ignore[import-untyped]
+    import pyarrow
+    import pyarrow.parquet
     from datasets import Features
 
     try:

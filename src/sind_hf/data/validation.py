@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from difflib import get_close_matches
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Literal, TypeGuard
 
-from PIL import Image
+from ..image_processing_sind import ImageError, load_image
 
 SCHEMA_VERSION = 1
 HEADER_KEYS = ("schema_version", "dataset", "score", "domain_name", "reference_based", "source")
@@ -29,8 +29,10 @@ LARGEST_SCORE = 1e12
 LARGEST_DOMAIN_ID = 2**31 - 1
 #: Beyond this many problems a file is not worth a count.
 MOST_PROBLEMS = 1000
-#: Images per batch of the thread pool, which would otherwise hold a task for every image of the dataset.
-_LOOKED_UP_AT_ONCE = 4096
+#: Images per task of the thread pool: looking a file up takes less time than handing a task over.
+_LOOKED_UP_TOGETHER = 64
+#: Images handed to the pool at once, which would otherwise hold tasks for the whole dataset.
+_LOOKED_UP_AT_ONCE = 128 * _LOOKED_UP_TOGETHER
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029]")
 _DRIVE = re.compile(r"[A-Za-z]:")
@@ -285,15 +287,19 @@ def image_problems(
         ]
     inside: dict[str, bool] = {}
 
-    def check(image: str) -> tuple[ProblemKind, str] | None:
-        return _file_fault(root, image, inside) or (_decoding_fault(root / image) if verify else None)
+    def check(block: Sequence[str]) -> list[tuple[ProblemKind, str] | None]:
+        return [
+            _file_fault(root, image, inside) or (_decoding_fault(root / image) if verify else None) for image in block
+        ]
 
     problems = []
     # Decoding releases the interpreter lock, and looking files up waits for the disk: threads help with both.
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
         for start in range(0, len(images), _LOOKED_UP_AT_ONCE):
             batch = images[start : start + _LOOKED_UP_AT_ONCE]
-            for number, fault in enumerate(pool.map(check, batch), start=start + 1):
+            size = 1 if verify else _LOOKED_UP_TOGETHER
+            blocks = [batch[first : first + size] for first in range(0, len(batch), size)]
+            for number, fault in enumerate(chain.from_iterable(pool.map(check, blocks)), start=start + 1):
                 if fault:
                     problems.append(Problem(fault[0], fault[1], number, image=images[number - 1]))
                 if progress is not None:
@@ -327,10 +333,10 @@ def _file_fault(root: Path, image: str, inside: dict[str, bool]) -> tuple[Proble
 
 def _decoding_fault(path: Path) -> tuple[ProblemKind, str] | None:
     try:
-        with Image.open(path) as image:
-            image.load()
-    except Exception as error:  # Pillow's decoders raise far more than OSError on damaged files
-        return "unreadable", f"the image cannot be decoded ({_reason(error)}); download it again or leave it out"
+        load_image(path)
+    except ImageError as error:
+        reason = str(error).removeprefix(f"{path}: ")
+        return "unreadable", f"the image cannot be decoded ({reason}); download it again or leave it out"
     return None
 
 

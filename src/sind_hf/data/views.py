@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import torch
-from datasets import Dataset, Image
+from datasets import ClassLabel, Dataset, Image
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
@@ -134,7 +134,9 @@ def _read_scores(dataset: Dataset, column: str) -> npt.NDArray[np.float64]:
     try:
         scores = np.asarray(dataset[column][:], dtype=np.float64)
     except (TypeError, ValueError):
-        raise ValueError(f"The score column {column!r} does not hold one number per picture.") from None
+        scores = np.empty((0, 0))
+    if scores.ndim != 1:
+        raise ValueError(f"The score column {column!r} does not hold one number per picture.")
     bad = np.flatnonzero(~np.isfinite(scores))
     if len(bad):
         raise ValueError(
@@ -145,14 +147,16 @@ def _read_scores(dataset: Dataset, column: str) -> npt.NDArray[np.float64]:
 
 
 def _read_scenes(dataset: Dataset, column: str) -> tuple[list[str], npt.NDArray[np.int64]]:
-    values = dataset[column][:]
-    missing = [row for row, value in enumerate(values) if value is None]
+    values, feature = dataset[column][:], dataset.features[column]
+    classes = isinstance(feature, ClassLabel)
+    missing = [row for row, value in enumerate(values) if value is None or (classes and value == -1)]
     if missing:
         raise ValueError(
             f"The scene column {column!r} is empty for {len(missing)} pictures, first in row {missing[0]}: name their "
-            "scene, or train with scene_sampling=0."
+            "scene, or remove the column and train with scene_sampling=0."
         )
+    if np.ndim(values) != 1:
+        raise ValueError(f"The scene column {column!r} does not hold one scene per picture.")
     names, ids = np.unique(np.asarray(values), return_inverse=True)
-    feature = dataset.features[column]
-    labels = [feature.int2str(int(name)) if hasattr(feature, "int2str") else str(name) for name in names]
+    labels = [feature.int2str(int(name)) if classes else str(name) for name in names]
     return labels, ids.astype(np.int64)

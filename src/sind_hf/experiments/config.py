@@ -7,8 +7,10 @@ import difflib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 from transformers import HfArgumentParser
@@ -179,31 +181,41 @@ def parse_config(source: dict[str, dict[str, Any]], where: str) -> RunConfig:
 
 
 def _typed(values: Mapping[str, Any], options: type) -> dict[str, Any]:
-    """Check plain values against the fields, since YAML reads 1e-5 as text and dataclasses check nothing."""
-    types = {item.name: str(item.type) for item in dataclasses.fields(options)}
-    typed = {}
-    for key, value in values.items():
-        kind = types[key].split(" | ")[0]
-        if isinstance(value, str) and kind in ("float", "int"):
-            try:
-                value = float(value) if kind == "float" else int(value)
-            except ValueError:
-                raise ValueError(f"{key} is {value!r}: expected a number") from None
-        elif kind == "float" and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
-        elif kind.startswith("list[str]") and isinstance(value, str):
-            value = [value]
-        wrong = (
-            (kind == "bool" and not isinstance(value, bool) and "None" not in types[key])
-            or (kind in ("float", "int") and isinstance(value, (bool, list, dict)))
-            or (kind == "int" and isinstance(value, float))
-            or (kind.startswith("list") and value is not None and not isinstance(value, (list, str, dict)))
-            or (kind == "dict[str, str]" and not isinstance(value, dict))
-        )
-        if wrong:
-            raise ValueError(f"{key} is {value!r}: expected {types[key]}")
-        typed[key] = value
-    return typed
+    """Fit plain values to the fields' types: YAML reads 1e-5 as text, and dataclasses check nothing."""
+    # Not the fields' own `type`, which HfArgumentParser rewrites.
+    hints = get_type_hints(options)
+    return {key: _fit(key, value, hints[key]) for key, value in values.items()}
+
+
+def _fit(key: str, value: Any, hint: Any) -> Any:
+    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    plain = [get_origin(kind) or kind for kind in kinds]
+    classes = tuple(kind for kind in plain if isinstance(kind, type))
+    if value is False and bool not in plain and any(issubclass(kind, Enum) and "no" in list(kind) for kind in classes):
+        value = "no"  # which YAML reads as false
+    elif isinstance(value, str) and str not in plain and list in plain:
+        value = [value]
+    elif isinstance(value, str) and str not in plain and (float in plain or int in plain):
+        try:
+            value = float(value) if float in plain else int(value)
+        except ValueError:
+            raise ValueError(f"{key} is {value!r}: expected a number") from None
+    elif type(value) is int and float in plain and int not in plain:
+        value = float(value)
+    choices = [choice for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind)]
+    allowed = (
+        Any in plain
+        or (type(value) is bool and bool in plain)
+        or (type(value) is not bool and isinstance(value, classes))
+        or (isinstance(value, str) and any(issubclass(kind, Enum) for kind in classes))
+        or value in choices
+    )
+    if not allowed:
+        raise ValueError(f"{key} is {value!r}: expected {choices or getattr(hint, '__name__', hint)}")
+    elements = [get_args(kind)[0] for kind in kinds if get_origin(kind) is list]
+    if isinstance(value, list) and elements:
+        return [_fit(key, item, elements[0]) for item in value]
+    return value
 
 
 def _parse_override(override: str) -> tuple[str, str, Any]:

@@ -20,7 +20,7 @@ from sind_hf.data.manifest import Manifest
 from sind_hf.experiments.config import RunConfig, parse_config
 from sind_hf.experiments.evaluation import Evaluation, evaluate_manifest, write_json
 from sind_hf.experiments.models import build_model
-from sind_hf.experiments.plots import MapPanel, quality_map_sheet, scene_scatter
+from sind_hf.experiments.plots import MapPanel, quality_map_sheet, require_matplotlib, scene_scatter
 from sind_hf.experiments.runner import run_training
 from sind_hf.image_processing_sind import SindImageProcessor, load_image
 from sind_hf.modeling_sind import SindModel
@@ -120,6 +120,7 @@ def run_demo(
     Raises:
         ValueError: When an extra is not installed, or `output` holds something else.
     """
+    require_matplotlib()
     started = time.time()
     output.mkdir(parents=True, exist_ok=True)
     graded = output / "graded"

@@ -56,8 +56,17 @@ def evaluate_manifest(
 ) -> Evaluation:
     """Score the pictures of a manifest and compare with their opinion scores.
 
-    `image_root` is the folder of the pictures, or one of prepared data. Scores whose scale says "lower is better" are
-    turned around, so that correlations are positive for a good model.
+    Scores whose scale says "lower is better" are turned around, so that correlations are positive for a good model.
+
+    Args:
+        model: On its device, in evaluation mode.
+        processor: Of the same checkpoint.
+        manifest: Pictures and opinion scores.
+        image_root: Folder of the pictures, or a folder of prepared data, which is then read in their place.
+        views: `"nine"`, as published, or `"center"`.
+        batch_size: Pictures per forward pass.
+        workers: Loader processes.
+        progress: Called with (pictures done, pictures in all).
 
     Raises:
         ValueError: When fewer than two pictures could be scored.

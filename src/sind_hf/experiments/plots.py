@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -100,6 +101,16 @@ def quality_map_sheet(path: str | os.PathLike[str], panels: Sequence[MapPanel], 
     bar = figure.colorbar(image, ax=axes[len(panels) :], orientation="horizontal", fraction=0.06, pad=0.03)
     bar.set_label("contribution of each fragment to the raw score (red lowers, blue raises)")
     _write(figure, path, title)
+
+
+def require_matplotlib() -> None:
+    """Say how to get matplotlib where it is missing; long work that ends in a figure asks first.
+
+    Raises:
+        ValueError: When it is not installed.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ValueError('Figures need matplotlib: pip install "sind-hf[eval]"')
 
 
 def fit_scatter(
@@ -267,11 +278,10 @@ def _panels(count: int, *, width: float, height: float, rows: int = 1) -> tuple[
 
 
 def _figure(width: float, height: float) -> Figure:
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure as NewFigure
-    except ImportError:
-        raise ValueError('Figures need matplotlib: pip install "sind-hf[eval]"') from None
+    require_matplotlib()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure as NewFigure
+
     # A figure of its own, not pyplot's: no window system is asked for, and nothing global changes.
     figure = NewFigure(figsize=(width, height), dpi=130, layout="constrained")
     FigureCanvasAgg(figure)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from sind_hf.image_processing_sind import SindImageProcessor
 from sind_hf.modeling_sind import SindModel
@@ -31,10 +33,20 @@ def load_checkpoint(
         raise ValueError(f"dtype is {dtype!r}: choose one of {', '.join(DTYPES)}.")
     _check_folder(path)
     try:
-        model = SindModel.from_pretrained(path, dtype=DTYPES[dtype])
+        loaded: Any = SindModel.from_pretrained(
+            path, dtype=DTYPES[dtype], output_loading_info=True, ignore_mismatched_sizes=True
+        )
+        model, found = loaded
         processor = SindImageProcessor.from_pretrained(path)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise ValueError(f"{path}: cannot load this checkpoint ({' '.join(str(error).split())}).") from error
+    # What the file lacks, or has in another shape, was filled with random numbers.
+    unfit = sorted({*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])})
+    if unfit:
+        raise ValueError(
+            f"{path}: {len(unfit)} weights are missing from this checkpoint or do not fit its config.json "
+            f"({', '.join(unfit[:3])}{' …' if unfit[3:] else ''}): copy or train it again."
+        )
     try:
         torch.nn.Module.to(model, device or default_device())
     except (RuntimeError, AssertionError) as error:

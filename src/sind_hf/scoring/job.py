@@ -55,8 +55,11 @@ def run_job(
         raise ValueError("No pictures to score: the lists are empty.")
     folder = None if quality_maps is None else Path(quality_maps)
     if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-    settings = {"model": str(model.config._name_or_path), "views": views}
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"{folder}: cannot make this folder for quality maps ({error.strerror}).") from None
+    settings = {"model": _identity(model), "views": views}
     file = None if output is None else ScoreFile(output, images, settings, resume=resume)
     remaining = images if file is None else file.remaining
     done = len(images) - len(remaining)
@@ -80,6 +83,15 @@ def run_job(
             if progress is not None:
                 progress(done, len(images))
             yield row
+
+
+def _identity(model: SindModel) -> str:
+    """Name a checkpoint: the same from any working directory, another one once it was trained again."""
+    name = str(model.config._name_or_path)
+    weights = Path(name) / "model.safetensors"
+    if not weights.is_file():
+        return name
+    return f"{weights.parent.resolve()} ({weights.stat().st_mtime_ns})"
 
 
 def _save_map(folder: Path, row: ScoredImage, quality_map: npt.NDArray[np.float32]) -> ScoredImage:

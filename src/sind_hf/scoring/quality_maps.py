@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +13,7 @@ import numpy.typing as npt
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+LONGEST_NAME = 200  # bytes; file systems allow 255, and the digest and the extension need some
 # Bad to good: a diverging scale that colour-blind readers can tell apart (red over pale yellow to blue).
 COLOURS = np.array([[178, 24, 43], [239, 138, 98], [253, 241, 205], [103, 169, 207], [33, 102, 172]], np.float64)
 
@@ -22,13 +26,15 @@ def overlay(
     Args:
         image: RGB.
         quality_map: (7, 7).
-        limits: Values shown as full red and full blue; default: the map's own lowest and highest.
+        limits: Values shown as full red and full blue; default: the map's own lowest and highest. A map of one value
+            is shown as neither.
 
     Returns:
         A picture of the same size, at most 1024 pixels long.
     """
     low, high = limits or (float(quality_map.min()), float(quality_map.max()))
-    place = np.clip((quality_map - low) / max(high - low, 1e-12), 0, 1) * (len(COLOURS) - 1)
+    share = np.clip((quality_map - low) / (high - low), 0, 1) if high > low else np.full(quality_map.shape, 0.5)
+    place = share * (len(COLOURS) - 1)
     stops = np.arange(len(COLOURS))
     tint = np.stack([np.interp(place, stops, COLOURS[:, channel]) for channel in range(3)], axis=-1)
     picture = image.copy()
@@ -39,9 +45,19 @@ def overlay(
 
 def save_overlay(folder: Path, name: str, image: Image.Image, quality_map: npt.NDArray[np.floating]) -> Path:
     """Write the overlay of one picture as PNG; its text chunk `quality_map` holds the 49 numbers as JSON."""
-    parts = [part for part in Path(name).with_suffix("").parts if part not in ("/", "..", ".")]
-    path = folder / ("__".join(parts) + ".png")
+    path = folder / _file_name(name)
     info = PngInfo()
     info.add_text("quality_map", json.dumps([[round(float(x), 6) for x in row] for row in quality_map]))
     overlay(image, quality_map).save(path, pnginfo=info)
     return path
+
+
+def _file_name(name: str) -> str:
+    """Return one file name for a path, another for every other path: `night/a.jpg` becomes `night__a.jpg.png`."""
+    plain = re.sub(r'[<>:"|?*]', "_", re.sub(r"[/\\]", "__", name))
+    raw = os.fsencode(plain)
+    if len(raw) <= LONGEST_NAME and plain.replace("__", os.sep) == name:
+        return f"{plain}.png"
+    # The path cannot be told from this name, or the name is too long: a digest keeps such names apart.
+    digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:8]
+    return f"{os.fsdecode(raw[-LONGEST_NAME:])}-{digest}.png"

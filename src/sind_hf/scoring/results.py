@@ -63,7 +63,7 @@ class ScoreFile:
         self.remaining = [image for image in images if image not in done]
 
     def _read_done(self) -> set[str]:
-        """Return the pictures that have a score, and cut off a line that the interruption left half written."""
+        """Return the pictures that have a score, and cut off what the interruption left damaged."""
         done: set[str] = set()
         keep = 0
         with open(self.part, "rb") as file:
@@ -78,8 +78,11 @@ class ScoreFile:
                     raise ValueError(
                         f"{self.part}: was made with {row}, not {self.settings}: delete it to start again."
                     )
-                if number and row["score"] is not None:
-                    done.add(row["image"])
+                if number:
+                    if not isinstance(row, dict) or not row.keys() >= set(COLUMNS):
+                        break
+                    if row["score"] is not None:
+                        done.add(row["image"])
                 keep += len(line)
         os.truncate(self.part, keep)
         return done

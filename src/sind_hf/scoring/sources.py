@@ -19,13 +19,16 @@ def list_images(paths: Sequence[str | os.PathLike[str]]) -> Iterator[str]:
     scoring names what cannot be read.
 
     Args:
-        paths: Files, folders and lists.
+        paths: Files, folders, lists and http(s) addresses.
 
     Raises:
         ValueError: When a folder holds no picture, or a list cannot be read.
     """
-    for path in map(Path, paths):
-        if path.is_dir():
+    for named in paths:
+        path = Path(named)
+        if str(named).startswith(("http://", "https://")):
+            yield str(named)  # as it is: a Path would make one slash of two
+        elif path.is_dir():
             yield from _in_folder(path)
         elif path.suffix.lower() == LIST_SUFFIX:
             yield from _in_list(path)
@@ -48,7 +51,7 @@ def _in_folder(folder: Path) -> Iterator[str]:
 
 def _in_list(path: Path) -> Iterator[str]:
     try:
-        lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+        lines = path.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines()
     except OSError as error:
         raise ValueError(f"{path}: cannot read this list of pictures ({error.strerror}).") from None
     yield from (line.strip() for line in lines if line.strip())

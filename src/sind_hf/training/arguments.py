@@ -83,6 +83,21 @@ class SindTrainingArguments(TrainingArguments):
             raise ValueError(f"ema_decay is {self.ema_decay}: it must be at least 0 and less than 1.")
         if self.lr_ratio <= 0:
             raise ValueError(f"lr_ratio is {self.lr_ratio}: it must be positive.")
+        if self.lr_ratio != 1 and not self.published_schedule:
+            raise ValueError(f"lr_ratio is {self.lr_ratio}, which only published_schedule=True knows: leave it at 1.")
+        if self.warmup_epochs < 0:
+            raise ValueError(f"warmup_epochs is {self.warmup_epochs}: it must not be negative.")
+        if self.calibration_images < 0 or self.calibration_images == 1:
+            raise ValueError(
+                f"calibration_images is {self.calibration_images}: a fit needs at least 2 pictures; 0 takes all."
+            )
+        if self.score_range is not None and (len(self.score_range) != 2 or self.score_range[0] >= self.score_range[1]):
+            raise ValueError(f"score_range is {self.score_range}: it must be the lowest and the highest score.")
+        if self.scene_sampling and self.auto_find_batch_size:
+            raise ValueError(
+                "auto_find_batch_size shrinks batches to sizes that scenes do not divide: leave it off, and give a "
+                "smaller per_device_train_batch_size with more gradient_accumulation_steps."
+            )
         if self.eval_views not in ("nine", "center"):
             raise ValueError(f"eval_views is {self.eval_views!r}: it must be 'nine' or 'center'.")
         if getattr(self.accelerator_config, "split_batches", False):

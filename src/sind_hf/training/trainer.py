@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import broadcast
 from datasets import Dataset
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -23,7 +26,7 @@ from sind_hf import metrics
 from sind_hf.calibration import Calibration, fit_affine
 from sind_hf.data.sampling import EpochBatchSampler, SceneBatchSampler, ShuffledBatchSampler
 from sind_hf.data.views import ViewDataset
-from sind_hf.image_processing_sind import SindImageProcessor, ViewMode
+from sind_hf.image_processing_sind import ImageError, SindImageProcessor, ViewMode
 from sind_hf.losses import by_scene
 from sind_hf.modeling_sind import SindModel, SindOutput
 from sind_hf.training.arguments import SindTrainingArguments
@@ -67,10 +70,11 @@ class SindTrainer(Trainer):
     def __init__(self, model: SindModel, args: SindTrainingArguments, **kwargs: Any) -> None:
         if kwargs.get("processing_class") is None:
             raise ValueError("SindTrainer needs processing_class=SindImageProcessor(...): it makes the views.")
-        kwargs.setdefault("data_collator", default_collate)
+        kwargs.setdefault("data_collator", _collate_single if args.device.type == "mps" else default_collate)
         kwargs.setdefault("compute_metrics", quality_metrics)
         self.ema: ExponentialMovingAverage | None = None
         self.train_sampler: EpochBatchSampler | None = None
+        self._updates_per_epoch = 0
         super().__init__(model=model, args=args, **kwargs)
         if args.ema_decay and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
             raise ValueError("The averaged weights need the whole model on each process: set ema_decay=0 under FSDP.")
@@ -94,12 +98,22 @@ class SindTrainer(Trainer):
                 f"scene_sampling is {self.args.scene_sampling}, but the training set has no column "
                 f"{self.args.scene_column!r}: name its scene column, or set scene_sampling=0."
             )
+        elif len(dataset.scene_names or []) < scenes:
+            raise ValueError(
+                f"scene_sampling asks for {scenes} scenes per batch, but the column {self.args.scene_column!r} holds "
+                f"{len(dataset.scene_names or [])}: lower it, or set it to 0 for batches without scenes."
+            )
         else:
             sampler = SceneBatchSampler(dataset.scenes.tolist(), self._train_batch_size, scenes, seed=self._data_seed)
         self.train_sampler = sampler
         loader = self.accelerator.prepare(DataLoader(dataset, batch_sampler=sampler, **self._loader_options()))
         self._updates_per_epoch = math.ceil(len(loader) / self.args.gradient_accumulation_steps)
         return loader
+
+    def _release_train_loader(self) -> None:
+        """Drop the training batches, and with them persistent workers, which would outlive the training."""
+        self.callback_handler.train_dataloader = None
+        self.accelerator._dataloaders.clear()
 
     def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
         """Return evaluation batches in the dataset's order, with the views `args.eval_views`."""
@@ -120,6 +134,8 @@ class SindTrainer(Trainer):
         return self.accelerator.prepare(loader)
 
     def _views(self, dataset: Dataset, mode: ViewMode) -> ViewDataset:
+        # Batches without scenes need none; evaluation reports on scenes whatever the training did.
+        scene_column = self.args.scene_column if mode != "train" or self.args.scene_sampling else None
         return ViewDataset(
             dataset,
             self.processing_class,
@@ -127,7 +143,7 @@ class SindTrainer(Trainer):
             seed=self._data_seed,
             image_column=self.args.image_column,
             score_column=self.args.score_column,
-            scene_column=self.args.scene_column,
+            scene_column=scene_column,
         )
 
     @property
@@ -177,9 +193,12 @@ class SindTrainer(Trainer):
     def create_scheduler(self, num_training_steps: int, optimizer: Optimizer | None = None) -> LRScheduler:
         """Return the published schedule: linear warm-up per step from 0, then a cosine over *all* steps."""
         if self.lr_scheduler is None and self.args.published_schedule:
-            warmup = self.args.get_warmup_steps(num_training_steps) or round(
-                self.args.warmup_epochs * self._updates_per_epoch
-            )
+            warmup = self.args.get_warmup_steps(num_training_steps)
+            if not warmup and self.args.warmup_epochs:
+                if not self._updates_per_epoch:  # outside of train()
+                    self.get_train_dataloader()
+                    self._release_train_loader()
+                warmup = round(self.args.warmup_epochs * self._updates_per_epoch)
             self.lr_scheduler = LambdaLR(
                 optimizer or self.optimizer,  # type: ignore[arg-type]
                 lambda step: learning_rate_factor(step, warmup, num_training_steps),
@@ -205,17 +224,25 @@ class SindTrainer(Trainer):
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
         """Train; afterwards the model holds the averaged weights and, with `calibrate`, calibrated scores."""
         self.ema = None
-        output = super().train(*args, **kwargs)
+        try:
+            with _one_line_errors():
+                output = super().train(*args, **kwargs)
+        finally:
+            self._release_train_loader()
         if self.ema is not None:
             self.ema.copy_to(self.model)
             self.ema = None
         if self.args.calibrate:
             self.calibrate()
+        else:  # whatever scale the model came with, its scores have left it
+            self.model.config.score_range = None
         return output
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
-        """Evaluate with the averaged weights."""
-        with self._averaged():
+        """Evaluate with the averaged weights, the same ones on all processes."""
+        with self._averaged(), _one_line_errors():
+            # BatchNorm's statistics are each process's own; those of the main process are the ones that get saved.
+            broadcast(list(self.model.buffers()))
             return super().evaluation_loop(*args, **kwargs)
 
     @contextmanager
@@ -239,6 +266,13 @@ class SindTrainer(Trainer):
             weights = {name: value.contiguous() for name, value in self.model.state_dict().items()}
             save_file(weights, os.path.join(output_dir, TRAINING_WEIGHTS), metadata={"format": "pt"})
 
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        # The Trainer pushes weights and configuration; nobody could load them without the code that they name.
+        if self.is_world_process_zero():
+            for code in Path(checkpoint_folder).glob("*.py"):
+                shutil.copy(code, str(self.args.output_dir))
+        super()._push_from_checkpoint(checkpoint_folder)
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         path = os.path.join(resume_from_checkpoint, TRAINING_WEIGHTS)
@@ -246,6 +280,10 @@ class SindTrainer(Trainer):
             if self.args.ema_decay:
                 self.ema = ExponentialMovingAverage(self.model, self.args.ema_decay)
             self.model.load_state_dict(load_file(path))
+        # A model that was calibrated after an earlier stop would go on training on another scale.
+        saved = type(self.model.config).from_pretrained(resume_from_checkpoint)
+        for name in ("score_scale", "score_shift"):
+            setattr(self.model.config, name, getattr(saved, name))
 
     def _load_best_model(self) -> None:
         super()._load_best_model()
@@ -258,13 +296,13 @@ class SindTrainer(Trainer):
         """Fit `score_scale` and `score_shift`, so that scores read on the scale of the training scores.
 
         An affine least-squares fit of the raw scores (averaged weights, center views) to the opinion scores. Where
-        the slope is not positive the calibration stays 1 and 0, with a warning.
+        the slope is not positive the calibration stays 1 and 0, with a warning, and no range is declared.
 
         Args:
             dataset: Pictures with scores; default: the training set, thinned to `args.calibration_images`.
 
         Returns:
-            The calibration, which `model.config` now holds.
+            The calibration, which `model.config` now holds, with `args.score_range`.
         """
         pictures: Any = self.train_dataset if dataset is None else dataset
         if pictures is None:
@@ -272,15 +310,20 @@ class SindTrainer(Trainer):
         limit = self.args.calibration_images
         if limit and len(pictures) > limit:
             pictures = pictures.select(np.linspace(0, len(pictures) - 1, limit).round().astype(int))
-        output = self.evaluation_loop(
-            self._evaluation_loader(pictures, "center"), "Calibration", metric_key_prefix="calibration"
-        )
+        # Metrics of training pictures would be computed for nothing, and warn of scenes that the thinning cut short.
+        compute_metrics, self.compute_metrics = self.compute_metrics, None
+        try:
+            output = self.evaluation_loop(self._evaluation_loader(pictures, "center"), "Calibration", False)
+        finally:
+            self.compute_metrics = compute_metrics
+        # Ends the progress bar, which a later evaluation would otherwise go on with.
+        self.control = self.callback_handler.on_predict(self.args, self.state, self.control, output.metrics)
         config = self.model.config
         raw = (np.asarray(output.predictions, np.float64) - config.score_shift) / config.score_scale
         labels, _ = output.label_ids  # type: ignore[misc]
         calibration = fit_affine(raw, labels)
         config.score_scale, config.score_shift = calibration.scale, calibration.shift
-        config.score_range = self.args.score_range
+        config.score_range = self.args.score_range if calibration != Calibration() else None
         return calibration
 
 
@@ -302,6 +345,24 @@ class _Bookkeeping(TrainerCallback):
     ) -> None:
         if self.trainer.ema is not None and not self.trainer.accelerator.optimizer_step_was_skipped:
             self.trainer.ema.update(self.trainer.model, state.global_step + 1)
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """A picture's error comes out of a DataLoader's worker inside a traceback, whose last line it is: take it out."""
+    try:
+        yield
+    except ImageError as error:
+        *traceback, last = str(error).rstrip().splitlines()
+        if not traceback:
+            raise
+        raise ImageError(last.removeprefix(f"{ImageError.__module__}.{ImageError.__qualname__}: ")) from error
+
+
+def _collate_single(samples: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Join samples with labels in float32: Apple's GPUs have no float64, which keeps close opinion scores apart."""
+    batch = default_collate(samples)
+    return {name: value.float() if value.dtype == torch.float64 else value for name, value in batch.items()}
 
 
 def learning_rate_factor(step: int, warmup: int, total: int) -> float:

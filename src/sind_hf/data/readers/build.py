@@ -66,7 +66,7 @@ class BuildResult:
         manifest: The images that exist (and could be opened, with `verify`).
         image_root: Folder that the image paths are relative to.
         missing: Paths of images that the label files name and the disk lacks.
-        unreadable: (path, reason) of images that exist and cannot be used.
+        unreadable: (path, reason) of images that exist and cannot be used; (row, reason) of unusable rows of a table.
         notes: What else the user should know.
     """
 
@@ -122,6 +122,7 @@ def build(
     labels = reader.read(download, facts, **options)
 
     usable, missing, unreadable = _check(labels.images, download.root, verify, progress)
+    unreadable = [*labels.left_out, *unreadable]
     if not usable:
         raise ValueError(_nothing_usable(reader.name, labels.images, download.root, unreadable))
     names = (

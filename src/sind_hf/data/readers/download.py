@@ -54,10 +54,6 @@ class ImageFolder:
             path = self._by_name.get(name.rsplit("/", 1)[-1].lower())
         return posixpath.join(self._prefix, path or name)
 
-    def holds(self, name: str) -> bool:
-        """Whether there is a file of this relative path."""
-        return name.strip().replace("\\", "/").lower() in self._by_path
-
 
 class Download:
     """The folder of one dataset and its label files.

@@ -1,28 +1,21 @@
-"""An own opinion study: a folder of images with one table of scores (CSV, TSV, JSON lines or Parquet)."""
+"""An own opinion study: a folder of images with one table of scores, read as `sind_hf.data.importing` reads it.
+
+What this adds to an import: the scenes get domain ids, and the folder's name leads the image paths, so that several
+studies and datasets can lie side by side under one image root.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
-from pathlib import Path
-from typing import Any
-
 from ..catalog import DatasetFacts
+from ..importing import import_manifest
 from ..manifest import ScoreInfo
-from .download import Download, ImageFolder, LabelFileError
-from .labels import csv_rows, number, squeeze, text_lines
+from .download import Download
+from .labels import number
 from .reader import LabelledImage, Labels, Reader, alphabetical_ids
 
-SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
-COLUMN_NAMES = {
-    "image": ("image", "image_name", "image_path", "file", "file_name", "path", "img", "name"),
-    "score": ("score", "mos", "dmos", "quality", "rating"),
-    "scene": ("scene", "scene_name", "category", "semantic"),
-    "reference": ("reference", "ref", "ref_img", "reference_image"),
-    "distortion": ("distortion", "dist_type", "distortion_type"),
-}
 # Above the ids of the published datasets, so that a joint training keeps the scenes apart.
 FIRST_DOMAIN = 2000
+_COLUMNS = ("image", "score", "scene", "reference", "distortion")
 
 
 def read(
@@ -31,14 +24,10 @@ def read(
     *,
     table: str | None = None,
     dataset: str | None = None,
-    image: str | None = None,
-    score: str | None = None,
-    scene: str | None = None,
-    reference: str | None = None,
-    distortion: str | None = None,
     score_range: str | tuple[float, float] | None = None,
     lower_is_better: str | bool = False,
     first_domain_id: str | int = FIRST_DOMAIN,
+    **columns: str,
 ) -> Labels:
     """Read a table of scores.
 
@@ -47,119 +36,53 @@ def read(
         facts: None; an own study is not in the catalog.
         table: Path of the table below the folder; by default the only table that lies in it.
         dataset: Name of the dataset; the folder's name by default.
-        image: Column of image paths, relative to the folder or to the table.
-        score: Column of scores; also its name in the manifest.
-        scene: Column of scenes; the other columns likewise default to the usual names.
-        reference: Column of reference images.
-        distortion: Column of distortion names.
         score_range: Lowest and highest possible score, `"1,5"`; open by default.
         lower_is_better: True for difference scores.
-        first_domain_id: Domain id of the alphabetically first scene.
+        first_domain_id: Domain id of the alphabetically first scene, where the table has no domain ids.
+        **columns: Columns of `image`, `score` (also its name in the manifest), `scene`, `reference` and `distortion`;
+            by default those with the usual names.
 
     Raises:
-        LabelFileError: No table or several, or a column is missing.
+        ManifestError: No table or several, a column is missing, or no row can be used.
         ValueError: An option cannot be read.
     """
-    path = _table_path(download.folder, table)
-    rows, header = _rows(path)
-    named = {"image": image, "score": score, "scene": scene, "reference": reference, "distortion": distortion}
-    columns = {role: _column(role, name, header, path) for role, name in named.items()}
-    scenes = [_text(row, columns["scene"]) for row in rows]
-    ids = alphabetical_ids([name for name in scenes if name is not None], int(first_domain_id))
-    folder = download.images("")
+    limits = _limits(score_range)
+    first_id = _domain_id(first_domain_id)
+    imported = import_manifest(
+        download.folder if table is None else download.folder / table,
+        dataset=dataset or download.folder.name,
+        image_root=download.folder,
+        columns=columns,
+    )
+    manifest = imported.manifest
+    ids = alphabetical_ids([entry.scene for entry in manifest.entries if entry.scene is not None], first_id)
+    if any(entry.domain_id is not None for entry in manifest.entries):
+        ids = {}  # the table numbers its scenes itself
     images = [
         LabelledImage(
-            image=_find(folder, _text(row, columns["image"]) or "", path),
-            score=number(row.get(columns["score"] or "")),
-            scene=scene_name,
-            domain_id=None if scene_name is None else ids[scene_name],
-            reference=_text(row, columns["reference"]),
-            distortion=_text(row, columns["distortion"]),
+            image=f"{download.folder.name}/{entry.image}",
+            score=entry.score,
+            scene=entry.scene,
+            domain_id=ids.get(entry.scene or "", entry.domain_id),
+            reference=entry.reference,
+            distortion=entry.distortion,
         )
-        for row, scene_name in zip(rows, scenes, strict=True)
+        for entry in manifest.entries
     ]
-    info = ScoreInfo(
-        name=columns["score"] or "score",
-        range=_limits(score_range),
-        higher_is_better=str(lower_is_better).lower() not in ("true", "1", "yes"),
-    )
+    notes = [] if limits else ["the scale of the scores is not known: give option score_range, like 1,5"]
     return Labels(
         images,
-        dataset=dataset or download.folder.name,
-        domain_names={domain_id: name for name, domain_id in ids.items()},
-        score=info,
-        source=path.name,
-        notes=() if score_range else ("the scale of the scores is not known: give option score_range, like 1,5",),
+        dataset=manifest.dataset,
+        domain_names={domain_id: name for name, domain_id in ids.items()} or manifest.domain_names,
+        score=ScoreInfo(
+            name=imported.columns["score"],
+            range=limits,
+            higher_is_better=str(lower_is_better).lower() not in ("true", "1", "yes"),
+        ),
+        source=manifest.source if table is None else table,
+        left_out=[(f"row {row.row}", row.what) for row in imported.left_out],
+        notes=(*imported.notes, *notes),
     )
-
-
-def _table_path(folder: Path, table: str | None) -> Path:
-    if table is not None:
-        path = folder / table
-        if not path.is_file():
-            raise LabelFileError(f"folder: table {path} not found; give option table relative to {folder}")
-        if path.suffix.lower() not in SUFFIXES:
-            raise LabelFileError(f"folder: table {path} must be one of {', '.join(SUFFIXES)}")
-        return path
-    tables = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
-    if len(tables) != 1:
-        found = ", ".join(path.name for path in tables) or "none"
-        raise LabelFileError(f"folder: expected one table ({', '.join(SUFFIXES)}) in {folder}, found {found}; name it")
-    return tables[0]
-
-
-def _rows(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    suffix = path.suffix.lower()
-    rows: list[dict[str, Any]]
-    if suffix == ".parquet":
-        from pyarrow import ArrowInvalid
-        from pyarrow.parquet import read_table
-
-        try:
-            rows = read_table(path).to_pylist()
-        except ArrowInvalid as error:
-            raise LabelFileError(f"{path}: not a readable Parquet file ({error})") from error
-    elif suffix == ".jsonl":
-        rows = []
-        for line_number, line in enumerate(text_lines(path), start=1):
-            try:
-                row = json.loads(line) if line.strip() else None
-            except json.JSONDecodeError as error:
-                raise LabelFileError(f"{path}, line {line_number}: not JSON ({error})") from error
-            if row is not None and not isinstance(row, dict):
-                raise LabelFileError(f"{path}, line {line_number}: expected an object, got {line.strip()[:60]}")
-            rows += [row] if row is not None else []
-    else:
-        lines = csv_rows(path, delimiter="\t" if suffix == ".tsv" else ",")
-        header = next(lines, [])
-        rows = [dict(zip(header, line, strict=False)) for line in lines if line]
-        return rows, header
-    return rows, list(dict.fromkeys(key for row in rows for key in row))
-
-
-def _column(role: str, name: str | None, header: Iterable[str], path: Path) -> str | None:
-    by_squeezed = {squeeze(column): column for column in header}
-    for candidate in [name] if name is not None else COLUMN_NAMES[role]:
-        if squeeze(candidate) in by_squeezed:
-            return by_squeezed[squeeze(candidate)]
-    if name is None and role not in ("image", "score"):
-        return None
-    raise LabelFileError(
-        f"{path}: no column {name or role!r}; its columns are {', '.join(header) or 'none'}; "
-        f"name the right one with option {role}"
-    )
-
-
-def _find(folder: ImageFolder, name: str, table: Path) -> str:
-    beside_table = table.parent.relative_to(folder.folder)
-    near = (beside_table / name).as_posix()
-    return folder.find(near if folder.holds(near) and not folder.holds(name) else name)
-
-
-def _text(row: dict[str, Any], column: str | None) -> str | None:
-    value = row.get(column) if column is not None else None
-    text = "" if value is None else str(value).strip()
-    return text or None
 
 
 def _limits(score_range: str | tuple[float, float] | None) -> tuple[float, float] | None:
@@ -174,21 +97,17 @@ def _limits(score_range: str | tuple[float, float] | None) -> tuple[float, float
     return limits[0], limits[1]
 
 
+def _domain_id(value: str | int) -> int:
+    try:
+        return int(value)
+    except ValueError:
+        raise ValueError(f"folder: option first_domain_id must be a whole number; got {value!r}") from None
+
+
 READER = Reader(
     name="folder",
     folders=(),
     labels={},
     read=read,
-    options=(
-        "table",
-        "dataset",
-        "image",
-        "score",
-        "scene",
-        "reference",
-        "distortion",
-        "score_range",
-        "lower_is_better",
-        "first_domain_id",
-    ),
+    options=("table", "dataset", *_COLUMNS, "score_range", "lower_is_better", "first_domain_id"),
 )

@@ -12,6 +12,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from ..tables import squeeze
 from .download import LabelFileError
 
 Row = dict[str, Any]
@@ -170,8 +171,3 @@ def number(value: Any) -> float:
         return float(value)
     except (TypeError, ValueError):
         return math.nan
-
-
-def squeeze(cell: Any) -> str:
-    """A column name without case, spaces and punctuation: `Image name` and `image_name` are the same."""
-    return re.sub(r"[\W_]+", "", str(cell).lower()) if cell is not None else ""

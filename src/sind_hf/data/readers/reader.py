@@ -42,6 +42,7 @@ class Labels:
         score: What the score is, where an option chose another one than the catalog's.
         dataset: Dataset name, where it is not the reader's.
         source: Where the labels come from, where it is not the names of the label files.
+        left_out: (place, reason) of what is in the label files and cannot be read as an image with a score.
         notes: What the user should know.
     """
 
@@ -50,6 +51,7 @@ class Labels:
     score: ScoreInfo | None = None
     dataset: str | None = None
     source: str | None = None
+    left_out: Sequence[tuple[str, str]] = ()
     notes: tuple[str, ...] = ()
 
 

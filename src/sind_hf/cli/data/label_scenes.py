@@ -1,0 +1,88 @@
+"""`sind-hf data label-scenes`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sind_hf.cli import terminal
+from sind_hf.cli.options import (
+    BatchSizeOption,
+    DeviceOption,
+    ImageRootOption,
+    ManifestArgument,
+    ManifestOutput,
+    SeedOption,
+    WorkersOption,
+)
+from sind_hf.data import scene_labels
+from sind_hf.data.manifest import Manifest
+
+
+def label_scenes(
+    manifest: ManifestArgument,
+    image_root: ImageRootOption,
+    clip: Annotated[str, typer.Option(help="CLIP model: a folder or a Hub repository.")],
+    output: ManifestOutput,
+    clusters: Annotated[
+        int | None, typer.Option(help="Group the pictures into this many pseudo-scenes (k-means) instead.")
+    ] = None,
+    scene: Annotated[
+        list[str] | None, typer.Option(help="A scene to choose from; may be given several times. Default: SPAQ's.")
+    ] = None,
+    prompt: Annotated[str, typer.Option(help="What the model is asked, with {scene} in it.")] = scene_labels.PROMPT,
+    cache: Annotated[
+        Path | None, typer.Option(help="File of similarities (.jsonl) that an interrupted run goes on from.")
+    ] = None,
+    seed: SeedOption = 0,
+    device: DeviceOption = None,
+    batch_size: BatchSizeOption = 32,
+    workers: WorkersOption = 0,
+) -> None:
+    """Give every picture of a manifest a scene: by CLIP without training, or by clustering.
+
+    Example: [bold]sind-hf data label-scenes livec.json --image-root data --clip openai/clip-vit-base-patch16 -o
+    livec_scenes.json[/bold]
+    """
+    terminal.quiet_libraries()
+    if clusters is not None and (scene or cache):
+        raise ValueError("--clusters finds the scenes itself: leave --scene and --cache out")
+    loaded = Manifest.load(manifest)
+    with terminal.progress(loaded.dataset) as update:
+        if clusters is not None:
+            labels = scene_labels.pseudo_scenes(
+                loaded,
+                image_root,
+                clip,
+                clusters,
+                seed=seed,
+                batch_size=batch_size,
+                workers=workers,
+                device=device,
+                progress=update,
+            )
+        else:
+            labels = scene_labels.label_scenes(
+                loaded,
+                image_root,
+                clip,
+                scenes=scene or None,
+                prompt=prompt,
+                batch_size=batch_size,
+                workers=workers,
+                device=device,
+                cache=cache,
+                progress=update,
+            )
+    if labels.failures and not labels.labels:
+        image, reason = labels.failures[0]
+        raise ValueError(f"{loaded.dataset}: no picture could be read; first {image}: {reason}")
+    scene_labels.apply(loaded, labels).save(output)
+    for image, reason in labels.failures:
+        terminal.complain(f"{image}: {reason}")
+    terminal.show_table("", ["scene", "images"], [[name, f"{count:,}"] for name, count in labels.counts().items()])
+    terminal.say(f"{loaded.dataset}: {len(labels.labels):,} images labelled -> {output}")
+    if labels.failures:
+        raise typer.Exit(1)

@@ -1,0 +1,43 @@
+"""`sind-hf data validate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sind_hf.cli import terminal
+from sind_hf.cli.options import ManifestArgument
+from sind_hf.data.manifest import Manifest
+from sind_hf.data.statistics import compare_with_catalog
+
+
+def validate(
+    manifest: ManifestArgument,
+    image_root: Annotated[
+        Path | None, typer.Option(help="Folder that the image paths start from; without it only the file is checked.")
+    ] = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Open and decode every image.")] = False,
+) -> None:
+    """Check a manifest, the images that it names, and what the catalog knows about the dataset.
+
+    Example: [bold]sind-hf data validate data_json/koniq10k/all.json --image-root ~/datasets --verify[/bold]
+    """
+    if verify and image_root is None:
+        raise ValueError("--verify opens the images: name their folder with --image-root")
+    loaded = Manifest.load(manifest)
+    with terminal.progress(loaded.dataset) as update:
+        problems = loaded.validate(image_root, verify, update)
+    bad_entries = {problem.entry for problem in problems}
+    if None in bad_entries or len(bad_entries) == len(loaded):
+        raise ValueError(f"{manifest}: no image can be used: {problems[0]}")
+    for problem in problems:
+        terminal.complain(str(problem))
+    checks = compare_with_catalog(loaded)
+    for check in checks:
+        terminal.say(f"{check.level}: {check.what}")
+    checked = "decoded" if verify else "found" if image_root is not None else "well formed"
+    terminal.say(f"{loaded.dataset}: {len(loaded) - len(bad_entries):,} of {len(loaded):,} images {checked}")
+    if problems or any(check.level == "problem" for check in checks):
+        raise typer.Exit(1)

@@ -1,0 +1,104 @@
+"""`sind-hf train` and `sind-hf evaluate`: the whole path from pictures to a report, and what bad input gets."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+from scipy.stats import spearmanr
+
+from sind_hf import Manifest, SindModel
+
+
+def test_train_then_evaluate(run, training_config, study, tmp_path):
+    code, out, err = run("train", "--config", training_config, "max_steps=6", "experiment.name=shorter")
+    assert code == 0, err
+    assert "shorter: 6 steps" in out and "study_held_out" in out
+    folder = tmp_path / "run"
+    record = json.loads((folder / "results.json").read_text())
+    assert record["steps"] == 6 and record["train_images"] == 16 and record["test_images"] == {"study_held_out": 8}
+    assert -1 <= record["metrics"]["study_held_out"]["srcc"] <= 1
+    assert {"sind_hf", "torch", "transformers"} <= set(record["versions"])
+    resolved = yaml.safe_load((folder / "config.yaml").read_text())
+    assert resolved["training"]["max_steps"] == 6 and resolved["experiment"]["name"] == "shorter"
+    model = SindModel.from_pretrained(folder)
+    # A range is declared exactly where the calibration put the scores on it; six steps may not be enough for that.
+    assert (model.config.score_range is None) == (model.config.score_scale == 1)
+
+    report = tmp_path / "report.json"
+    code, out, err = run(
+        "evaluate", "--model", folder, "--manifest", study / "manifest.json", "--image-root", study, "--output", report
+    )
+    assert code == 0, err
+    assert "mean within 3 scenes" in out
+    (dataset,) = json.loads(report.read_text())["datasets"]
+    expected = spearmanr(dataset["predictions"], dataset["targets"]).statistic
+    assert dataset["report"]["srcc"] == pytest.approx(expected, abs=1e-12)
+    assert set(dataset["report"]["by_scene"]) == {"scene 0", "scene 1", "scene 2"}
+
+
+def test_a_stopped_run_goes_on(run, training_config, tmp_path):
+    assert run("train", "--config", training_config)[0] == 0
+    straight = SindModel.from_pretrained(tmp_path / "run").state_dict()
+    # As if stopped after two of four steps: the last checkpoint is gone.
+    for path in sorted((tmp_path / "run" / "checkpoint-4").iterdir()):
+        path.unlink()
+    (tmp_path / "run" / "checkpoint-4").rmdir()
+    (tmp_path / "run" / "model.safetensors").unlink()
+    assert run("train", "--config", training_config, "--resume")[0] == 0
+    resumed = SindModel.from_pretrained(tmp_path / "run").state_dict()
+    assert all(value.equal(resumed[name]) for name, value in straight.items())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["scene_sampling=3"], "per_device_train_batch_size is 8, scene_sampling is 3"),
+        (["scene_sampling=4"], "asks for 4 scenes per batch, but the column 'scene' holds 2"),
+        (["loss_type=scale_shft"], "Did you mean 'scale_shift'?"),
+        (["learning_rat=1"], "unknown key 'learning_rat'. Did you mean learning_rate?"),
+        (["model.view_size=57"], "view_size"),
+        (["data.hold_out_scenes=[scene 7]"], "no scene scene 7; there are scene 0, scene 1, scene 2"),
+        (["data.train=[]"], "names no manifest"),
+        (["data.train=[nowhere.json]"], "nowhere.json"),
+        (["model.checkpoint=somewhere"], "exactly one of backbone, vision_config and checkpoint"),
+        (["max_steps"], "overrides are written key=value"),
+    ],
+)
+def test_unusable_configurations_end_with_one_line(run, training_config, tmp_path, overrides, expected):
+    code, out, err = run("train", "--config", training_config, *overrides)
+    assert (code, out) == (2, "")
+    assert len(err.strip().splitlines()) == 1 and expected in err
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_missing_pictures_and_bad_scores_stop_a_training(run, training_config, study):
+    (study / "pictures" / "03.png").unlink()
+    code, _, err = run("train", "--config", training_config)
+    assert code == 2 and len(err.strip().splitlines()) == 1 and "pictures/03.png" in err
+
+    document = json.loads((study / "manifest.json").read_text())
+    document["files"][5]["score"] = float("nan")
+    (study / "manifest.json").write_text(json.dumps(document))
+    code, _, err = run("train", "--config", training_config)
+    assert code == 2 and len(err.strip().splitlines()) == 1 and "manifest.json" in err and "NaN" in err
+
+
+def test_a_damaged_training_picture_is_named(run, training_config, study):
+    path = study / "pictures" / "03.png"
+    path.write_bytes(path.read_bytes()[:500])
+    code, _, err = run("train", "--config", training_config)
+    assert code == 2 and "03.png" in err.strip().splitlines()[-1] and "damaged" in err
+
+
+def test_evaluate_names_what_it_left_out(run, training_config, study, tmp_path):
+    assert run("train", "--config", training_config)[0] == 0
+    (study / "pictures" / "03.png").write_bytes(b"not a picture")
+    report = tmp_path / "report.json"
+    arguments = ["--manifest", study / "manifest.json", "--image-root", study, "--output", report]
+    code, out, err = run("evaluate", "--model", tmp_path / "run", *arguments, "--views", "center")
+    assert code == 1 and "left out: " in err and "03.png" in err
+    (dataset,) = json.loads(report.read_text())["datasets"]
+    assert dataset["report"]["n"] == len(Manifest.load(study / "manifest.json")) - 1 == len(dataset["predictions"])
+    assert len(dataset["left_out"]) == 1

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from sind_hf import SindImageProcessor, SindModel
+from sind_hf.scoring.checkpoints import default_device, load_checkpoint
+
+
+def test_the_model_and_its_processor(tiny_checkpoint: Path, tiny_model: SindModel, picture_files: list[str]) -> None:
+    model, processor = load_checkpoint(str(tiny_checkpoint), device="cpu")
+    assert not model.training and isinstance(processor, SindImageProcessor)
+    expected = tiny_model.score(picture_files, SindImageProcessor())
+    assert model.score(picture_files, processor) == pytest.approx(expected, rel=1e-5)
+    assert load_checkpoint(str(tiny_checkpoint))[0].device.type == default_device()
+
+
+def test_the_processors_settings_are_kept(tiny_checkpoint: Path) -> None:
+    SindImageProcessor(resize_backend="pillow").save_pretrained(tiny_checkpoint)
+    assert load_checkpoint(str(tiny_checkpoint), device="cpu")[1].resize_backend == "pillow"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_dtypes(tiny_checkpoint: Path, dtype: str) -> None:
+    model, _ = load_checkpoint(str(tiny_checkpoint), device="cpu", dtype=dtype)
+    assert {parameter.dtype for parameter in model.vision_model.parameters()} == {getattr(torch, dtype)}
+
+
+def refuse(path: object, *words: str, **options: str) -> None:
+    with pytest.raises(ValueError) as error:
+        load_checkpoint(str(path), **options)
+    message = str(error.value)
+    assert "\n" not in message
+    for word in (*words,) if options else (str(path), *words):
+        assert word in message, message
+
+
+def test_unusable_options(tiny_checkpoint: Path) -> None:
+    refuse(tiny_checkpoint, "dtype is 'int8'", "bfloat16", dtype="int8")
+    refuse(tiny_checkpoint, "device 'toaster' cannot be used", device="toaster")
+    if not torch.cuda.is_available():
+        refuse(tiny_checkpoint, "device 'cuda' cannot be used", device="cuda")
+
+
+def test_folders_that_are_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse(tmp_path / "gone", "there is no such checkpoint folder")
+    refuse("./gone", "there is no such checkpoint folder")
+    refuse("gone", "there is no such checkpoint folder")
+    refuse(tmp_path, "holds no config.json")
+    (tmp_path / "config.json").write_text("{ not json")
+    refuse(tmp_path, "config.json", "cannot be read")
+    for content, kind in (({"model_type": "clip"}, "'clip'"), ({}, "None"), ([], "None")):
+        (tmp_path / "config.json").write_text(json.dumps(content))
+        refuse(tmp_path, f"is a checkpoint of {kind}, not of SIND")
+
+
+def test_a_repository_that_is_not_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    refuse("nobody/sind-of-nothing", "cannot load this checkpoint")
+
+
+def test_incomplete_and_damaged_checkpoints(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    def damaged(name: str) -> Path:
+        return Path(shutil.copytree(tiny_checkpoint, tmp_path / name))
+
+    folder = damaged("no processor")
+    (folder / "preprocessor_config.json").unlink()
+    refuse(folder, "cannot load")
+    folder = damaged("no weights")
+    (folder / "model.safetensors").unlink()
+    refuse(folder, "cannot load", "model.safetensors")
+    folder = damaged("truncated")
+    weights = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    refuse(folder, "cannot load")
+    folder = damaged("not safetensors")
+    (folder / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    refuse(folder, "cannot load")
+    folder = damaged("headless")
+    state = load_file(folder / "model.safetensors")
+    del state["quality_head.weight"]
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    refuse(folder, "1 weights are missing", "quality_head.weight")
+    folder = damaged("of other sizes")
+    state["quality_head.weight"] = torch.zeros(1, 7)
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    refuse(folder, "do not fit its config.json", "quality_head.weight")
+    folder = damaged("bad value")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "local_branch": "patches"}))
+    refuse(folder, "cannot load", "local_branch is 'patches'")

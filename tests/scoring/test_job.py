@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from sind_hf import SindConfig, SindImageProcessor, SindModel
+from sind_hf.scoring import job
+from sind_hf.scoring.job import run_job
+from sind_hf.scoring.scorer import ScoredImage
+
+
+def run(model: SindModel, paths: Any, **options: Any) -> list[ScoredImage]:
+    return list(run_job(model, SindImageProcessor(), paths, **options))
+
+
+def table(path: Path) -> list[tuple[str, str]]:
+    with open(path, newline="") as file:
+        return [(row["image"], row["score"]) for row in csv.DictReader(file)]
+
+
+def test_a_folder_becomes_a_table_and_overlays(
+    tiny_model: SindModel, picture_files: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "text.jpg").write_text("no picture")
+    told: list[tuple[int, int]] = []
+    options: dict[str, Any] = {"output": tmp_path / "s.csv", "quality_maps": tmp_path / "maps" / "deep"}
+    found = run(tiny_model, [tmp_path], batch_size=2, progress=lambda *x: told.append(x), **options)
+    names = [*picture_files, str(tmp_path / "text.jpg")]
+    assert [row.image for row in found] == names
+    assert table(tmp_path / "s.csv") == [(row.image, "" if row.score is None else str(row.score)) for row in found]
+    expected = tiny_model.score(picture_files, SindImageProcessor())
+    assert [row.score for row in found] == [*map(lambda x: pytest.approx(x, rel=1e-5), expected), None]
+    assert told == [(i, 6) for i in range(1, 7)]
+    maps = sorted((tmp_path / "maps" / "deep").iterdir())
+    assert len(maps) == 5
+    for row, path in zip(found, maps, strict=False):
+        with Image.open(path) as shown, Image.open(row.image) as original:
+            assert shown.size == original.size
+            assert json.loads(shown.text["quality_map"])[6][6] == pytest.approx(row.quality_map[6, 6], abs=1e-5)
+
+
+def test_a_picture_named_twice_is_scored_once(tiny_model: SindModel, picture_files: list[str], tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("\n".join(picture_files[:2]))
+    found = run(tiny_model, [picture_files[1], tmp_path / "list.txt", tmp_path])
+    assert [row.image for row in found] == [picture_files[i] for i in (1, 0, 2, 3, 4)]
+
+
+def test_nothing_but_rows_without_files(
+    tiny_model: SindModel, picture_files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    found = run(tiny_model, picture_files[:2], views="nine")
+    assert [row.score for row in found] == pytest.approx(
+        tiny_model.score(picture_files[:2], SindImageProcessor(), views="nine"), rel=1e-5
+    )
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("ending", ["closed", "cut"])
+def test_an_interrupted_job_goes_on_without_scoring_twice(
+    tiny_model: SindModel, picture_files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    output, part = tmp_path / "s.csv", tmp_path / "s.csv.part"
+    options: dict[str, Any] = {"output": output, "batch_size": 2}
+    whole = run(tiny_model, picture_files, output=tmp_path / "whole.csv")
+    stream = run_job(tiny_model, SindImageProcessor(), picture_files, **options)
+    for _ in range(3):
+        next(stream)
+    if ending == "cut":  # the third row, half written
+        stream.close()
+        part.write_bytes(part.read_bytes()[:-9])
+    stream.close()
+    done = 2 if ending == "cut" else 3
+    assert not output.exists()
+    with pytest.raises(ValueError, match=f"holds {done} scores of an interrupted job"):
+        run(tiny_model, picture_files, **options)
+
+    loaded: list[str] = []
+    make_views = SindImageProcessor.make_views
+    monkeypatch.setattr(
+        SindImageProcessor,
+        "make_views",
+        lambda self, image, mode: loaded.append(image) or make_views(self, image, mode),
+    )
+    told: list[tuple[int, int]] = []
+    found = run(tiny_model, picture_files, resume=True, progress=lambda *x: told.append(x), **options)
+    assert loaded == picture_files[done:] == [row.image for row in found]
+    assert told == [(i, 5) for i in range(done + 1, 6)]
+    # One picture may differ in the last digits with the batch it is scored in.
+    assert [name for name, _ in table(output)] == picture_files
+    assert [float(score) for _, score in table(output)] == pytest.approx([row.score for row in whole], rel=1e-5)
+    assert not part.exists()
+    loaded.clear()
+    run(tiny_model, picture_files[:1], resume=True, output=output)  # nothing to resume: a new job
+    assert loaded == picture_files[:1]
+
+
+def test_a_part_of_other_views_or_another_model_is_refused(
+    tiny_model: SindModel, picture_files: list[str], tmp_path: Path
+) -> None:
+    stream = run_job(tiny_model, SindImageProcessor(), picture_files, output=tmp_path / "s.csv")
+    next(stream)
+    stream.close()
+    with pytest.raises(ValueError, match="'views': 'center'"):
+        run(tiny_model, picture_files, output=tmp_path / "s.csv", resume=True, views="nine")
+    tiny_model.config._name_or_path = "another/model"
+    with pytest.raises(ValueError, match="another/model"):
+        run(tiny_model, picture_files, output=tmp_path / "s.csv", resume=True)
+
+
+def test_every_batch_reaches_the_disk(tiny_model: SindModel, picture_files: list[str], tmp_path: Path) -> None:
+    """What a killed process leaves behind: at most the pictures of one batch are scored again."""
+    stream = run_job(tiny_model, SindImageProcessor(), picture_files, output=tmp_path / "s.csv", batch_size=2)
+    for count in range(1, 6):
+        next(stream)
+        lines = (tmp_path / "s.csv.part").read_text().count("\n")
+        assert max(lines - 1, 0) >= count // 2 * 2  # the first line holds the settings
+    assert list(stream) == []
+
+
+def test_a_picture_that_goes_away_before_its_overlay(
+    tiny_model: SindModel, picture_files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = job.load_image
+    gone = picture_files[1]
+    monkeypatch.setattr(job, "load_image", lambda name: load("gone.jpg" if name == gone else name))
+    found = run(tiny_model, picture_files, quality_maps=tmp_path / "maps", output=tmp_path / "s.jsonl")
+    assert [row.score is None for row in found] == [False, True, False, False, False]
+    assert found[1].error == "gone.jpg: no such file"
+    assert len(list((tmp_path / "maps").iterdir())) == 4
+
+
+def test_unusable_options_score_nothing(
+    tiny_model: SindModel, tiny_clip_config: dict[str, Any], picture_files: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "empty.txt").write_text("\n")
+    (tmp_path / "file").write_text("")
+    cases: list[tuple[Any, dict[str, Any], str]] = [
+        ([], {}, "No pictures to score"),
+        ([tmp_path / "empty.txt"], {}, "No pictures to score"),
+        (picture_files, {"output": tmp_path / "s.xlsx"}, "unknown format"),
+        (picture_files, {"output": tmp_path / "gone" / "s.csv"}, "there is no folder"),
+        (picture_files, {"quality_maps": tmp_path / "file"}, "cannot make this folder"),
+    ]
+    for paths, options, message in cases:
+        with pytest.raises(ValueError, match=message):
+            next(run_job(tiny_model, SindImageProcessor(), paths, **options))
+    mapless = SindModel(SindConfig(vision_config=tiny_clip_config, local_branch="none")).eval()
+    with pytest.raises(ValueError, match="No quality maps"):
+        run(mapless, picture_files, quality_maps=tmp_path / "maps", output=tmp_path / "s.csv")
+    assert run(mapless, picture_files[:1], output=tmp_path / "s.csv")[0].score is not None  # and no part is in the way

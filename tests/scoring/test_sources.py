@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from sind_hf.scoring.sources import list_images, picture_suffixes
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Made in an order that is not the sorted one."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("b/z.png", "b/a.JPG", "a/c/deep.webp", "a/z.jpeg", "c.bmp", "a.tiff", "b.txt", "b/notes.md", "d.pdf"):
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "photos" / name).write_bytes(b"")
+    return tmp_path / "photos"
+
+
+def test_a_folder_is_all_its_pictures_sorted(tree: Path) -> None:
+    expected = ["a.tiff", "c.bmp", "a/z.jpeg", "a/c/deep.webp", "b/a.JPG", "b/z.png"]
+    assert list(list_images(["photos"])) == [f"photos/{name}" for name in expected]
+    assert list(list_images([tree])) == [str(tree / name) for name in expected]
+
+
+def test_the_order_does_not_come_from_the_file_system(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = list(list_images([tree]))
+    walk = os.walk
+
+    def backwards(top: Path) -> object:
+        for directory, folders, files in walk(top):
+            folders.sort(reverse=True)
+            yield directory, folders, sorted(files, reverse=True)
+
+    monkeypatch.setattr("os.walk", backwards)
+    assert list(list_images([tree])) == expected
+
+
+def test_paths_keep_their_order_and_need_not_exist(tree: Path) -> None:
+    named = ["photos/c.bmp", "gone.jpg", "photos/a", "no_extension", "photos/d.pdf"]
+    expected = ["photos/c.bmp", "gone.jpg", "photos/a/z.jpeg", "photos/a/c/deep.webp", "no_extension", "photos/d.pdf"]
+    assert list(list_images(named)) == expected
+
+
+def test_addresses_stay_as_they_are(tree: Path) -> None:
+    assert list(list_images(["https://host/a//b.jpg?x=1.txt"])) == ["https://host/a//b.jpg?x=1.txt"]
+
+
+def test_a_list_names_one_picture_a_line(tree: Path) -> None:
+    text = "\ufeffphotos/c.bmp\r\n\n  with space.jpg  \nhttps://host/a.jpg\n/absolute.png"
+    Path("mine.TXT").write_bytes(text.encode())
+    expected = ["photos/c.bmp", "with space.jpg", "https://host/a.jpg", "/absolute.png"]
+    assert list(list_images(["mine.TXT"])) == expected
+
+
+def test_names_that_are_no_utf8(tree: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.jpg")
+    (tree / "b" / name).write_bytes(b"")
+    Path("list.txt").write_bytes(b"photos/b/caf\xe9.jpg\n")
+    assert f"photos/b/{name}" in list(list_images(["photos/b"]))
+    (from_list,) = list_images(["list.txt"])
+    assert from_list == f"photos/b/{name}" and os.path.exists(from_list)
+
+
+def test_what_cannot_be_listed_is_named(tree: Path) -> None:
+    Path("empty/below").mkdir(parents=True)
+    Path("empty/note.txt").write_text("x")
+    with pytest.raises(ValueError, match="^empty: no pictures in this folder"):
+        list(list_images(["photos", "empty"]))
+    with pytest.raises(ValueError, match=r"gone\.txt: cannot read this list of pictures \(No such file"):
+        list(list_images(["gone.txt"]))
+
+
+def test_suffixes_are_of_pictures_only() -> None:
+    found = picture_suffixes()
+    assert {".jpg", ".jpeg", ".png", ".webp", ".tif", ".bmp", ".gif", ".ppm"} <= found
+    assert not found & {".pdf", ".eps", ".mpg", ".txt", ".h5"}

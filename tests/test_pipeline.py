@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import Dataset
+from datasets import Image as ImageFeature
+from PIL import Image
+from transformers import pipeline
+from transformers.pipelines.pt_utils import KeyDataset
+
+from sind_hf import SindConfig, SindImageProcessor, SindModel, SindPipeline
+
+TASK = "image-quality-assessment"
+
+
+@pytest.fixture
+def pipe(tiny_model: SindModel) -> SindPipeline:
+    return pipeline(TASK, model=tiny_model, image_processor=SindImageProcessor())
+
+
+def scores(answers: Any) -> list[float]:
+    return [answer["score"] for answer in answers]
+
+
+def test_a_folder_is_enough_and_nothing_is_asked(
+    tiny_checkpoint: Path, tiny_model: SindModel, picture_files: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> str:
+        raise AssertionError("asked for trust in remote code")
+
+    monkeypatch.setattr("builtins.input", refuse)
+    pipe = pipeline(TASK, model=str(tiny_checkpoint))
+    assert isinstance(pipe, SindPipeline) and type(pipe.model) is SindModel
+    expected = tiny_model.score(picture_files, SindImageProcessor())
+    assert scores(pipe(picture_files)) == pytest.approx(expected, rel=1e-4)
+
+
+def test_one_picture_gives_one_answer(pipe: SindPipeline, picture_files: list[str], tiny_model: SindModel) -> None:
+    expected = tiny_model.score(picture_files[:1], SindImageProcessor())[0]
+    answer = pipe(picture_files[0])
+    assert answer == {"score": pytest.approx(expected, rel=1e-4), "score_range": [0, 100]}
+    assert json.loads(json.dumps(answer)) == answer
+    assert pipe(Image.open(picture_files[0]))["score"] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("views", ["center", "nine"])
+@pytest.mark.parametrize("batch_size", [1, 2, 8])
+def test_batches_change_nothing(
+    pipe: SindPipeline, picture_files: list[str], tiny_model: SindModel, batch_size: int, views: str
+) -> None:
+    """Five pictures in batches of two: also the last, smaller batch keeps its rows apart."""
+    files = picture_files if views == "center" else picture_files[:3]
+    expected = tiny_model.score(files, SindImageProcessor(), views=views)
+    found = pipe(files, batch_size=batch_size, views=views, output_quality_map=True)
+    assert scores(found) == pytest.approx(expected, rel=1e-4)
+    bias = tiny_model.quality_head.bias.item()
+    width = tiny_model.head_widths[0]
+    inputs = SindImageProcessor()(files, views=views, return_tensors="pt")
+    output = tiny_model(**inputs, output_quality_map=True)
+    for row, answer in enumerate(found):
+        values = answer["quality_map"]
+        assert [len(line) for line in values] == [7] * 7
+        mean = sum(map(sum, values)) / 49
+        raw = bias + (output.global_embeds[row] @ tiny_model.quality_head.weight[0, :width]).item() + mean
+        assert answer["score"] == pytest.approx(10 * raw + 50, rel=1e-4)
+        assert values[2][5] == pytest.approx(output.quality_map[row, 2, 5].item(), rel=1e-3, abs=1e-4)
+
+
+def test_lists_generators_and_datasets(pipe: SindPipeline, picture_files: list[str]) -> None:
+    expected = scores(pipe(picture_files))
+    assert len(set(expected)) == 5
+    assert scores(pipe(file for file in picture_files)) == pytest.approx(expected)
+    assert scores(pipe([Image.open(file) for file in picture_files], batch_size=2)) == pytest.approx(expected)
+    dataset = Dataset.from_dict({"photo": picture_files}).cast_column("photo", ImageFeature())
+    assert scores(pipe(KeyDataset(dataset, "photo"), batch_size=2)) == pytest.approx(expected)
+    encoded = dataset.cast_column("photo", ImageFeature(decode=False))
+    assert scores(pipe(KeyDataset(encoded, "photo"))) == pytest.approx(expected)
+
+
+def test_options_can_be_set_once(tiny_model: SindModel, picture_files: list[str]) -> None:
+    pipe = pipeline(
+        TASK, model=tiny_model, image_processor=SindImageProcessor(), views="nine", output_quality_map=True
+    )
+    answer = pipe(picture_files[0])
+    assert "quality_map" in answer
+    nine = tiny_model.score(picture_files[:1], SindImageProcessor(), views="nine")[0]
+    assert answer["score"] == pytest.approx(nine, rel=1e-4)
+    center = tiny_model.score(picture_files[:1], SindImageProcessor())[0]
+    assert pipe(picture_files[0], views="center")["score"] == pytest.approx(center, rel=1e-4)
+    assert center != pytest.approx(nine, rel=1e-3)
+
+
+def test_the_processors_own_setting_counts(tiny_model: SindModel, picture_files: list[str]) -> None:
+    pipe = pipeline(TASK, model=tiny_model, image_processor=SindImageProcessor(views="nine"))
+    nine = tiny_model.score(picture_files[:2], SindImageProcessor(), views="nine")
+    assert scores(pipe(picture_files[:2], batch_size=2)) == pytest.approx(nine, rel=1e-4)
+
+
+def test_no_range_is_none_and_no_patch_tokens_no_map(
+    tiny_clip_config: dict[str, Any], picture_files: list[str]
+) -> None:
+    for branch in ("class", "none"):
+        model = SindModel(SindConfig(vision_config=dict(tiny_clip_config), local_branch=branch)).eval()
+        pipe = pipeline(TASK, model=model, image_processor=SindImageProcessor())
+        assert pipe(picture_files[0])["score_range"] is None
+        with pytest.raises(ValueError, match="No quality map"):
+            pipe(picture_files[0], output_quality_map=True)
+
+
+# --- where the package is not installed ------------------------------------------------------------------------------
+
+STRANGER = """
+import importlib.util, json, sys
+assert importlib.util.find_spec("sind_hf") is None, "the package must not be found here"
+from transformers import AutoImageProcessor, AutoModel, pipeline
+folder, *files = sys.argv[1:]
+model = AutoModel.from_pretrained(folder, trust_remote_code=True)
+processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=True)
+pipe = pipeline("image-quality-assessment", model=folder, trust_remote_code=True)
+again = pipeline(
+    "image-quality-assessment", model=folder, trust_remote_code=True, views="nine", output_quality_map=True
+)
+model.save_pretrained("copy")
+processor.save_pretrained("copy")
+print(json.dumps({
+    "score": model.score(files, processor),
+    "pipeline": [answer["score"] for answer in pipe(files, batch_size=2)],
+    "nine": again(files[0])["score"],
+    "map": again(files[0])["quality_map"],
+    "trust": model.__class__.__module__,
+}))
+"""
+
+
+def run_stranger(folder: str | Path, files: list[str], home: Path) -> dict[str, Any]:
+    home.mkdir()
+    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "VIRTUAL_ENV")}
+    environment = {**kept, "HF_HUB_OFFLINE": "1", "HF_HOME": str(home / "hf"), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", STRANGER, str(folder), *files],
+        cwd=home,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    if "the package must not be found here" in done.stderr:
+        pytest.skip("the package is installed into this interpreter, so that no process is without it")
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_a_checkpoint_carries_its_code(
+    tiny_checkpoint: Path, tiny_model: SindModel, picture_files: list[str], tmp_path: Path
+) -> None:
+    names = {path.name for path in tiny_checkpoint.glob("*.py")}
+    assert names == {f"{name}_sind.py" for name in ("configuration", "modeling", "image_processing", "pipeline")} | {
+        "losses.py"
+    }
+    found = run_stranger(tiny_checkpoint, picture_files, tmp_path / "elsewhere")
+    expected = tiny_model.score(picture_files, SindImageProcessor())
+    assert found["score"] == pytest.approx(expected, rel=1e-5)
+    assert found["pipeline"] == pytest.approx(expected, rel=1e-5)
+    pipe = pipeline(TASK, model=tiny_model, image_processor=SindImageProcessor())
+    nine = pipe(picture_files[0], views="nine", output_quality_map=True)
+    assert found["nine"] == pytest.approx(nine["score"], rel=1e-5)
+    assert found["map"][3] == pytest.approx(nine["quality_map"][3], rel=1e-4, abs=1e-5)
+    assert found["trust"].startswith("transformers_modules.")
+    # What such a process saves is as good as the original, and loads here without a question.
+    copy = tmp_path / "elsewhere" / "copy"
+    again = pipeline(TASK, model=str(copy))
+    assert scores(again(picture_files)) == pytest.approx(expected, rel=1e-4)
+    second = run_stranger(copy, picture_files, tmp_path / "further")
+    assert second["pipeline"] == pytest.approx(expected, rel=1e-5)

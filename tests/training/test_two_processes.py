@@ -1,0 +1,77 @@
+"""Training and evaluation on two processes (gloo), done once by `two_processes.py` and looked at from here."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from checkpoints import assert_same_checkpoints
+from tiny_training import make_trainer
+from two_processes import COUNTS, RESUMPTIONS, evaluate, evaluation_options
+
+from sind_hf import SindModel
+
+pytestmark = [
+    pytest.mark.slow,
+    # of so few pictures curves cannot be fitted, and some scenes have one only
+    pytest.mark.filterwarnings("ignore::sind_hf.metrics.FitWarning"),
+    pytest.mark.filterwarnings("ignore:report. .* scenes have one picture:sind_hf.metrics.ConstantInputWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory, pictures):
+    folder = tmp_path_factory.mktemp("two_processes")
+    pictures.save_to_disk(folder / "pictures")
+    here = Path(__file__).parent
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    paths = [str(here.parents[1] / "src"), str(here), os.environ.get("PYTHONPATH", "")]
+    done = subprocess.run(
+        [*launcher, str(here / "two_processes.py"), str(folder)],
+        env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+@pytest.mark.parametrize("name", RESUMPTIONS)
+def test_stopped_and_resumed_equals_straight(results, name):
+    last = f"checkpoint-{RESUMPTIONS[name][2]['max_steps']}"
+    assert_same_checkpoints(results / name / "straight" / last, results / name / "resumed" / last)
+
+
+def test_the_processes_share_an_epoch_without_overlap(results, pictures):
+    ranks = [json.loads((results / f"rank{rank}.json").read_text())["batches"] for rank in (0, 1)]
+    epoch = [score for rank in ranks for batch in rank[:3] for score in batch]
+    assert sorted(epoch) == sorted(pictures["score"][:])
+    scene_of = dict(zip(pictures["score"][:], pictures["scene"][:], strict=True))
+    for batch in [*ranks[0], *ranks[1]]:
+        assert sorted([scene_of[score] for score in batch].count(scene) for scene in set(scene_of.values())) == [
+            0,
+            2,
+            2,
+        ]
+
+
+def test_every_picture_is_evaluated_once_as_on_one_process(results, pictures, tmp_path):
+    ranks = [json.loads((results / f"rank{rank}.json").read_text()) for rank in (0, 1)]
+    assert ranks[0]["predictions"] == ranks[1]["predictions"]
+    assert ranks[0]["config"] == ranks[1]["config"]
+
+    saved = SindModel.from_pretrained(results / "trained")
+    assert saved.config.score_scale == ranks[0]["config"]["score_scale"] != 1
+    alone = evaluate(make_trainer(tmp_path, None, saved, **evaluation_options()), pictures)
+    for count in COUNTS:
+        assert ranks[0]["predictions"][str(count)] == pytest.approx(alone["predictions"][count], abs=1e-5)
+        for name in ("srcc", "plcc", "krcc", "rmse"):
+            name = f"eval_{count}_{name}"
+            assert math.isfinite(alone["metrics"][name])
+            assert ranks[0]["metrics"][name] == pytest.approx(alone["metrics"][name], abs=1e-6)

@@ -16,7 +16,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("version",),
     HUB_FILES,
     ("metrics",),
-    ("calibration",),
+    ("calibration", "evaluate_modules"),
     ("data",),
     ("scoring",),
     ("training",),

@@ -144,7 +144,10 @@ def test_the_files_of_a_run_are_the_listed_ones(tutorial: SimpleNamespace) -> No
         name for title in ("Checkpoint", "Run folder") for row in table(section(page, title)) for name in codes(row)
     }
     made = {path.name for path in run.iterdir()}
-    assert {"checkpoint-<step>/" if name.startswith("checkpoint-") else name for name in made} == listed
+    assert {
+        re.sub(r"^scores_.*", "scores_<set>.csv", re.sub(r"^checkpoint-\d+", "checkpoint-<step>/", name))
+        for name in made
+    } == listed
     resumption = {
         name for name in codes(" ".join(re.findall(r"^\| `checkpoint-<step>/`.*$", section(page, "Run folder"), re.M)))
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -17,9 +18,8 @@ from sind_hf.data.splits import leave_one_out, random_split
 from sind_hf.experiments.config import load_config
 from sind_hf.experiments.records import load_records
 
-spec = importlib.util.spec_from_file_location(
-    "train_test_iqa", Path(__file__).parents[2] / "scripts" / "train_test_iqa.py"
-)
+ROOT = Path(__file__).parents[2]
+spec = importlib.util.spec_from_file_location("train_test_iqa", ROOT / "scripts" / "train_test_iqa.py")
 script = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(script)
 
@@ -275,3 +275,23 @@ def test_wrong_usage(flags, capsys):
         script.main([*line.split(), *flags.split()])
     assert stop.value.code == 2
     assert capsys.readouterr().err
+
+
+def test_the_page_has_every_flag_with_its_default():
+    page = (ROOT / "docs" / "published_commands.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(--\w+)` \| (.+?) \|", page, re.MULTILINE)
+    published, ours = (script.build_parser()._action_groups[index]._group_actions for index in (1, 2))
+    expected = {}
+    for action in published:
+        if action.option_strings != ["-h", "--help"]:
+            default = "none" if action.default is None else "off" if action.default is False else f"`{action.default}`"
+            expected[action.option_strings[0]] = "required" if action.required else default
+    numbers = {"`1.0`": "`1`", "`1e-05`": "`1e-5`"}
+    assert dict(rows) == {flag: numbers.get(default, default) for flag, default in expected.items()}
+    assert all(f"`{action.option_strings[0]}`" in page for action in ours)
+
+
+def test_the_page_has_every_configuration():
+    page = (ROOT / "docs" / "published_commands.md").read_text(encoding="utf-8")
+    named = {name for row in re.findall(r"\| ([^|]+) \|$", page, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)}
+    assert {path.stem for path in (ROOT / "configs").glob("*.yaml")} - {"demo"} <= named

@@ -31,7 +31,7 @@ BACKBONES = {
 }
 
 
-def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+def build_parser() -> argparse.ArgumentParser:
     summary, _, example = (__doc__ or "").partition("\n")
     parser = argparse.ArgumentParser(
         description=summary, epilog=example, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -69,6 +69,11 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     ours.add_argument("--liqe_splits", help="folder of LIQE's split lists")
     ours.add_argument("--report_to", default="none", help="tensorboard, wandb, trackio … (%(default)s)")
     ours.add_argument("--dry_run", action="store_true", help="show the folds and train nothing")
+    return parser
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = build_parser()
     parsed = parser.parse_args(arguments)
     if parsed.all_global and not parsed.local_global:
         parser.error("--all_global is an ablation of --local_global: give both")

@@ -136,7 +136,7 @@ def test_the_files_of_a_run_are_the_listed_ones(tutorial: SimpleNamespace) -> No
         name for title in ("Checkpoint", "Run folder") for row in table(section(page, title)) for name in codes(row)
     }
     made = {path.name for path in run.iterdir()}
-    general = {"checkpoint-": "checkpoint-<step>/", "scores_": "scores_<test set>.csv"}
+    general = {"checkpoint-": "checkpoint-<step>/", "scores_": "scores_<set>.csv"}
     assert {next((to for start, to in general.items() if name.startswith(start)), name) for name in made} == listed
     resumption = {
         name for name in codes(" ".join(re.findall(r"^\| `checkpoint-<step>/`.*$", section(page, "Run folder"), re.M)))

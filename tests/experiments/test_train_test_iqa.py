@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -17,9 +18,8 @@ from sind_hf.data.splits import leave_one_out, random_split
 from sind_hf.experiments.config import load_config
 from sind_hf.experiments.records import load_records
 
-spec = importlib.util.spec_from_file_location(
-    "train_test_iqa", Path(__file__).parents[2] / "scripts" / "train_test_iqa.py"
-)
+ROOT = Path(__file__).parents[2]
+spec = importlib.util.spec_from_file_location("train_test_iqa", ROOT / "scripts" / "train_test_iqa.py")
 script = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(script)
 
@@ -189,38 +189,42 @@ def test_every_flag_arrives():
         "--scene_sampling 3 --local_global --exp_type cross-set --project_dir p/q"
     )
     source = script.config_of(script.parse(line.split())).source
-    assert source["model"] == {
-        "backbone": "openai/clip-vit-large-patch14",
-        "local_branch": "patch",
-        "view_size": 448,
-        "freeze_backbone": True,
+    expected = {
+        "model": {
+            "backbone": "openai/clip-vit-large-patch14",
+            "local_branch": "patch",
+            "view_size": 448,
+            "freeze_backbone": True,
+        },
+        "data": {
+            "image_root": "d",
+            "json_dir": "j",
+            "train": ["spaq", "koniq10k"],
+            "test": ["livec"],
+            "dataset_domain": True,
+            "liqe_splits": None,
+        },
+        "training": {
+            "output_dir": "p/q",
+            "loss_type": "plcc+rank",
+            "scene_sampling": 3,
+            "ema_decay": 0.9,
+            "num_train_epochs": 7.0,
+            "warmup_epochs": 2.0,
+            "per_device_train_batch_size": 48,
+            "learning_rate": 2e-5,
+            "lr_ratio": 10.0,
+            "weight_decay": 1e-4,
+            "fp16": True,
+            "bf16": False,
+            "dataloader_num_workers": 4,
+            "report_to": "none",
+            "seed": 0,
+        },
+        "experiment": {"name": "q", "protocol": "cross-set", "k_folds": 0},
     }
-    assert source["data"] == {
-        "image_root": "d",
-        "json_dir": "j",
-        "train": ["spaq", "koniq10k"],
-        "test": ["livec"],
-        "dataset_domain": True,
-        "liqe_splits": None,
-    }
-    assert source["training"] == {
-        "output_dir": "p/q",
-        "loss_type": "plcc+rank",
-        "scene_sampling": 3,
-        "ema_decay": 0.9,
-        "num_train_epochs": 7.0,
-        "warmup_epochs": 2.0,
-        "per_device_train_batch_size": 48,
-        "learning_rate": 2e-5,
-        "lr_ratio": 10.0,
-        "weight_decay": 1e-4,
-        "fp16": True,
-        "bf16": False,
-        "dataloader_num_workers": 4,
-        "report_to": "none",
-        "seed": 0,
-    }
-    assert source["experiment"] == {"name": "q", "protocol": "cross-set", "k_folds": 0}
+    for group, values in expected.items():
+        assert {name: source[group][name] for name in values} == values
 
 
 def test_published_defaults():
@@ -275,3 +279,23 @@ def test_wrong_usage(flags, capsys):
         script.main([*line.split(), *flags.split()])
     assert stop.value.code == 2
     assert capsys.readouterr().err
+
+
+def test_the_page_has_every_flag_with_its_default():
+    page = (ROOT / "docs" / "published_commands.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(--\w+)` \| (.+?) \|", page, re.MULTILINE)
+    published, ours = (script.build_parser()._action_groups[index]._group_actions for index in (1, 2))
+    expected = {}
+    for action in published:
+        if action.option_strings != ["-h", "--help"]:
+            default = "none" if action.default is None else "off" if action.default is False else f"`{action.default}`"
+            expected[action.option_strings[0]] = "required" if action.required else default
+    numbers = {"`1.0`": "`1`", "`1e-05`": "`1e-5`"}
+    assert dict(rows) == {flag: numbers.get(default, default) for flag, default in expected.items()}
+    assert all(f"`{action.option_strings[0]}`" in page for action in ours)
+
+
+def test_the_page_has_every_configuration():
+    page = (ROOT / "docs" / "published_commands.md").read_text(encoding="utf-8")
+    named = {name for row in re.findall(r"\| ([^|]+) \|$", page, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)}
+    assert {path.stem for path in (ROOT / "configs").glob("*.yaml")} - {"demo"} <= named

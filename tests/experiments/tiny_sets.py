@@ -98,7 +98,7 @@ def save_tiny_clip(folder: Path) -> Path:
 
 def save_tiny_resnet(folder: Path) -> Path:
     torch.manual_seed(0)
-    ResNetModel(ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1])).save_pretrained(folder)
+    ResNetModel(ResNetConfig(embedding_size=16, hidden_sizes=[16, 32], depths=[1, 1])).save_pretrained(folder)
     return folder
 
 
@@ -117,7 +117,12 @@ def make_config(output: Path, image_root: Path, *, data: dict[str, Any], **group
     }
     source = {
         "model": {
-            "vision_config": {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1]},
+            "vision_config": {
+                "model_type": "resnet",
+                "embedding_size": 16,
+                "hidden_sizes": [16, 32],
+                "depths": [1, 1],
+            },
             "view_size": 56,
         }
         | groups.get("model", {}),

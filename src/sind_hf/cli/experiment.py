@@ -32,9 +32,10 @@ def experiment(
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values that replace those of the file.")
     ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume/--no-resume", help="Go on with what the output folder holds; or insist on none.")
-    ] = True,
+    fresh: Annotated[
+        bool,
+        typer.Option("--fresh", help="Refuse an output folder that holds something, instead of going on with it."),
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the folds and train nothing.")] = False,
 ) -> None:
     """Run a protocol of the paper: train and test on every fold, with tables and figures over all of them.
@@ -50,7 +51,7 @@ def experiment(
     if dry_run:
         show_folds(run)
     else:
-        show_experiment(run, resume=resume)
+        show_experiment(run, resume=not fresh)
 
 
 def show_folds(config: RunConfig) -> None:

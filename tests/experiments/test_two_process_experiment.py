@@ -36,9 +36,11 @@ def launch(*arguments):
         "--main_process_port",
         "0",
     ]
+    # What trainings in this process left behind (fp16 of another test, say) must not reach these.
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("ACCELERATE_")}
     done = subprocess.run(
         [*launcher, str(here / "two_process_experiment.py"), *map(str, arguments)],
-        env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)},
+        env=inherited | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)},
         capture_output=True,
         text=True,
         timeout=300,

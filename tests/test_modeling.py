@@ -439,7 +439,7 @@ def test_a_clip_checkpoint_fills_all_but_the_head(tmp_path: Path) -> None:
 
 def test_from_backbone_takes_clip_with_its_projection(tmp_path: Path) -> None:
     clip = tiny_clip_model(tmp_path)
-    model = SindModel.from_backbone(str(tmp_path), SindConfig(local_branch="class", loss_type="plcc"))
+    model = SindModel.from_backbone(str(tmp_path), local_branch="class", loss_type="plcc")
     assert (model.config.local_branch, model.config.loss_type) == ("class", "plcc")
     assert model.head_widths == [24, 24]
     assert torch.equal(model.visual_projection.weight, clip.visual_projection.weight)

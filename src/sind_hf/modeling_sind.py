@@ -124,31 +124,30 @@ class SindModel(PreTrainedModel):
                 init.normal_(self.visual_projection.weight, std=self._backbone_config.hidden_size**-0.5)
 
     @classmethod
-    def from_backbone(cls, path: str, config: SindConfig | None = None, **kwargs: Any) -> SindModel:
+    def from_backbone(cls, path: str, *, hub_options: dict[str, Any] | None = None, **settings: Any) -> SindModel:
         """Start a fresh SIND model from any vision checkpoint of transformers.
 
         Args:
             path: Folder or Hub repository of a CLIP, ViT, DINOv2, Swin, ConvNeXt, ResNet … model.
-            config: Everything but the backbone, whose configuration comes from the checkpoint.
-            **kwargs: Passed to the backbone's `from_pretrained` (`revision`, `token`, …).
+            hub_options: Passed to the backbone's `from_pretrained` (`revision`, `token`, …).
+            **settings: Fields of `SindConfig`, such as `local_branch`. The backbone's configuration comes from the
+                checkpoint, and so does `view_size` where it is not given.
 
         Returns:
             A model whose backbone holds the checkpoint's weights and whose head is fresh.
         """
-        found = AutoConfig.from_pretrained(path, **kwargs)
+        options = hub_options or {}
+        found = AutoConfig.from_pretrained(path, **options)
         vision = getattr(found, "vision_config", found)
         if found.model_type == "clip":
             vision.projection_dim = found.projection_dim
-        settings = config.to_diff_dict() if config is not None else {}
-        for key in ("vision_config", "model_type", "transformers_version", "architectures"):
-            settings.pop(key, None)
         model = cls(SindConfig(vision_config=vision, **settings))
         if model.is_clip:
-            pretrained = CLIPVisionModelWithProjection.from_pretrained(path, config=vision, **kwargs)
+            pretrained = CLIPVisionModelWithProjection.from_pretrained(path, config=vision, **options)
             model.visual_projection.load_state_dict(pretrained.visual_projection.state_dict())
             weights = pretrained.vision_model.state_dict()
         else:
-            weights = AutoModel.from_pretrained(path, config=vision, **kwargs).state_dict()
+            weights = AutoModel.from_pretrained(path, config=vision, **options).state_dict()
         own = model.vision_model.state_dict()
         # The checkpoint may bring a pooler that the backbone was built without; nothing may be missing.
         model.vision_model.load_state_dict({key: value for key, value in weights.items() if key in own})

@@ -17,7 +17,11 @@ def test_train_then_evaluate(run, training_config, study, tmp_path):
     assert "shorter: 6 steps" in out and "study_held_out" in out
     folder = tmp_path / "run"
     record = json.loads((folder / "results.json").read_text())
-    assert record["steps"] == 6 and record["train_images"] == 16 and record["test_images"] == {"study_held_out": 8}
+    assert (
+        record["steps"] == 6
+        and record["train_images"] == {"study": 16}
+        and record["test_images"] == {"study_held_out": 8}
+    )
     assert -1 <= record["metrics"]["study_held_out"]["srcc"] <= 1
     assert {"sind_hf", "torch", "transformers"} <= set(record["versions"])
     resolved = yaml.safe_load((folder / "config.yaml").read_text())

@@ -22,7 +22,7 @@ def train(
 ) -> None:
     """Train a model as a configuration says, test it, and save it with its record.
 
-    Example: [bold]sind-hf train --config configs/demo.yaml num_train_epochs=4 loss_type=l1[/bold]
+    Example: [bold]sind-hf train --config configs/demo.yaml max_steps=300 loss_type=plcc[/bold]
     """
     terminal.quiet_libraries()
     run = load_config(config, overrides or [])
@@ -38,4 +38,6 @@ def train(
         terminal.show_table(
             f"{record['name']}: {record['steps']} steps, {record['seconds']:.0f} s", ["", *names], rows
         )
+    if run.training.score_range is None:
+        terminal.note("scores are not calibrated: the training sets declare no range that they share (score_range)")
     terminal.say(f"checkpoint, config.yaml and results.json are in {run.training.output_dir}")

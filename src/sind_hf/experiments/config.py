@@ -104,7 +104,7 @@ class ExperimentOptions:
 
 @dataclass
 class RunConfig:
-    """A whole run: its four groups of options, and the plain values that they came from."""
+    """A whole run: its four groups of options, and the plain values that say them again."""
 
     model: ModelOptions
     data: DataOptions
@@ -169,15 +169,19 @@ def parse_config(source: dict[str, dict[str, Any]], where: str) -> RunConfig:
         ValueError: See `load_config`.
     """
     source = {group: source.get(group, {}) for group in GROUPS}
-    parsed = {}
+    parsed, resolved = {}, {}
     for group, options in GROUPS.items():
         for key in source[group]:
             _check_name(key, _keys(options), f"{where}: {group}", "key")
         try:
-            (parsed[group],) = HfArgumentParser(options).parse_dict(_typed(source[group], options))  # type: ignore[arg-type]
+            given = _typed(source[group], options)
+            (parsed[group],) = HfArgumentParser(options).parse_dict(given)  # type: ignore[arg-type]
         except (TypeError, ValueError) as error:
             raise ValueError(f"{where}: {group}: {' '.join(str(error).split())}") from None
-    return RunConfig(source=source, **parsed)
+        # Of the Trainer's hundred options those that were given; of ours all, whose defaults may change one day.
+        own = {name: getattr(parsed[group], name) for name in options.__annotations__}
+        resolved[group] = own | given
+    return RunConfig(source=resolved, **parsed)
 
 
 def _typed(values: Mapping[str, Any], options: type) -> dict[str, Any]:

@@ -26,6 +26,9 @@ def build_model(options: ModelOptions, loss_type: str, seed: int) -> tuple[SindM
     """
     set_seed(seed)
     if options.checkpoint:
+        fixed = {"local_branch": "patch", "view_size": None, "resize_backend": "torch"}
+        if given := [name for name, default in fixed.items() if getattr(options, name) != default]:
+            raise ValueError(f"model.checkpoint brings its own {' and '.join(given)}: leave that out.")
         model, processor = load_checkpoint(options.checkpoint, device="cpu")
         model.config.loss_type = loss_type
         if options.freeze_backbone:
@@ -39,7 +42,7 @@ def build_model(options: ModelOptions, loss_type: str, seed: int) -> tuple[SindM
     }
     if options.backbone:
         try:
-            model = SindModel.from_backbone(options.backbone, SindConfig(**settings))
+            model = SindModel.from_backbone(options.backbone, **settings)
         except OSError as error:
             reason = " ".join(str(error).split())
             raise ValueError(f"model.backbone {options.backbone!r} cannot be loaded: {reason}") from None

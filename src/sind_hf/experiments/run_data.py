@@ -40,10 +40,12 @@ def build_data(options: DataOptions) -> RunData:
     if not options.train:
         raise ValueError("data.train names no manifest: nothing to train on.")
     train = [oriented(load_manifest(options.json_dir, name)) for name in options.train]
-    tests = {
-        manifest.dataset: manifest
-        for manifest in (oriented(load_manifest(options.json_dir, name)) for name in options.test)
-    }
+    tests: dict[str, Manifest] = {}
+    for name in options.test:
+        manifest = oriented(load_manifest(options.json_dir, name))
+        if manifest.dataset in tests:
+            raise ValueError(f"data.test: {name} is a second test set called {manifest.dataset}; merge the two.")
+        tests[manifest.dataset] = manifest
     if options.hold_out_scenes:
         held_out = set(options.hold_out_scenes)
         known = {entry.scene for manifest in train for entry in manifest.entries}

@@ -192,8 +192,9 @@ def _train(
     _ = args.device
     if resume:
         on_main_process(lambda: require_same_config(output / CONFIG, config.source))
-    args.score_range = None if data.score_range is None else list(data.score_range)
-    args.calibrate = args.calibrate and data.score_range is not None
+    if args.score_range is None and data.score_range is not None:
+        args.score_range = list(data.score_range)
+    args.calibrate = args.calibrate and args.score_range is not None
     model, processor = build_model(config.model, args.loss_type, args.seed)
     trainer = SindTrainer(
         model=model,

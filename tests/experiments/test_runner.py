@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import time
 from contextlib import contextmanager
 
 import pytest
@@ -45,6 +46,13 @@ class Stop(TrainerCallback):
             raise KeyboardInterrupt
 
 
+class Pause(TrainerCallback):
+    """Event files are named by the second: one that is opened in the same second as another overwrites it."""
+
+    def on_train_end(self, args, state, control, **kwargs):
+        time.sleep(1.1)
+
+
 class Folds:
     """Notes the folds that are worked on; stops in the one whose number is given."""
 
@@ -70,7 +78,7 @@ def test_every_fold_is_recorded(straight):
     assert load_records(output) == records
     record = records[1]
     assert record["protocol"] == "leave-one-out" and record["trained_on"] == ["spaq"]
-    assert record["train_images"] == {"spaq": 12} and record["test_images"] == {"spaq": 6}
+    assert record["train_images_by_set"] == {"spaq": 12} and record["test_images"] == {"spaq": 6}
     assert record["steps"] == 6 and record["epochs"] == 2
     assert set(record["tests"]["spaq"]["by_scene"]) == {"Cityscape"}
     assert record["config"]["training"]["output_dir"].endswith("test_for_101_Cityscape")
@@ -189,7 +197,7 @@ def test_a_single_training_writes_the_same_record(tree, tmp_path):
     )
     record = run_training(config)
     assert record == json.loads((tmp_path / "run" / "results.json").read_text())
-    assert record["train_images"] == {"spaq": 12} and record["test_images"] == {"spaq_held_out": 6}
+    assert record["train_images_by_set"] == {"spaq": 12} and record["test_images"] == {"spaq_held_out": 6}
     assert len(read_scores(tmp_path / "run" / "scores_spaq_held_out.csv").images) == 6
 
 
@@ -201,7 +209,7 @@ def test_metrics_reach_tensorboard(tree, tmp_path):
         data={"json_dir": str(tree / "json"), "train": ["spaq"], "hold_out_scenes": ["Human"]},
         training={"report_to": "tensorboard", "logging_steps": 1},
     )
-    run_training(config)
+    run_training(config, callbacks=[Pause()])
     files = list((tmp_path / "run").rglob("events.out.tfevents.*"))
     assert len({path.parent for path in files}) == 1  # one run on the board, also with the final evaluation
     written = b"".join(path.read_bytes() for path in files)

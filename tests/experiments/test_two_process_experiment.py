@@ -36,9 +36,11 @@ def launch(*arguments):
         "--main_process_port",
         "0",
     ]
+    # What trainings in this process left behind (fp16 of another test, say) must not reach these.
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("ACCELERATE_")}
     done = subprocess.run(
         [*launcher, str(here / "two_process_experiment.py"), *map(str, arguments)],
-        env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)},
+        env=inherited | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)},
         capture_output=True,
         text=True,
         timeout=300,
@@ -55,7 +57,13 @@ def test_two_processes_share_the_work_and_agree_with_one(tmp_path):
         tmp_path / "run",
         tmp_path / "images",
         data={"json_dir": str(tmp_path / "json"), "train": ["spaq"]},
-        training={"eval_views": "nine", "per_device_eval_batch_size": 2, "scene_sampling": 1, "disable_tqdm": True},
+        training={
+            "eval_views": "nine",
+            "per_device_eval_batch_size": 2,
+            "scene_sampling": 1,
+            "calibrate": False,  # its scale would magnify the rounding of float32
+            "disable_tqdm": True,
+        },
         experiment={"protocol": "leave-one-out", "evaluate_every": 0},
         model={"vision_config": None, "backbone": str(tmp_path / "clip")},
     )
@@ -79,9 +87,8 @@ def test_two_processes_share_the_work_and_agree_with_one(tmp_path):
         scores = read_scores(folder / "scores_spaq.csv")
         assert scores.images == [entry.image for entry in fold.tests["spaq"].entries]
         model, processor = load_checkpoint(str(folder), device="cpu")
-        alone = evaluate_manifest(model, processor, fold.tests["spaq"], tmp_path / "images")
-        spread = np.ptp(alone.predictions)
-        assert spread > 0
-        np.testing.assert_allclose(scores.predictions, alone.predictions, rtol=1e-6, atol=1e-6 * spread)
+        alone = evaluate_manifest(model, processor, fold.tests["spaq"], tmp_path / "images", batch_size=2)
+        assert np.ptp(alone.predictions) > 1e-4
+        np.testing.assert_allclose(scores.predictions, alone.predictions, rtol=0, atol=1e-6)
         for name in ("srcc", "plcc", "krcc", "rmse"):
-            assert record["metrics"]["spaq"][name] == pytest.approx(alone.report[name], abs=1e-6, rel=1e-6)
+            assert record["metrics"]["spaq"][name] == pytest.approx(alone.report[name], abs=1e-6)

@@ -39,11 +39,12 @@ DEMO: dict[str, dict[str, Any]] = {
     "model": {
         "vision_config": {
             "model_type": "resnet",
-            "embedding_size": 16,
-            "hidden_sizes": [16, 32, 64, 128],
-            "depths": [1, 1, 1, 1],
+            "embedding_size": 32,
+            "hidden_sizes": [32, 64, 128],
+            "depths": [1, 1, 1],
             "layer_type": "basic",
-        }
+        },
+        "view_size": 112,
     },
     "data": {
         "image_root": "demo_output/graded",
@@ -55,8 +56,8 @@ DEMO: dict[str, dict[str, Any]] = {
         "loss_type": "scale_shift",
         "scene_sampling": 4,
         "per_device_train_batch_size": 32,
-        "max_steps": 150,
-        "warmup_steps": 10,
+        "max_steps": 160,
+        "warmup_steps": 20,
         "learning_rate": 0.004,
         "ema_decay": 0.9,
         "eval_views": "center",

@@ -78,7 +78,7 @@ def test_every_fold_is_recorded(straight):
     assert load_records(output) == records
     record = records[1]
     assert record["protocol"] == "leave-one-out" and record["trained_on"] == ["spaq"]
-    assert record["train_images_by_set"] == {"spaq": 12} and record["test_images"] == {"spaq": 6}
+    assert record["train_images"] == {"spaq": 12} and record["test_images"] == {"spaq": 6}
     assert record["steps"] == 6 and record["epochs"] == 2
     assert set(record["tests"]["spaq"]["by_scene"]) == {"Cityscape"}
     assert record["config"]["training"]["output_dir"].endswith("test_for_101_Cityscape")
@@ -197,7 +197,7 @@ def test_a_single_training_writes_the_same_record(tree, tmp_path):
     )
     record = run_training(config)
     assert record == json.loads((tmp_path / "run" / "results.json").read_text())
-    assert record["train_images_by_set"] == {"spaq": 12} and record["test_images"] == {"spaq_held_out": 6}
+    assert record["train_images"] == {"spaq": 12} and record["test_images"] == {"spaq_held_out": 6}
     assert len(read_scores(tmp_path / "run" / "scores_spaq_held_out.csv").images) == 6
 
 

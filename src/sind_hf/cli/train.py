@@ -29,6 +29,8 @@ def train(
     run.training.disable_tqdm = True
     with terminal.progress("training") as update:
         record = run_training(run, resume=resume, callbacks=[TrainingProgress(update)])
+    if run.training.process_index != 0:
+        return
     names = ["srcc", "plcc", "krcc", "rmse", "within_scene_srcc", "within_scene_plcc"]
     rows = [
         [dataset, *(f"{values[name]:.3f}" if name in values else "" for name in names)]

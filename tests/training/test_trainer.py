@@ -16,7 +16,7 @@ from transformers import TrainerCallback
 
 from sind_hf import SindModel
 from sind_hf.calibration import CalibrationWarning
-from sind_hf.image_processing_sind import ImageError
+from sind_hf.image_processing_sind import ImageError, SindImageProcessor
 from sind_hf.losses import by_scene
 from sind_hf.metrics import ConstantInputWarning
 from sind_hf.training.trainer import SindTrainer, _collate_single, learning_rate_factor
@@ -580,3 +580,16 @@ def test_single_precision_collation_keeps_everything_but_the_labels_dtype():
     batch = _collate_single(samples)
     assert batch["labels"].dtype == torch.float32 and batch["pixel_values"].dtype == torch.uint8
     assert batch["labels"].tolist() == pytest.approx([0, 1 / 3]) and batch["pixel_values"][1].eq(1).all()
+
+
+def test_views_of_another_size_than_the_models_are_refused(tmp_path):
+    model = make_model()
+    with pytest.raises(
+        ValueError, match=rf"made for views of {model.config.view_size} pixels, .* makes 448x448"
+    ) as error:
+        SindTrainer(
+            model=model,
+            args=make_arguments(tmp_path),
+            processing_class=SindImageProcessor(size={"height": 448, "width": 448}),
+        )
+    assert "\n" not in str(error.value)

@@ -70,6 +70,12 @@ class SindTrainer(Trainer):
     def __init__(self, model: SindModel, args: SindTrainingArguments, **kwargs: Any) -> None:
         if kwargs.get("processing_class") is None:
             raise ValueError("SindTrainer needs processing_class=SindImageProcessor(...): it makes the views.")
+        size, side = kwargs["processing_class"].size, model.config.view_size
+        if (size["height"], size["width"]) != (side, side):
+            raise ValueError(
+                f"The model was made for views of {side} pixels, the image processor makes {size['height']}x"
+                f"{size['width']}: pass SindImageProcessor(size={{'height': {side}, 'width': {side}}})."
+            )
         kwargs.setdefault("data_collator", _collate_single if args.device.type == "mps" else default_collate)
         kwargs.setdefault("compute_metrics", quality_metrics)
         self.ema: ExponentialMovingAverage | None = None

@@ -269,6 +269,39 @@ def training_curves(
     _write(figure, path, title)
 
 
+def curves(
+    path: str | os.PathLike[str],
+    series: Mapping[str, Sequence[tuple[float, float, float, float]]],
+    *,
+    x_label: str,
+    y_label: str,
+    title: str = "",
+) -> None:
+    """Plot how a measure changes with a condition, one line per series with its interval.
+
+    Args:
+        path: PNG file to write.
+        series: By name, the points (x, y, low, high) from left to right.
+        x_label: What the horizontal axis is.
+        y_label: What the vertical axis is.
+        title: Above the panel.
+
+    Raises:
+        ValueError: When matplotlib is not installed.
+    """
+    figure, (axis,) = _panels(1, width=6.4, height=4.6)
+    for (name, points), colour in zip(series.items(), _scene_colours(len(series)), strict=True):
+        x, y, low, high = np.array(points, np.float64).T
+        axis.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+        axis.plot(x, y, color=colour, marker="o", linewidth=2, label=name)
+    axis.set_xlabel(x_label)
+    axis.set_ylabel(y_label)
+    axis.grid(color="0.92")
+    axis.set_axisbelow(True)
+    axis.legend(frameon=False)
+    _write(figure, path, title)
+
+
 def _panels(count: int, *, width: float, height: float, rows: int = 1) -> tuple[Figure, list[Axes]]:
     figure = _figure(width * count, height)
     axes = figure.subplots(rows, count, squeeze=False)

@@ -326,3 +326,39 @@ def test_urls(address: str, draw: Any, tmp_path: Path) -> None:
     np.testing.assert_array_equal(pixels(f"{address}/a.png"), np.asarray(draw(40, 30)))
     assert_refused(f"{address}/gone.png", f"{address}/gone.png", "download failed", "404")
     assert_refused("http://127.0.0.1:9/a.png", "download failed")
+
+
+# --- decoding at a fraction of the size ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("size", "short_side", "expected"),
+    [
+        ((1600, 1200), 300, (400, 300)),  # a quarter is still enough
+        ((1600, 1200), 301, (800, 600)),  # a quarter would be one pixel short
+        ((1600, 1200), 601, (1600, 1200)),
+        ((1200, 1600), 100, (150, 200)),  # an eighth is the least there is
+        ((320, 240), 300, (320, 240)),  # never enlarged
+    ],
+)
+def test_jpeg_at_a_fraction_keeps_the_short_side(
+    draw: Any, size: tuple[int, int], short_side: int, expected: tuple[int, int]
+) -> None:
+    data = encoded(draw(*size), "JPEG", quality=95)
+    assert load_image(data, short_side=short_side).size == expected
+    assert load_image(data).size == size
+
+
+def test_fractions_look_like_the_whole(draw: Any, tmp_path: Path) -> None:
+    smooth = draw(64, 48).resize((1600, 1200), Image.Resampling.BICUBIC)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    smooth.save(tmp_path / "turned.jpg", quality=95, exif=exif)
+    small = load_image(tmp_path / "turned.jpg", short_side=300)
+    assert small.size == (300, 400)
+    whole = load_image(tmp_path / "turned.jpg").resize(small.size, Image.Resampling.BOX)
+    assert np.abs(pixels(small).astype(int) - pixels(whole)).mean() < 1.5
+
+
+def test_other_formats_are_decoded_whole(draw: Any) -> None:
+    assert load_image(encoded(draw(800, 600), "PNG"), short_side=100).size == (800, 600)

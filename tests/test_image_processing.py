@@ -62,8 +62,8 @@ def digests(picture: Image.Image, view_size: int) -> dict[str, str]:
 
 def test_views_equal_the_committed_ones(golden: Path, draw: Any) -> None:
     for case in json.loads((golden / "views.json").read_text()):
-        found = digests(draw(case["width"], case["height"]), case["view_size"])
-        assert found == case["views"], f"{case['width']}x{case['height']} at {case['view_size']}"
+        for name, digest in digests(draw(case["width"], case["height"]), case["view_size"]).items():
+            assert digest in case["views"][name], f"{name}, {case['width']}x{case['height']} at {case['view_size']}"
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -342,3 +342,22 @@ def test_the_rescale_factor_is_applied(draw):
     raw = SindImageProcessor()(picture, do_rescale=False, do_normalize=False)["pixel_values"]
     halved = SindImageProcessor()(picture, rescale_factor=1 / 510, do_normalize=False)["pixel_values"]
     np.testing.assert_allclose(halved, np.asarray(raw) / 510, atol=1e-7)
+
+
+@pytest.mark.parametrize("side", [56, 112])
+def test_fast_decoding_changes_pixels_a_little_and_travels_with_the_processor(
+    draw: Any, tmp_path: Path, side: int
+) -> None:
+    file = tmp_path / "large.jpg"
+    draw(24, 18).resize((2048, 1536), Image.Resampling.BICUBIC).save(file, quality=95)
+    size = {"height": side, "width": side}
+    plain, fast = SindImageProcessor(size=size), SindImageProcessor(size=size, fast_decode=True)
+    for views in zip(plain.make_views(file), fast.make_views(file), strict=True):
+        difference = np.abs(views[0].astype(int) - views[1])
+        assert 0 < difference.mean() < 3
+    fast.save_pretrained(tmp_path)
+    again = SindImageProcessor.from_pretrained(tmp_path)
+    np.testing.assert_array_equal(again(file)["pixel_values"], fast(file)["pixel_values"])
+    np.testing.assert_array_equal(plain(file, fast_decode=True)["pixel_values"], fast(file)["pixel_values"])
+    np.testing.assert_array_equal(fast(file, fast_decode=False)["pixel_values"], plain(file)["pixel_values"])
+    assert (plain(file)["pixel_values"] != fast(file)["pixel_values"]).any()

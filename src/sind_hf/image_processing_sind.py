@@ -8,6 +8,7 @@ One picture goes through three steps, each a function of its own:
 from __future__ import annotations
 
 import io
+import math
 import os
 import struct
 import urllib.error
@@ -47,7 +48,7 @@ class ImageError(ValueError):
 # --- loading -----------------------------------------------------------------------------------------------------
 
 
-def load_image(source: ImageSource) -> Image.Image:
+def load_image(source: ImageSource, *, short_side: int | None = None) -> Image.Image:
     """Load one picture as upright 8-bit RGB, whatever form it comes in.
 
     EXIF orientation is applied; transparency is composited on white; grey, palette, CMYK and 16-bit pictures are
@@ -57,6 +58,8 @@ def load_image(source: ImageSource) -> Image.Image:
         source: A path, an http(s) URL, encoded bytes, a `{"path", "bytes"}` dict as `datasets` stores it, a PIL image,
             or an array or tensor: (H, W), (H, W, C) or (C, H, W) with 1, 3 or 4 channels; uint8, uint16, or
             floating point in [0, 1].
+        short_side: A JPEG file may be decoded at 1/2, 1/4 or 1/8 of its size, which is several times faster, as long
+            as its short side keeps this many pixels. `None`: always at its full size.
 
     Returns:
         A PIL image of mode RGB.
@@ -75,17 +78,17 @@ def load_image(source: ImageSource) -> Image.Image:
     if isinstance(source, dict):
         if not source.get("bytes") and not source.get("path"):
             raise ImageError("A picture given as a dict must hold 'bytes' or 'path'.")
-        return _decode(source.get("bytes") or source["path"], str(source.get("path") or "bytes"))
+        return _decode(source.get("bytes") or source["path"], str(source.get("path") or "bytes"), short_side)
     if isinstance(source, bytes):
-        return _decode(source, "bytes")
+        return _decode(source, "bytes", short_side)
     if isinstance(source, str) and source.startswith(("http://", "https://")):
-        return _decode(_download(source), source)
+        return _decode(_download(source), source, short_side)
     if isinstance(source, (str, os.PathLike)):
-        return _decode(Path(source), os.fspath(source))
+        return _decode(Path(source), os.fspath(source), short_side)
     raise ImageError(f"Cannot read a picture from {type(source).__name__}: give a path, bytes, PIL image or array.")
 
 
-def _decode(source: bytes | str | Path, name: str) -> Image.Image:
+def _decode(source: bytes | str | Path, name: str, short_side: int | None) -> Image.Image:
     name = _printable(name)
     try:
         with warnings.catch_warnings(), _damage_named(name):
@@ -94,6 +97,10 @@ def _decode(source: bytes | str | Path, name: str) -> Image.Image:
             with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
                 if image.width * image.height > PIXEL_LIMIT:
                     raise ImageError(f"{name}: {image.width}x{image.height} pixels is over the limit of {PIXEL_LIMIT}")
+                if short_side is not None:
+                    # Decoders other than JPEG's do nothing here; JPEG's takes a scale that leaves at least this much.
+                    factor = short_side / min(image.size)
+                    image.draft(image.mode, (math.ceil(image.width * factor), math.ceil(image.height * factor)))
                 image.load()
                 return _to_rgb(image, name)
     except FileNotFoundError:
@@ -371,10 +378,12 @@ class SindImagesKwargs(ImagesKwargs, total=False):
 
     views: `"center"` (one pair of views a picture) or `"nine"` (nine pairs, whose scores the model averages).
     resize_backend: `"torch"` (fast) or `"pillow"` (the published resize, bit for bit).
+    fast_decode: Whether to decode large JPEG files at a fraction of their size.
     """
 
     views: str | None
     resize_backend: str | None
+    fast_decode: bool | None
 
 
 class SindImageProcessor(PilBackend):
@@ -384,6 +393,8 @@ class SindImageProcessor(PilBackend):
         size: `{"height": s, "width": s}`, the side of both views. Default 224.
         views: `"center"` or `"nine"`.
         resize_backend: `"torch"` or `"pillow"`, see `resize_pictures`.
+        fast_decode: Whether to decode JPEG files that are at least twice as large as the views need (short side 6s) at
+            1/2, 1/4 or 1/8 of their size: several times faster, and slightly other scores. Off by default.
         do_rescale: Whether to scale pixels to [0, 1]. With `do_normalize=False` too, the views stay uint8 and the
             model normalises them on its own device.
         do_normalize: Whether to normalise with `image_mean` and `image_std` (ImageNet's).
@@ -401,6 +412,7 @@ class SindImageProcessor(PilBackend):
     size = {"height": 224, "width": 224}
     views: ViewMode = "center"
     resize_backend: ResizeBackend = "torch"
+    fast_decode = False
     do_rescale = True
     do_normalize = True
     image_mean = IMAGENET_MEAN
@@ -440,7 +452,9 @@ class SindImageProcessor(PilBackend):
         Raises:
             ImageError: When the picture cannot be read.
         """
-        return self._views_of(load_image(image), mode, self.size["height"], self.resize_backend, generator)
+        side = self.size["height"]
+        loaded = load_image(image, short_side=3 * side if self.fast_decode else None)
+        return self._views_of(loaded, mode, side, self.resize_backend, generator)
 
     def _views_of(
         self,
@@ -459,7 +473,8 @@ class SindImageProcessor(PilBackend):
         many = list(images) if isinstance(images, (list, tuple)) or is_batch_array else [images]
         if not many:
             raise ValueError("No pictures: give at least one.")
-        return [load_image(image) for image in many]
+        short_side = 3 * kwargs["size"]["height"] if kwargs.get("fast_decode") else None
+        return [load_image(image, short_side=short_side) for image in many]
 
     def _preprocess(  # type: ignore[override]  # of the options of all processors, those that views have
         self,

@@ -46,7 +46,7 @@ from sind_hf.image_processing_sind import load_image
 from sind_hf.scoring.checkpoints import load_checkpoint
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-KINDS = ("gaussian_blur", "downscaling", "jpeg", "white_noise")
+KINDS = ("gaussian_blur", "downscaling", "jpeg")
 # loss -> scenes per batch: plain l1 as it is trained without SIND, the others within scenes
 LOSSES = {"l1": 0, "plcc": 8, "scale_shift": 8}
 STRENGTHS = (0.0, 0.5, 1.0, 2.0)

@@ -2,24 +2,19 @@
 
     python scripts/benchmarks/prepared.py [--repeats 15]
 
-Prints a Markdown table. The three are timed in turn in every round, so that a busy machine slows all of them; the
-ratios are medians of the ratios of a round. The prepared pictures are read from the page cache.
+Prints a Markdown table. The prepared pictures are read from the page cache.
 """
 
 from __future__ import annotations
 
 import argparse
-import platform
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import datasets
 import numpy as np
-import PIL
 import torch
-from PIL import Image, ImageFilter
+from rounds import machine, make_photographs, time_in_turn
 
 from sind_hf import SindImageProcessor
 from sind_hf.data.manifest import Manifest, ManifestEntry
@@ -33,18 +28,6 @@ PICTURES = 8
 PREPARED_SAMPLES = 20  # a round times this many prepared samples: one alone is too short for the clock
 
 
-def make_photographs(root: Path, size: tuple[int, int]) -> Manifest:
-    """JPEG pictures with the detail and the file size of photographs: smoothed noise of two scales."""
-    rng = np.random.default_rng(0)
-    entries = []
-    for index in range(PICTURES):
-        coarse = Image.fromarray(rng.integers(0, 256, (24, 32, 3), np.uint8)).resize(size, Image.Resampling.BICUBIC)
-        fine = Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), np.uint8)).filter(ImageFilter.BoxBlur(1))
-        Image.blend(coarse, fine, 0.25).save(root / f"{index}.jpg", quality=90)
-        entries.append(ManifestEntry(f"{index}.jpg", float(index)))
-    return Manifest("generated", entries)
-
-
 def published_transform(path: Path) -> torch.Tensor:
     """What the published data loader does: both resizes with Pillow, views normalised on the CPU in float32."""
     processor = SindImageProcessor(resize_backend="pillow")
@@ -53,16 +36,11 @@ def published_transform(path: Path) -> torch.Tensor:
     return torch.stack([(torch.from_numpy(view[0]).float() / 255 - mean) / deviation for view in views])
 
 
-def seconds(action: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    action()
-    return time.perf_counter() - start
-
-
 def measure(size: tuple[int, int], repeats: int) -> str:
     with tempfile.TemporaryDirectory() as folder:
         root, out = Path(folder), Path(folder) / "prepared"
-        manifest = make_photographs(root, size)
+        paths = make_photographs(root, size, PICTURES)
+        manifest = Manifest("generated", [ManifestEntry(path.name, float(i)) for i, path in enumerate(paths)])
         prepare(manifest, root, out)
         direct = ViewDataset(manifest.to_dataset(root), SindImageProcessor(), "train")
         prepared = ViewDataset(load_prepared(out), SindImageProcessor(), "train")
@@ -71,21 +49,18 @@ def measure(size: tuple[int, int], repeats: int) -> str:
             for position in range(start, start + PREPARED_SAMPLES):
                 prepared[Draw(position % PICTURES, 0, position)]
 
-        several(0)
-        rounds = np.array(
-            [
-                (
-                    seconds(lambda number=number: published_transform(root / f"{number % PICTURES}.jpg")),
-                    seconds(lambda number=number: direct[Draw(number % PICTURES, 0, number)]),
-                    seconds(lambda number=number: several(number)) / PREPARED_SAMPLES,
-                )
-                for number in range(repeats)
-            ]
+        found = time_in_turn(
+            {
+                "published": lambda number: published_transform(paths[number % PICTURES]),
+                "plain": lambda number: direct[Draw(number % PICTURES, 0, number)],
+                "prepared": several,
+            },
+            repeats,
         )
-    published, plain, fast = np.median(rounds, axis=0) * 1e3
-    ratios = np.median(rounds[:, :2] / rounds[:, 2:], axis=0)
-    name = f"{size[0]}×{size[1]} JPEG"
-    return f"| {name} | {published:.1f} ms | {plain:.1f} ms | {fast:.2f} ms | {ratios[0]:.0f}× | {ratios[1]:.0f}× |"
+    published, plain, several_at_once = (1e3 * found.median(name) for name in ("published", "plain", "prepared"))
+    ratios = [PREPARED_SAMPLES * found.ratio(name, "prepared") for name in ("published", "plain")]
+    times = f"{published:.1f} ms | {plain:.1f} ms | {several_at_once / PREPARED_SAMPLES:.2f} ms"
+    return f"| {size[0]}×{size[1]} JPEG | {times} | {ratios[0]:.0f}× | {ratios[1]:.0f}× |"
 
 
 def main() -> None:
@@ -93,9 +68,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=15, help="rounds per picture size")
     repeats = parser.parse_args().repeats
     torch.set_num_threads(1)
-    machine = f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}"
-    versions = f"torch {torch.__version__}, Pillow {PIL.__version__}, datasets {datasets.__version__}"
-    print(f"One training sample on one core ({machine}, {versions}; medians of {repeats} rounds)\n")
+    print(f"One training sample on one core ({machine(datasets)}; medians of {repeats} rounds)\n")
     print("| picture | Pillow and float32 | unprepared | prepared | Pillow / prepared | unprepared / prepared |")
     print("| --- | --- | --- | --- | --- | --- |")
     for size in SIZES:

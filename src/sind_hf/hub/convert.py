@@ -107,9 +107,9 @@ def convert_checkpoint(
     Raises:
         ValueError: When the file cannot be read or converted, or the folder is not empty.
     """
-    output = Path(output_dir)
+    output = Path(output_dir).resolve()
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise ValueError(f"{output}: exists and is not an empty folder; name another, or remove it.")
+        raise ValueError(f"{os.fspath(output_dir)}: exists and is not an empty folder; name another, or remove it.")
     stated = {} if config is None else _read_config(Path(config))
     given = {"num_attention_heads": num_attention_heads, "hidden_act": hidden_act}
     stated |= {name: value for name, value in given.items() if value is not None}
@@ -183,10 +183,10 @@ def _vision_config(layout: Layout, weights: Mapping[str, Tensor], stated: Mappin
             f"the number of attention heads is not in the file, and the width {width} is no multiple of {HEAD_WIDTH}: "
             "give --num-attention-heads."
         )
-    if not isinstance(heads, int) or heads < 1 or width % heads:
+    if type(heads) is not int or heads < 1 or width % heads:
         raise ValueError(f"num_attention_heads is {heads!r}: it must divide the width of the tokens, {width}.")
     activation = stated.get("hidden_act", "quick_gelu")
-    if activation not in ACT2FN:
+    if not isinstance(activation, str) or activation not in ACT2FN:
         near = get_close_matches(str(activation), ACT2FN, 1)
         hint = f"did you mean {near[0]!r}?" if near else "CLIPs have 'quick_gelu' (OpenAI) or 'gelu' (most others)."
         raise ValueError(f"hidden_act is {activation!r}, which transformers does not know: {hint}")
@@ -200,7 +200,7 @@ def _clip_sizes(layout: ClipLayout, weights: Mapping[str, Tensor]) -> dict[str, 
     )
     tokens = positions[-2] if len(positions) >= 2 else 0
     side = math.isqrt(max(tokens - 1, 0))
-    if len(patches) != 4 or patches[1] != 3 or patches[2] != patches[3]:
+    if len(patches) != 4 or patches[1] != 3 or patches[2] != patches[3] or 0 in patches:
         key = layout.backbone_source(PATCHES).key
         raise ValueError(f"{key} has the shape {patches}: expected (width, 3, patch size, patch size).")
     if side == 0 or side * side != tokens - 1:

@@ -86,7 +86,8 @@ def _read_pickle(file: Path) -> Any:
 
 
 def _unwrapped(file: Path, content: Any) -> Mapping[Any, Any]:
-    while isinstance(content, Mapping) and not any(isinstance(value, Tensor) for value in content.values()):
+    # Weights hold no mappings, so an entry of such a name that is one is a wrapping, whatever tensors lie beside it.
+    while isinstance(content, Mapping):
         inner = next((content[name] for name in WRAPPERS if isinstance(content.get(name), Mapping)), None)
         if inner is None:
             break

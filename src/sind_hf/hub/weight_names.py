@@ -150,7 +150,11 @@ class ResNetLayout(Layout):
 def _count(keys: Iterable[str], prefix: str) -> int:
     """Return the highest number after a prefix, and one more: what is not there below it will be missed by name."""
     numbered = re.compile(rf"{re.escape(prefix)}(\d{{1,4}})\.")
-    return max((int(found[1]) + 1 for key in keys if (found := numbered.match(key))), default=0)
+    names = list(keys)
+    count = max((int(found[1]) + 1 for name in names if (found := numbered.match(name))), default=0)
+    if count > len(names):  # listing what is missing would take a model of that depth
+        raise ValueError(f"the keys {prefix}{count - 1}.* are of a far deeper network than the other keys.")
+    return count
 
 
 _THIRDS: Mapping[str, Stored] = {"self_attn.q_proj": "query", "self_attn.k_proj": "key", "self_attn.v_proj": "value"}

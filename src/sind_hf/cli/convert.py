@@ -31,6 +31,8 @@ def convert(
     """Make a checkpoint of this package from weights of the published code, or of a CLIP to start from.
 
     Example: [bold]sind-hf convert official.pth sind-clip-vit-b16[/bold]
+
+    Sizes and variant are read from the weights. Heads and activation are not in them: what is assumed is printed.
     """
     terminal.quiet_libraries()
     done = convert_checkpoint(

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from transformers import AutoModel, CLIPVisionModelWithProjection
 
 from sind_hf import ImageError, SindConfig, SindImageProcessor, SindModel
-from sind_hf.hub.convert import convert_clip_state_dict
+from sind_hf.hub.convert import convert_weights
 from sind_hf.losses import by_scene
 from sind_hf.modeling_sind import pool_to_grid
 
@@ -83,10 +83,10 @@ def test_parity_with_the_published_model(shared: Path, branch: Any) -> None:
     if prefix:
         published = {name: value for name, value in published.items() if not name.startswith("head.")}
         published |= {prefix[1] + part: outputs[prefix[0] + part] for part in ("weight", "bias")}
-    model = SindModel(SindConfig(vision_config={"model_type": "clip_vision_model", **vision}, local_branch=branch))
-    model.load_state_dict(convert_clip_state_dict(published))
+    model = convert_weights(published, **vision).model
+    assert model.config.local_branch == branch
     with torch.inference_mode():
-        found = model.eval()(outputs["pixel_values"], outputs["local_pixel_values"])
+        found = model(outputs["pixel_values"], outputs["local_pixel_values"])
     torch.testing.assert_close(found.quality, outputs[key], rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(found.global_embeds, outputs["global_embeds"], rtol=1e-5, atol=1e-5)
     if branch == "patch":

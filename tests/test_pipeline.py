@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ import pytest
 from datasets import Dataset
 from datasets import Image as ImageFeature
 from PIL import Image
+from torch.utils.data import Dataset as TorchDataset
 from transformers import pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
-from sind_hf import SindConfig, SindImageProcessor, SindModel, SindPipeline
+from sind_hf import ImageError, SindConfig, SindImageProcessor, SindModel, SindPipeline
 
 TASK = "image-quality-assessment"
 
@@ -81,6 +83,58 @@ def test_lists_generators_and_datasets(pipe: SindPipeline, picture_files: list[s
     assert scores(pipe(KeyDataset(dataset, "photo"), batch_size=2)) == pytest.approx(expected)
     encoded = dataset.cast_column("photo", ImageFeature(decode=False))
     assert scores(pipe(KeyDataset(encoded, "photo"))) == pytest.approx(expected)
+
+
+def test_a_generator_is_read_as_answers_are_taken(pipe: SindPipeline, picture_files: list[str]) -> None:
+    """A million pictures need not fit into memory: nothing is read far ahead of what has been answered."""
+    expected = scores(pipe(picture_files, views="nine"))
+    read = []
+
+    def pictures(rounds: int) -> Iterator[Image.Image]:
+        for number in range(rounds):
+            read.append(number)
+            yield Image.open(picture_files[number % len(picture_files)])
+
+    answers = pipe(pictures(1000), batch_size=2, num_workers=0, views="nine", output_quality_map=True)
+    first = [next(iter(answers))] + [next(answers) for _ in range(2)]
+    assert scores(first) == pytest.approx(expected[:3], rel=1e-4)
+    assert len(read) <= 6
+    assert [len(answer["quality_map"]) for answer in first] == [7, 7, 7]
+
+
+class PictureFolder(TorchDataset):
+    """What a user's own dataset may be: a length, and pictures by number."""
+
+    def __init__(self, files: list[str]) -> None:
+        self.files = files
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"picture": self.files[index], "name": f"number {index}"}
+
+
+def test_datasets_of_other_makes(pipe: SindPipeline, picture_files: list[str]) -> None:
+    expected = scores(pipe(picture_files))
+    own = KeyDataset(PictureFolder(picture_files), "picture")
+    assert scores(pipe(own, batch_size=3)) == pytest.approx(expected, rel=1e-4)
+    nine = scores(pipe(picture_files, views="nine"))
+    answers = list(pipe(own, batch_size=3, views="nine", output_quality_map=True))
+    assert scores(answers) == pytest.approx(nine, rel=1e-4)
+    assert all(len(line) == 7 for answer in answers for line in answer["quality_map"])
+    streamed = Dataset.from_dict({"photo": picture_files}).cast_column("photo", ImageFeature()).to_iterable_dataset()
+    found = scores(pipe((row["photo"] for row in streamed), batch_size=2))
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_what_cannot_be_scored_is_named(pipe: SindPipeline, picture_files: list[str], tmp_path: Path) -> None:
+    bad = tmp_path / "text.png"
+    bad.write_text("no picture")
+    with pytest.raises(ImageError, match="text.png"):
+        list(pipe([picture_files[0], str(bad)], batch_size=2))
+    with pytest.raises(ValueError, match="ten"):
+        pipe(picture_files[0], views="ten")
 
 
 def test_options_can_be_set_once(tiny_model: SindModel, picture_files: list[str]) -> None:

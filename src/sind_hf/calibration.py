@@ -18,7 +18,15 @@ __all__ = ["Calibration", "CalibrationWarning", "fit_affine"]
 
 
 class CalibrationWarning(RuntimeWarning):
-    """Raw scores could not be calibrated and stay as they are."""
+    """Raw scores could not be calibrated and stay as they are.
+
+    Attributes:
+        reason: Why, in words.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"no calibration: {reason}; keeping scale 1 and shift 0")
+        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -65,5 +73,5 @@ def fit_affine(raw: ArrayLike, target: ArrayLike) -> Calibration:
 
 
 def _identity(reason: str) -> Calibration:
-    warnings.warn(f"no calibration: {reason}; keeping scale 1 and shift 0", CalibrationWarning, stacklevel=3)
+    warnings.warn(CalibrationWarning(reason), stacklevel=3)
     return Calibration()

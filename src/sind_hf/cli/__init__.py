@@ -10,6 +10,7 @@ import sys
 
 import typer
 
+from sind_hf.cli.convert import convert
 from sind_hf.cli.data import data
 from sind_hf.cli.demo import demo
 from sind_hf.cli.evaluate import evaluate
@@ -47,6 +48,7 @@ app.command()(score)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": False})(train)
 app.command()(evaluate)
 app.command()(experiment)
+app.command()(convert)
 app.command()(demo)
 app.add_typer(data, name="data")
 

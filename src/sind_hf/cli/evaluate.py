@@ -11,6 +11,7 @@ import typer
 from sind_hf.cli import terminal
 from sind_hf.cli.options import BatchSizeOption, DeviceOption, DtypeOption, ModelOption, Views, WorkersOption
 from sind_hf.data.manifest import Manifest
+from sind_hf.experiments.checkpoint_calibration import calibrate_checkpoint, check_calibration
 from sind_hf.experiments.evaluation import evaluate_manifest, write_json
 from sind_hf.experiments.figures import draw_evaluation
 from sind_hf.scoring.checkpoints import load_checkpoint
@@ -24,6 +25,10 @@ def evaluate(
     image_root: Annotated[Path, typer.Option(help="Folder that the manifests' image paths start from.")],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Report as JSON.")] = None,
     plots: Annotated[Path | None, typer.Option(help="Folder for figures of every dataset.")] = None,
+    calibrate: Annotated[
+        bool,
+        typer.Option("--calibrate", help="Put the scores of the model's folder on the scale of the one manifest."),
+    ] = False,
     views: Annotated[Views, typer.Option(help="nine, as published, or center.")] = "nine",
     device: DeviceOption = None,
     dtype: DtypeOption = "float32",
@@ -33,8 +38,13 @@ def evaluate(
     """Compare a model's scores with opinion scores: SRCC, PLCC, KRCC, RMSE, overall and per scene.
 
     Example: [bold]sind-hf evaluate --model runs/koniq --manifest data_json/livec/all.json --image-root data[/bold]
+
+    --calibrate then fits scale and shift of the scores to the opinion scores, and keeps them, with the declared range,
+    in the folder's config.json; the table shows the model as it was before.
     """
     terminal.quiet_libraries()
+    if calibrate:
+        check_calibration(model, len(manifest))
     manifests = [Manifest.load(path) for path in manifest]
     scorer, processor = load_checkpoint(model, device=device, dtype=dtype)
     evaluations = []
@@ -74,7 +84,13 @@ def evaluate(
         }
         write_json(output, document)
         terminal.say(f"report written to {output}")
-    if any(evaluation.failures for evaluation in evaluations):
+    incomplete = any(evaluation.failures for evaluation in evaluations)
+    if calibrate:
+        calibration = calibrate_checkpoint(model, scorer.config, evaluations[0], manifests[0].oriented_range())
+        for line in calibration.summary():
+            terminal.say(line)
+        incomplete = incomplete or not calibration.stored
+    if incomplete:
         raise typer.Exit(1)
 
 

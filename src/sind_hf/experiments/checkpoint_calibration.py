@@ -1,0 +1,136 @@
+"""The calibration of a checkpoint that is there already: fitted on an evaluation, kept in its `config.json`."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sind_hf import metrics
+from sind_hf.calibration import Calibration, CalibrationWarning, fit_affine
+from sind_hf.configuration_sind import SindConfig
+from sind_hf.experiments.evaluation import Evaluation, write_json
+
+
+@dataclass(frozen=True)
+class CheckpointCalibration:
+    """What became of the calibration of a checkpoint.
+
+    Attributes:
+        file: The `config.json`.
+        calibration: The line of the raw scores; the identity where there is none that rises.
+        score_range: Lowest and highest score of the scale, as declared; None where the scale is open.
+        rmse: Of the evaluation before and after; NaN where nothing was stored.
+        reason: Why nothing was stored; None when it was.
+    """
+
+    file: Path
+    calibration: Calibration
+    score_range: tuple[float, float] | None
+    rmse: tuple[float, float]
+    reason: str | None = None
+
+    @property
+    def stored(self) -> bool:
+        """Whether the folder holds the calibration."""
+        return self.reason is None
+
+    def summary(self) -> list[str]:
+        """Return what happened, in lines for people."""
+        if self.reason is not None:
+            return [f"not calibrated: {self.reason}; {self.file} is left as it was"]
+        line = f"score = {self.calibration.scale:.6g} · raw {self.calibration.shift:+.6g}"
+        if self.score_range is None:
+            scale = "its scores are on the scale of the manifest, which declares no range"
+        else:
+            scale = "its scores are on the scale {:g} to {:g}".format(*self.score_range)
+        before, after = self.rmse
+        return [
+            f"calibrated: {line}, kept in {self.file}; {scale}, and higher is better",
+            f"RMSE on these pictures, which the line was fitted to: {before:.4f} before, {after:.4f} after",
+        ]
+
+
+def check_calibration(path: str, manifests: int) -> None:
+    """See, before anything is scored, that a calibration could be fitted and kept.
+
+    Args:
+        path: The checkpoint, as the user named it.
+        manifests: Number of manifests.
+
+    Raises:
+        ValueError: When there is more than one manifest, or the checkpoint is no folder that can be written to.
+    """
+    if manifests != 1:
+        raise ValueError(f"--calibrate takes exactly one --manifest, got {manifests}: scales differ between datasets.")
+    folder = Path(path)
+    if not folder.is_dir():
+        if folder.exists() or path.startswith((".", os.sep, "~")) or path.count("/") != 1:
+            raise ValueError(f"{path}: there is no such checkpoint folder.")
+        raise ValueError(
+            f"{path}: --calibrate writes to the model's folder, and this is a Hub repository: download it first, "
+            f"hf download {path} --local-dir FOLDER, and name the folder."
+        )
+    try:
+        # The superuser may write where the mode forbids it; whoever set the mode did not want that.
+        if not folder.stat().st_mode & 0o222:
+            raise PermissionError
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError:
+        raise ValueError(
+            f"{path}: --calibrate writes to the model's folder, which is read-only: copy it and name the copy."
+        ) from None
+
+
+def calibrate_checkpoint(
+    path: str | os.PathLike[str],
+    config: SindConfig,
+    evaluation: Evaluation,
+    score_range: tuple[float, float] | None,
+) -> CheckpointCalibration:
+    """Fit scale and shift to the opinion scores of an evaluation, and keep them in the checkpoint's `config.json`.
+
+    The file is replaced as a whole, and nothing in it but `score_scale`, `score_shift` and `score_range` changes.
+    Where the raw scores do not rise with the opinion scores it stays as it is: a calibration that is there already
+    must not be lost to a dataset that the model cannot judge.
+
+    Args:
+        path: Folder of the checkpoint.
+        config: Of the model that made the evaluation; its calibration is taken out of the scores before the fit, and
+            becomes the new one.
+        evaluation: Scores and opinion scores, higher better.
+        score_range: Range of those opinion scores, higher better, as the manifest declares it.
+
+    Raises:
+        ValueError: When `config.json` cannot be read, or a value would not be one of a `SindConfig`.
+        OSError: When it cannot be written.
+    """
+    file = Path(path) / "config.json"
+    raw = (np.asarray(evaluation.predictions, np.float64) - config.score_shift) / config.score_scale
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", CalibrationWarning)
+        calibration = fit_affine(raw, evaluation.targets)
+    for warning in caught:
+        if isinstance(warning.message, CalibrationWarning):
+            nothing = (math.nan, math.nan)
+            return CheckpointCalibration(file, calibration, score_range, nothing, warning.message.reason)
+    values = {
+        "score_scale": calibration.scale,
+        "score_shift": calibration.shift,
+        "score_range": None if score_range is None else list(score_range),
+    }
+    document = json.loads(file.read_text(encoding="utf-8")) | values
+    for name, value in values.items():
+        setattr(config, name, value)
+    config.validate()
+    write_json(file, document)
+    targets = evaluation.targets
+    rmse = metrics.rmse(evaluation.predictions, targets), metrics.rmse(calibration(raw), targets)
+    return CheckpointCalibration(file, calibration, score_range, rmse)

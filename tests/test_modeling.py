@@ -154,8 +154,9 @@ def test_every_backbone_runs_learns_and_comes_back_from_disk(backbone: str, bran
     again = SindModel.from_pretrained(tmp_path)
     assert not again.training
     assert [p.requires_grad for p in again.parameters()] == [p.requires_grad for p in model.parameters()]
-    with torch.inference_mode():
-        torch.testing.assert_close(again(views, local).quality, output.quality.detach(), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(again.state_dict(), model.state_dict(), rtol=0, atol=0)
+    with torch.inference_mode():  # the same weights elsewhere in memory may be multiplied in another order
+        torch.testing.assert_close(again(views, local).quality, output.quality.detach(), rtol=1e-5, atol=1e-5)
     if branch == "none":
         assert output.local_embeds is None
     else:

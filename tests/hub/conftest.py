@@ -11,25 +11,12 @@ from typing import Any
 
 import huggingface_hub.utils._http
 import pytest
-import torch
 from hub_server import WRITER, Hub, hub_server
 from huggingface_hub import constants
 from huggingface_hub.utils import close_session
-
-from sind_hf import SindConfig, SindImageProcessor, SindModel
+from run_folders import save_checkpoint
 
 ROOT = Path(__file__).parents[2]
-# Small views and few weights; scores differ clearly between pictures.
-VISION = {
-    "model_type": "clip_vision_model",
-    "image_size": 56,
-    "patch_size": 14,
-    "hidden_size": 16,
-    "intermediate_size": 32,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "projection_dim": 8,
-}
 
 
 @pytest.fixture(scope="module")
@@ -67,15 +54,6 @@ class _Impatient:
 
     def sleep(self, seconds: float) -> None:
         """Return at once."""
-
-
-def save_checkpoint(folder: Path, seed: int = 0) -> Path:
-    torch.manual_seed(seed)
-    config = SindConfig(vision_config=dict(VISION), view_size=56, initializer_range=1.0, score_range=[0, 100])
-    config.score_scale, config.score_shift = 10.0, 50.0
-    SindModel(config).save_pretrained(folder)
-    SindImageProcessor(size={"height": 56, "width": 56}).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture

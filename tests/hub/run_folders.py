@@ -1,10 +1,26 @@
-"""Run folders as `sind-hf train` leaves them, with what must not leave the machine."""
+"""Checkpoints, and run folders as `sind-hf train` leaves them, with what must not leave the machine."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 from typing import Any
+
+import torch
+
+from sind_hf import SindConfig, SindImageProcessor, SindModel
+
+# Small views and few weights; scores differ clearly between pictures.
+VISION = {
+    "model_type": "clip_vision_model",
+    "image_size": 56,
+    "patch_size": 14,
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "projection_dim": 8,
+}
 
 METRICS = {
     "srcc": 0.8125,
@@ -17,6 +33,15 @@ METRICS = {
     "runtime": 12.0,
 }
 SECRETS = ("/home/somebody", "hf_SecretSecretSecret")
+
+
+def save_checkpoint(folder: Path, seed: int = 0) -> Path:
+    torch.manual_seed(seed)
+    config = SindConfig(vision_config=dict(VISION), view_size=56, initializer_range=1.0, score_range=[0, 100])
+    config.score_scale, config.score_shift = 10.0, 50.0
+    SindModel(config).save_pretrained(folder)
+    SindImageProcessor(size={"height": 56, "width": 56}).save_pretrained(folder)
+    return folder
 
 
 def make_record(**changes: Any) -> dict[str, Any]:

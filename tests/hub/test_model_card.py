@@ -148,11 +148,8 @@ def test_names_of_users_are_data_in_yaml_and_text_in_markdown() -> None:
 
 
 def test_sets_whose_names_look_alike_stay_apart() -> None:
-    tests = (
-        SetResult("set one", {"srcc": 0.5}),
-        SetResult("set/one", {"srcc": 0.25}),
-        SetResult("数据", {"srcc": 0}),
-    )
+    values = {"set one": 0.5, "set/one": 0.25, "数据": 0}
+    tests = tuple(SetResult(name, {"srcc": value}) for name, value in values.items())
     results = ModelCard(str(model_card(ModelFacts({}, tests=tests), REPO))).data.eval_results
     assert results is not None
     assert {result.dataset_name: result.metric_value for result in results} == values

@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 from hub_server import READER, WRITER, File, Hub, Repository
 from huggingface_hub import constants
-from run_folders import SECRETS, make_run
+from run_folders import SECRETS, make_run, save_checkpoint
 
-from conftest import save_checkpoint
 from sind_hf.hub.model_card import MARKER
 from sind_hf.hub.publish import push_model, upload_folder
 

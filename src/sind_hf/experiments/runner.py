@@ -223,7 +223,7 @@ def _train(
     for callback in trainer.callback_handler.callbacks:
         if isinstance(callback, TensorBoardCallback):  # opened its file again for these metrics; nobody else closes it
             callback.on_train_end(args, trainer.state, trainer.control)
-    trainer.save_model()
+    trainer.save_model(_internal_call=True)  # to the Hub it goes when the record is safe
     history = training_history(trainer.state.log_history, list(data.tests))
 
     def recorded() -> dict[str, Any]:
@@ -251,7 +251,10 @@ def _train(
         write_json(output / RESULTS, record)
         return load_record(output / RESULTS)
 
-    return on_main_process(recorded)
+    record = on_main_process(recorded)
+    if args.push_to_hub:
+        trainer.push_to_hub()
+    return record
 
 
 def _open_folder(output: Path, config: RunConfig, resume: bool) -> None:

@@ -10,10 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
+import yaml
+
 from sind_hf.scoring.checkpoints import check_folder
 
 # What `sind_hf.experiments` leaves beside a checkpoint.
 RECORD = "results.json"
+CONFIGURATION = "config.yaml"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -65,19 +68,23 @@ class ModelFacts:
 
 
 def facts_from_folder(folder: str | os.PathLike[str]) -> ModelFacts:
-    """Read what a checkpoint folder says about its model: `config.json`, and the record `results.json` of its run.
+    """Read what a checkpoint folder says about its model.
 
     Args:
-        folder: Of a checkpoint; the record may be missing.
+        folder: With `config.json`; where a run left them, its record `results.json` is read, or else `config.yaml`,
+            which says how it was to be trained.
 
     Raises:
-        ValueError: When there is no SIND checkpoint, or its record cannot be read.
+        ValueError: When there is no SIND checkpoint, or what a run left cannot be read.
     """
     path = Path(folder)
     check_folder(str(path))
     config = json.loads((path / "config.json").read_text(encoding="utf-8"))
     record = read_record(path)
-    return ModelFacts(config) if record is None else _facts_of_record(config, record)
+    if record is not None:
+        return _facts_of_record(config, record)
+    options = _read_configuration(path)
+    return ModelFacts(config) if options is None else _facts_of_configuration(config, options)
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
@@ -99,6 +106,24 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     if not known:
         raise ValueError(f"{path}: is no record of a run; move it away for a card without one.")
     return record
+
+
+def _read_configuration(folder: Path) -> dict[str, Any] | None:
+    path = folder / CONFIGURATION
+    if not path.is_file():
+        return None
+    try:
+        options = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"{path}: cannot be read ({error}); repair it, or move it away for a card without.") from None
+    if not isinstance(options, dict) or not all(isinstance(group, dict) for group in options.values()):
+        raise ValueError(f"{path}: is no configuration of a run; move it away for a card without one.")
+    return options
+
+
+def _facts_of_configuration(config: Mapping[str, Any], options: Mapping[str, Any]) -> ModelFacts:
+    start, base_model = _start(options.get("model") or {})
+    return ModelFacts(config, training=dict(options.get("training") or {}), start=start, base_model=base_model)
 
 
 def _facts_of_record(config: Mapping[str, Any], record: Mapping[str, Any]) -> ModelFacts:

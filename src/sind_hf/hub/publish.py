@@ -12,14 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi, ModelCard, constants, get_token
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    HfHubHTTPError,
-    HFValidationError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 from huggingface_hub.utils import filter_repo_objects
 
 from sind_hf.hub.model_card import CARD, FIGURES, is_ours, model_card, write_card
@@ -112,7 +105,7 @@ def push_model(
         card = "written" if write_card(text, path) else "kept"
     with one_line_errors(api, repo_id, path):
         commit, files = commit_model(api, path, repo_id, theirs, revision=revision, message=message)
-    return Push(str(commit), repo_id, card if CARD in files else "theirs", tuple(files))
+    return Push(commit.commit_url, repo_id, card if CARD in files else "theirs", tuple(files))
 
 
 def upload_folder(
@@ -120,37 +113,36 @@ def upload_folder(
     repo_id: str,
     *,
     repo_type: RepoType = "model",
-    private: bool | None = False,
+    private: bool = False,
     revision: str | None = None,
     message: str | None = None,
     allow_patterns: Sequence[str] | None = None,
-    token: str | None = None,
-) -> CommitInfo:
+) -> str:
     """Upload a prepared folder to a repository of the Hub, as one commit: all of it, or nothing.
 
     Args:
         folder: What to upload.
         repo_id: `user/name`; made if need be, a Space for Gradio.
         repo_type: `"model"` or `"space"`.
-        private: Make a new repository private. False and None leave that to the namespace's default.
+        private: Make a new repository private.
         revision: Branch, made if need be; default: main.
         message: Of the commit.
         allow_patterns: Files that may leave the folder; default: all but hidden ones.
-        token: Default: that of `hf auth login`, or `HF_TOKEN`.
 
     Returns:
-        The commit, whose text is its URL.
+        The URL of the commit.
 
     Raises:
         ValueError: When there is nothing to upload, or the Hub refuses or cannot be reached; the message says what to
             do. The folder is as it was.
     """
     path = Path(folder)
-    api = hub_api(token)
+    api = hub_api()
     with one_line_errors(api, repo_id, path):
         files = list_files(path, allow_patterns)
         repo_id = open_repository(api, repo_id, repo_type=repo_type, private=private, revision=revision)
-        return commit_files(api, path, files, repo_id, repo_type=repo_type, revision=revision, message=message)
+        commit = commit_files(api, path, files, repo_id, repo_type=repo_type, revision=revision, message=message)
+        return commit.commit_url
 
 
 def hub_api(token: str | None = None) -> HfApi:
@@ -261,11 +253,10 @@ def list_files(folder: Path, allow_patterns: Sequence[str] | None = None) -> lis
 
 def card_there(api: HfApi, repo_id: str, revision: str | None = None) -> str | None:
     """Return the README.md of a repository, None where it has none."""
+    if not api.file_exists(repo_id, CARD, revision=revision):
+        return None
     with tempfile.TemporaryDirectory() as folder:
-        try:
-            path = api.hf_hub_download(repo_id, CARD, revision=revision, local_dir=folder)
-        except (EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError):
-            return None
+        path = api.hf_hub_download(repo_id, CARD, revision=revision, local_dir=folder)
         return Path(path).read_text(encoding="utf-8", errors="replace")
 
 

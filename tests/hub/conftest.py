@@ -16,6 +16,9 @@ from huggingface_hub import constants
 from huggingface_hub.utils import close_session
 from run_folders import save_checkpoint
 
+from sind_hf import cli
+
+Answer = tuple[int, str, str]
 ROOT = Path(__file__).parents[2]
 
 
@@ -67,14 +70,13 @@ def checkpoint(tmp_path: Path) -> Path:
 def elsewhere(server: Hub, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run a Python program in a process of its own, with a cache of its own and the server as its only Hub."""
 
-    def run(program: str, *arguments: str, package: bool, token: str | None = None) -> Any:
+    def run(program: str, *arguments: str, package: bool) -> Any:
         home = tmp_path / "elsewhere"
         home.mkdir(exist_ok=True)
         kept = {name: value for name, value in os.environ.items() if name in ("PATH", "LANG", "VIRTUAL_ENV")}
         settings = {"HF_ENDPOINT": server.url, "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(home / "hf")}
         settings |= {"HOME": str(home), "OMP_NUM_THREADS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
         settings |= {"PYTHONPATH": str(ROOT / "src")} if package else {}
-        settings |= {"HF_TOKEN": token} if token else {}
         return subprocess.run(
             [sys.executable, "-P", "-c", program, *arguments],
             cwd=home,
@@ -86,3 +88,21 @@ def elsewhere(server: Hub, tmp_path: Path) -> Callable[..., subprocess.Completed
         )
 
     return run
+
+
+@pytest.fixture
+def push(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
+    """Run `sind-hf push` in this process; returns exit code, standard output, standard error."""
+
+    def call(*arguments: object) -> Answer:
+        monkeypatch.setattr(sys, "argv", ["sind-hf", "push", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        captured = capsys.readouterr()
+        assert WRITER not in captured.out + captured.err
+        return code, captured.out, captured.err
+
+    return call

@@ -116,6 +116,23 @@ def test_without_a_record_the_card_says_what_is_unknown(checkpoint: Path) -> Non
     assert "![" not in str(card)
 
 
+def test_a_run_without_a_record_says_how_it_was_to_be_trained(checkpoint: Path) -> None:
+    config = make_record()["config"]
+    (checkpoint / "config.yaml").write_text(yaml.safe_dump(config))
+    card = card_of(checkpoint)
+    check_offline(card)
+    assert section(card, "Evaluation").strip().startswith("Unknown")
+    training = section(card, "Training")
+    assert "| training data | not on record |" in training and "| loss | `scale_shift` |" in training
+    assert "| started from | the backbone openai/clip-vit-base-patch16 |" in training
+    assert all(secret not in str(card) for secret in SECRETS)
+    for text in ("- a", "a: 1", "{"):
+        (checkpoint / "config.yaml").write_text(text)
+        with pytest.raises(ValueError, match=r"config\.yaml: (is no configuration|cannot be read)") as error:
+            facts_from_folder(checkpoint)
+        assert "\n" not in str(error.value)
+
+
 def test_a_fresh_models_scores_are_raw_and_on_no_scale(checkpoint: Path) -> None:
     config = json.loads((checkpoint / "config.json").read_text())
     config |= {"score_range": None, "score_scale": 1.0, "score_shift": 0.0, "local_branch": "none"}

@@ -17,6 +17,11 @@ from sind_hf.experiments.config import load_config
 from sind_hf.experiments.runner import run_training
 from sind_hf.hub.model_card import MARKER
 
+# Twelve pictures and four steps are too few for curves and for scores that rise with the opinions.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::sind_hf.metrics.FitWarning"),
+    pytest.mark.filterwarnings("ignore::sind_hf.calibration.CalibrationWarning"),
+]
 REPO = "user/run"
 CODE = {"configuration_sind.py", "modeling_sind.py", "image_processing_sind.py", "pipeline_sind.py", "losses.py"}
 ESSENTIAL = {"config.json", "model.safetensors", "preprocessor_config.json", "README.md"} | CODE

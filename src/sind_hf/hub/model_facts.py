@@ -115,7 +115,8 @@ def _read_configuration(folder: Path) -> dict[str, Any] | None:
     try:
         options = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ValueError(f"{path}: cannot be read ({error}); repair it, or move it away for a card without.") from None
+        text = " ".join(str(error).split())
+        raise ValueError(f"{path}: cannot be read ({text}); repair it, or move it away for a card without.") from None
     if not isinstance(options, dict) or not all(isinstance(group, dict) for group in options.values()):
         raise ValueError(f"{path}: is no configuration of a run; move it away for a card without one.")
     return options

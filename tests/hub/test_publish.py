@@ -12,6 +12,7 @@ from hub_server import READER, WRITER, File, Hub, Repository
 from huggingface_hub import constants
 from run_folders import SECRETS, make_run, save_checkpoint
 
+from sind_hf import SindModel
 from sind_hf.hub.model_card import MARKER
 from sind_hf.hub.publish import push_model, upload_folder
 
@@ -215,6 +216,19 @@ def test_half_a_checkpoint_is_not_pushed(hub: Hub, checkpoint: Path, name: str) 
     message = refused(checkpoint)
     assert f"it lacks {name}" in message and "save_pretrained" in message
     assert hub.requests == []
+
+
+def test_a_path_of_the_machine_does_not_leave_it(hub: Hub, checkpoint: Path) -> None:
+    """Configurations that other programs wrote name the folder of the backbone; ours do not."""
+    config = json.loads((checkpoint / "config.json").read_text())
+    config["vision_config"]["_name_or_path"] = "/home/somebody/clip"
+    (checkpoint / "config.json").write_text(json.dumps(config))
+    message = refused(checkpoint)
+    assert "config.json: names /home/somebody/clip, a path of this machine" in message
+    assert hub.requests == []
+    SindModel.from_pretrained(checkpoint).save_pretrained(checkpoint)
+    push_model(checkpoint, REPO)
+    assert b"/home/somebody" not in hub.files(REPO)["config.json"]
 
 
 def test_folders_that_are_no_checkpoint(hub: Hub, checkpoint: Path, tmp_path: Path) -> None:

@@ -184,6 +184,11 @@ def without_paths(text: str, options: Mapping[str, Any] | None = None) -> str:
     return " ".join(_last_part(word) if _is_absolute(word) else word for word in text.split())
 
 
+def local_path_in(document: Any) -> str | None:
+    """Return the first absolute path among the strings of a JSON document, None where there is none."""
+    return next(filter(_is_absolute, _strings(document)), None)
+
+
 def _strings(value: Any) -> list[str]:
     if isinstance(value, str):
         return [value]

@@ -16,7 +16,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineMod
 from huggingface_hub.utils import filter_repo_objects
 
 from sind_hf.hub.model_card import CARD, FIGURES, is_ours, model_card, write_card
-from sind_hf.hub.model_facts import facts_from_folder, read_record
+from sind_hf.hub.model_facts import facts_from_folder, local_path_in, read_record
 from sind_hf.scoring.checkpoints import check_folder
 from sind_hf.version import __version__
 
@@ -269,10 +269,11 @@ def licence_of(card: str | None) -> str | None:
 
 
 def require_whole(folder: Path) -> None:
-    """Check that whoever downloads a folder's files can load the model: weights, processor and code.
+    """Check that whoever downloads a folder's files can load the model, and that they tell nothing of this machine.
 
     Raises:
-        ValueError: When something is missing; the message names it.
+        ValueError: When weights, processor or code are missing, or a configuration holds a local path; the message
+            names it.
     """
     if not folder.is_dir():
         raise ValueError(f"{folder}: there is no such checkpoint folder.")
@@ -293,6 +294,12 @@ def require_whole(folder: Path) -> None:
             f"{folder}: nobody could load it from the Hub, it lacks {', '.join(missing)}: save model and image "
             "processor again with save_pretrained."
         )
+    for name in ("config.json", "preprocessor_config.json"):
+        if path := local_path_in(json.loads((folder / name).read_text(encoding="utf-8"))):
+            raise ValueError(
+                f"{folder / name}: names {path}, a path of this machine: take it out, or save again with "
+                "save_pretrained."
+            )
 
 
 @contextmanager

@@ -19,9 +19,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("calibration", "evaluate_modules"),
     ("data",),
     ("scoring",),
+    ("hub",),
     ("training",),
     ("experiments",),
-    ("hub",),
     ("app", "demo", "cli"),
 )
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}

@@ -85,7 +85,12 @@ class SindConfig(PreTrainedConfig):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the configuration as a dict, naming the pipeline for those who load it without the package."""
-        return {**super().to_dict(), "custom_pipelines": CUSTOM_PIPELINES}
+        values = {**super().to_dict(), "custom_pipelines": CUSTOM_PIPELINES}
+        # Where the backbone was read from is a path of one machine, and of no use on another.
+        values["vision_config"] = {
+            key: value for key, value in values["vision_config"].items() if key != "_name_or_path"
+        }
+        return values
 
     def validate(self) -> None:
         """Check every value; saving calls it, too."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from tiny_sets import make_set
 from sind_hf import metrics
 from sind_hf.experiments import figures
 from sind_hf.experiments.evaluation import Evaluation
-from sind_hf.experiments.figures import draw_evaluation, draw_figures
+from sind_hf.experiments.figures import draw_evaluation, draw_figures, draw_scores
 from sind_hf.experiments.plots import curves, fit_scatter, radar, scene_bars, training_curves
 
 pytest.importorskip("matplotlib", reason='needs matplotlib: pip install "sind-hf[eval]"')
@@ -116,3 +117,18 @@ def test_figures_of_an_evaluation(tmp_path):
     written = draw_evaluation(evaluation, manifest, tmp_path / "new")
     assert [path.name for path in written] == ["spaq_scatter.png", "spaq_scenes.png", "spaq_distributions.png"]
     assert all(ink(path) > 0.01 for path in written)
+
+
+def test_scores_of_a_run_are_drawn_once(tmp_path):
+    assert draw_scores(tmp_path) == [] and not (tmp_path / "figures").exists()
+    table = tmp_path / "scores_my set.csv"
+    rows = [f"{number}.png,{number},{2 * number + number % 3},a" for number in range(12)]
+    table.write_text("image,prediction,target,scene\n" + "\n".join(rows) + "\n")
+    (figure,) = draw_scores(tmp_path)
+    assert figure.name.endswith("_scatter.png") and ink(figure) > 0.01
+    first = figure.read_bytes()
+    figure.write_bytes(b"kept")
+    assert draw_scores(tmp_path) == [figure] and figure.read_bytes() == b"kept"
+    os.utime(figure, (0, 0))  # older than its scores
+    draw_scores(tmp_path)
+    assert len(figure.read_bytes()) == len(first) and [each.name for each in figure.parent.iterdir()] == [figure.name]

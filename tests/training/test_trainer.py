@@ -1,13 +1,10 @@
 from __future__ import annotations
 
-import json
 import math
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-import transformers.trainer
 from checkpoints import assert_same
 from datasets import Dataset
 from safetensors.torch import load_file
@@ -552,24 +549,6 @@ def test_a_damaged_picture_is_named_in_one_line(tmp_path, pictures, workers):
 
 
 # --- what leaves the trainer ---------------------------------------------------------------------------------------
-
-
-def test_pushes_during_training_hold_the_code(tmp_path, pictures, monkeypatch):
-    pushed = []
-
-    def upload_folder(folder_path, **kwargs):
-        pushed.extend(path.name for path in type(tmp_path)(folder_path).iterdir())
-        return SimpleNamespace(done=lambda: True)
-
-    monkeypatch.setattr(transformers.trainer, "hf_api", lambda: SimpleNamespace(upload_folder=upload_folder))
-    monkeypatch.setattr(SindTrainer, "init_hf_repo", lambda self, token=None, private=None: None)
-    trainer = make_trainer(tmp_path, pictures, max_steps=1, save_strategy="steps", save_steps=1, push_to_hub=True)
-    trainer.push_in_progress = None
-    trainer.train()
-    config = json.loads((tmp_path / "config.json").read_text())
-    named = {target.split(".")[0] + ".py" for target in config["auto_map"].values()}
-    assert named <= set(pushed)
-    assert {"model.safetensors", "preprocessor_config.json", "losses.py"} <= set(pushed)
 
 
 def test_single_precision_collation_keeps_everything_but_the_labels_dtype():

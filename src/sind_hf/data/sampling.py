@@ -162,6 +162,11 @@ class SceneBatchSampler(EpochBatchSampler):
         self._needed = [-(-len(images) // self.group_size) for images in self._members.values()]
         self._batches = self._count_batches()
 
+    @property
+    def scene_count(self) -> int:
+        """Number of scenes."""
+        return len(self._members)
+
     def __len__(self) -> int:
         """Return the number of batches of an epoch, over all processes; the same in every epoch."""
         return self._batches

@@ -180,7 +180,8 @@ def parse_config(source: dict[str, dict[str, Any]], where: str) -> RunConfig:
             raise ValueError(f"{where}: {group}: {' '.join(str(error).split())}") from None
         # Of the Trainer's hundred options those that were given; of ours all, whose defaults may change one day.
         own = {name: getattr(parsed[group], name) for name in options.__annotations__}
-        resolved[group] = own | given
+        # Tokens are for this run alone: what is resolved gets saved.
+        resolved[group] = {name: value for name, value in (own | given).items() if not name.endswith("_token")}
     return RunConfig(source=resolved, **parsed)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -11,8 +12,9 @@ from typing import Any
 from sind_hf.data.manifest import Manifest, ManifestError
 from sind_hf.data.statistics import plot_scene_distributions
 from sind_hf.experiments.evaluation import Evaluation
-from sind_hf.experiments.plots import fit_scatter, radar, scene_bars, training_curves
+from sind_hf.experiments.plots import fit_scatter, radar, require_matplotlib, scene_bars, training_curves
 from sind_hf.experiments.published import published_result
+from sind_hf.experiments.records import read_scores
 from sind_hf.experiments.report import summary_rows
 
 
@@ -77,6 +79,34 @@ def draw_evaluation(evaluation: Evaluation, manifest: Manifest, folder: Path) ->
         with suppress(ManifestError):  # no scene has two different scores
             written.append(plot_scene_distributions(manifest, folder / f"{name}_distributions.png"))
     return written
+
+
+def draw_scores(folder: Path) -> list[Path]:
+    """Draw opinion scores over predictions for every test set of a run, in `figures/` of its folder.
+
+    Args:
+        folder: Of a run, with its `scores_<set>.csv`; figures that are newer than their scores are used again.
+
+    Returns:
+        The files `figures/<set>_scatter.png`, those that were there before included; none where there are no scores.
+
+    Raises:
+        ValueError: When matplotlib is not installed, or scores cannot be read.
+    """
+    target = folder / "figures"
+    for table in sorted(folder.glob("scores_*.csv")):
+        name = table.stem.removeprefix("scores_")
+        path = target / f"{_safe(name)}_scatter.png"
+        if path.is_file() and path.stat().st_mtime >= table.stat().st_mtime:
+            continue
+        scores = read_scores(table)
+        if len(scores.images) > 1:
+            require_matplotlib()
+            target.mkdir(exist_ok=True)
+            temporary = path.with_suffix(".tmp")
+            fit_scatter(temporary, scores.targets, scores.predictions, title=name)
+            os.replace(temporary, path)
+    return sorted(target.glob("*_scatter.png"))
 
 
 def _scenes(records: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float | None]]:

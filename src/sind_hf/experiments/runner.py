@@ -46,6 +46,7 @@ from sind_hf.experiments.records import (
 )
 from sind_hf.experiments.report import write_report
 from sind_hf.experiments.run_data import RunData, build_data, fold_data
+from sind_hf.hub.model_facts import facts_of_run
 from sind_hf.training.trainer import SindTrainer
 
 Watch = Callable[[str], AbstractContextManager[Sequence[TrainerCallback]]]
@@ -173,6 +174,7 @@ def fold_config(config: RunConfig, name: str, seed: int, folder: Path) -> RunCon
     source["training"].setdefault("run_name", f"{config.experiment.name}/{name}")
     parsed = parse_config(source, f"fold {name}")
     parsed.training.disable_tqdm = config.training.disable_tqdm
+    parsed.training.hub_token = config.training.hub_token
     return parsed
 
 
@@ -204,6 +206,7 @@ def _train(
         processing_class=processor,
         callbacks=list(callbacks),
     )
+    trainer.run_facts = facts_of_run({"config": config.source, "train_images": data.train_images, **about})
     if args.disable_tqdm:
         trainer.remove_callback(PrinterCallback)  # it prints what the record holds
     if trainer.is_world_process_zero():
@@ -220,7 +223,7 @@ def _train(
     for callback in trainer.callback_handler.callbacks:
         if isinstance(callback, TensorBoardCallback):  # opened its file again for these metrics; nobody else closes it
             callback.on_train_end(args, trainer.state, trainer.control)
-    trainer.save_model()
+    trainer.save_model(_internal_call=True)  # to the Hub it goes when the record is safe
     history = training_history(trainer.state.log_history, list(data.tests))
 
     def recorded() -> dict[str, Any]:
@@ -248,7 +251,10 @@ def _train(
         write_json(output / RESULTS, record)
         return load_record(output / RESULTS)
 
-    return on_main_process(recorded)
+    record = on_main_process(recorded)
+    if args.push_to_hub:
+        trainer.push_to_hub()
+    return record
 
 
 def _open_folder(output: Path, config: RunConfig, resume: bool) -> None:

@@ -31,7 +31,7 @@ def load_checkpoint(
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype is {dtype!r}: choose one of {', '.join(DTYPES)}.")
-    _check_folder(path)
+    check_folder(path)
     try:
         loaded: Any = SindModel.from_pretrained(
             path, dtype=DTYPES[dtype], output_loading_info=True, ignore_mismatched_sizes=True
@@ -61,8 +61,15 @@ def default_device() -> str:
     return accelerator.type if accelerator is not None else "cpu"
 
 
-def _check_folder(path: str) -> None:
-    """Say in plain words what is wrong with a folder, before the loader says it in many."""
+def check_folder(path: str) -> None:
+    """Say in plain words what is wrong with a folder, before the loader says it in many.
+
+    Args:
+        path: A folder; the name of a Hub repository passes unseen.
+
+    Raises:
+        ValueError: When the folder is missing or holds no SIND checkpoint.
+    """
     folder = Path(path)
     if not folder.exists():
         if path.startswith((".", os.sep, "~")) or path.count("/") != 1:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from transformers import TrainingArguments
+from transformers.trainer_utils import HubStrategy
 
 from sind_hf.losses import get_loss
 
@@ -97,6 +98,11 @@ class SindTrainingArguments(TrainingArguments):
             raise ValueError(
                 "auto_find_batch_size shrinks batches to sizes that scenes do not divide: leave it off, and give a "
                 "smaller per_device_train_batch_size with more gradient_accumulation_steps."
+            )
+        if self.push_to_hub and self.hub_strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
+            raise ValueError(
+                f"hub_strategy is {HubStrategy(self.hub_strategy).value!r}, which publishes optimizer "
+                "states and pickles: choose 'every_save' or 'end'."
             )
         if self.eval_views not in ("nine", "center"):
             raise ValueError(f"eval_views is {self.eval_views!r}: it must be 'nine' or 'center'.")

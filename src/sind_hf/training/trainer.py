@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,24 +17,25 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.utils.data import DataLoader, default_collate
-from transformers import EvalPrediction, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import EvalPrediction, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from sind_hf import metrics
 from sind_hf.calibration import Calibration, fit_affine
 from sind_hf.data.sampling import EpochBatchSampler, SceneBatchSampler, ShuffledBatchSampler
 from sind_hf.data.views import ViewDataset
-from sind_hf.image_processing_sind import ImageError, SindImageProcessor, ViewMode
+from sind_hf.image_processing_sind import ImageError, ViewMode
 from sind_hf.losses import by_scene
 from sind_hf.modeling_sind import SindModel, SindOutput
 from sind_hf.training.arguments import SindTrainingArguments
 from sind_hf.training.ema import ExponentialMovingAverage
+from sind_hf.training.publishing import PublishingTrainer
 
 # Checkpoints hold the averaged weights as the model; those that training goes on from lie beside them.
 TRAINING_WEIGHTS = "training_weights.safetensors"
 
 
-class SindTrainer(Trainer):
+class SindTrainer(PublishingTrainer):
     """Fine-tune a `SindModel` on an HF Dataset whose pictures belong to scenes.
 
     The dataset needs a column for the image, one for its score (higher better) and, for scene sampling, one for its
@@ -63,9 +62,6 @@ class SindTrainer(Trainer):
     """
 
     loss_is_scaled_for_ga = False  # a mean per micro-batch: the Trainer divides by their number
-    args: SindTrainingArguments
-    model: SindModel
-    processing_class: SindImageProcessor
 
     def __init__(self, model: SindModel, args: SindTrainingArguments, **kwargs: Any) -> None:
         if kwargs.get("processing_class") is None:
@@ -230,6 +226,7 @@ class SindTrainer(Trainer):
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
         """Train; afterwards the model holds the averaged weights and, with `calibrate`, calibrated scores."""
         self.ema = None
+        self.logged_in_training = self.logged_on_other_scale = 0
         try:
             with _one_line_errors():
                 output = super().train(*args, **kwargs)
@@ -242,6 +239,7 @@ class SindTrainer(Trainer):
             self.calibrate()
         else:  # whatever scale the model came with, its scores have left it
             self.model.config.score_range = None
+        self.logged_in_training = len(self.state.log_history)
         return output
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
@@ -271,13 +269,6 @@ class SindTrainer(Trainer):
         if self.ema is not None and self.args.should_save:
             weights = {name: value.contiguous() for name, value in self.model.state_dict().items()}
             save_file(weights, os.path.join(output_dir, TRAINING_WEIGHTS), metadata={"format": "pt"})
-
-    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        # The Trainer pushes weights and configuration; nobody could load them without the code that they name.
-        if self.is_world_process_zero():
-            for code in Path(checkpoint_folder).glob("*.py"):
-                shutil.copy(code, str(self.args.output_dir))
-        super()._push_from_checkpoint(checkpoint_folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
@@ -330,6 +321,7 @@ class SindTrainer(Trainer):
         calibration = fit_affine(raw, labels)
         config.score_scale, config.score_shift = calibration.scale, calibration.shift
         config.score_range = self.args.score_range if calibration != Calibration() else None
+        self.logged_on_other_scale = len(self.state.log_history)
         return calibration
 
 

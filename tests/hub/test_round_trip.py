@@ -1,0 +1,124 @@
+"""From a trainer and from the command line to the Hub, and back in processes that know nothing but its address."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hub_server import Hub
+from huggingface_hub import ModelCard
+from run_folders import make_run, save_checkpoint
+from tiny_training import make_model, make_pictures, make_trainer
+
+from sind_hf import SindImageProcessor, SindModel
+from sind_hf.hub.model_card import METRICS
+
+REPO = "user/sind-tiny"
+ABSENT = """
+import sys
+
+class Absent:  # the tests' own interpreter may have the package installed: here every import of it fails
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "sind_hf":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Absent())
+"""
+LOAD = """
+import contextlib, io, json, re, sys
+repo_id, first, *files = sys.argv[1:]
+trust = "sind_hf" not in sys.modules
+options = {"trust_remote_code": True} if trust else {}
+from huggingface_hub import ModelCard
+from transformers import AutoImageProcessor, AutoModel, pipeline
+
+answers = {}
+for revision in ("main", first):
+    model = AutoModel.from_pretrained(repo_id, revision=revision, **options)
+    processor = AutoImageProcessor.from_pretrained(repo_id, revision=revision, **options)
+    pipe = pipeline("image-quality-assessment", model=repo_id, revision=revision, **options)
+    answers[revision] = {
+        "score": model.score(files, processor),
+        "pipeline": [answer["score"] for answer in pipe(files, batch_size=2)],
+        "code": type(model).__module__,
+    }
+blocks = re.findall(r"^```python\\n(.*?)^```$", ModelCard.load(repo_id).text, re.DOTALL | re.MULTILINE)
+printed = io.StringIO()
+with contextlib.redirect_stdout(printed):
+    exec(compile(blocks[1 if trust else 0], "README.md", "exec"), {})
+answers["snippet"] = printed.getvalue()
+print(json.dumps(answers))
+"""
+
+
+@pytest.mark.slow
+def test_what_is_pushed_scores_the_same_elsewhere(
+    hub: Hub,
+    push: Callable[..., Any],
+    elsewhere: Callable[..., Any],
+    tmp_path: Path,
+    picture_files: list[str],
+    draw: Any,
+) -> None:
+    files = picture_files[:3]
+    # First by the trainer …
+    (tmp_path / "pictures").mkdir()
+    data = make_pictures(tmp_path / "pictures", 12)
+    trainer = make_trainer(
+        tmp_path / "run",
+        data,
+        make_model("clip", initializer_range=1.0),
+        eval_dataset={"study": data},
+        max_steps=2,
+        calibrate=True,
+        score_range=[0.0, 70.0],
+        hub_model_id=REPO,
+    )
+    trainer.train()
+    measured = trainer.evaluate()
+    first = str(trainer.push_to_hub(license="mit")).rpartition("/")[2]
+    assert first == hub.repositories[REPO].branches["main"]
+    assert {path for path in hub.files(REPO) if path.endswith(".bin")} == set()
+    card = ModelCard(hub.files(REPO)["README.md"].decode())
+    assert {result.metric_type: result.metric_value for result in card.data.eval_results or ()} == {
+        name: measured[f"eval_study_{name}"] for name in METRICS
+    }
+    by_the_trainer = trainer.model.score(files, trainer.processing_class)
+
+    # … then another model from the command line.
+    folder = make_run(save_checkpoint(tmp_path / "other", seed=1))
+    code, out, _ = push(folder, "--repo-id", REPO, "--message", "Second", "--license", "mit")
+    second = hub.repositories[REPO].branches["main"]
+    assert code == 0 and f"files pushed to {REPO}: {hub.url}/{REPO}/commit/{second}" in out
+    assert [commit.message for commit in hub.repositories[REPO].history()][:2] == ["Second", "End of training"]
+    assert "figures/koniq10k_held_out_scatter.png" in hub.files(REPO)
+    by_command = SindModel.from_pretrained(folder).score(files, SindImageProcessor.from_pretrained(folder))
+    assert by_command != pytest.approx(by_the_trainer, rel=1e-3)
+
+    # Back in processes that have nothing but the address, one of them without the package.
+    draw(320, 240).save(tmp_path / "photo.jpg")
+    photo = SindModel.from_pretrained(folder).score(
+        [str(tmp_path / "photo.jpg")], SindImageProcessor.from_pretrained(folder)
+    )
+    (tmp_path / "elsewhere").mkdir()
+    shutil.copy(tmp_path / "photo.jpg", tmp_path / "elsewhere")
+    for program, package, code in (
+        (ABSENT + LOAD, False, "transformers_modules."),
+        ("import sind_hf\n" + LOAD, True, "sind_hf.modeling_sind"),
+    ):
+        back = elsewhere(program, REPO, first, *files, package=package)
+        assert back.returncode == 0, back.stderr[-2000:]
+        answers = json.loads(back.stdout.splitlines()[-1])
+        for revision, expected in (("main", by_command), (first, by_the_trainer)):
+            assert answers[revision]["score"] == pytest.approx(expected, rel=1e-5)
+            assert answers[revision]["pipeline"] == pytest.approx(expected, rel=1e-5)
+            assert answers[revision]["code"].startswith(code)
+        shown = re.match(r"\[([\d.e+-]+)\] \[0, 100\]\n", answers["snippet"])
+        assert shown and float(shown[1]) == pytest.approx(photo[0], rel=1e-5)
+        if not package:  # the second snippet scores once more, with nine pairs of views
+            assert len(answers["snippet"].splitlines()) == 2

@@ -15,7 +15,7 @@ HUB_FILES = ("configuration_sind", "modeling_sind", "image_processing_sind", "pi
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("version",),
     HUB_FILES,
-    ("metrics",),
+    ("metrics", "output_lock"),
     ("calibration", "evaluate_modules"),
     ("data",),
     ("scoring",),

@@ -6,6 +6,7 @@ could be done. Errors are one line; `--debug` shows where they come from.
 
 from __future__ import annotations
 
+import signal
 import sys
 
 import typer
@@ -61,8 +62,9 @@ def main() -> None:
     debug = len(arguments) < len(sys.argv) - 1
     try:
         code = app(arguments, standalone_mode=False)
-    except (KeyboardInterrupt, typer.Abort):
-        fail("interrupted", code=130)
+    except (KeyboardInterrupt, typer.Abort) as error:
+        cause = error if isinstance(error, KeyboardInterrupt) else error.__cause__  # the parser wraps it
+        fail(str(cause or "") or "interrupted", code=128 + getattr(cause, "signal", signal.SIGINT))
     except Exception as error:
         if debug:
             raise

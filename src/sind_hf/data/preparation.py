@@ -40,6 +40,7 @@ from sind_hf.image_processing_sind import (
     local_picture_size,
     resize_pictures,
 )
+from sind_hf.output_lock import sole_use
 from sind_hf.version import __version__
 
 #: Pictures in a shard: about 250 MB at the usual shapes. A kill loses the shards in work, no more.
@@ -124,52 +125,56 @@ def prepare(
         progress: Called with (pictures done, pictures in all) after each shard.
 
     Raises:
-        ValueError: When the manifest or an option is not valid, the image root is no folder, or the disk has not
-            enough room; nothing has been written then. Also when the disk fills up in spite of that.
+        ValueError: When the manifest or an option is not valid, the image root is no folder, the disk has not enough
+            room, or another run is writing there; nothing has been written then. Also when the disk fills up in
+            spite of that.
     """
     root, folder = Path(image_root).resolve(), Path(output_dir)
     _check(manifest, root, view_size, resize_backend, shard_pictures)
     _check_folder(folder, manifest)
-    settings = Settings(view_size, resize_backend)
-    images = [entry.image for entry in manifest.entries]
-    plan = [images[start : start + shard_pictures] for start in range(0, len(images), shard_pictures)]
-    records = {number: _finished(folder, number, plan[number], settings, root, verify) for number in range(len(plan))}
-    missing = [number for number, record in records.items() if record is None]
-    reused = sum(record.rows for record in records.values() if record is not None)
+    with sole_use(folder):
+        settings = Settings(view_size, resize_backend)
+        images = [entry.image for entry in manifest.entries]
+        plan = [images[start : start + shard_pictures] for start in range(0, len(images), shard_pictures)]
+        records = {
+            number: _finished(folder, number, plan[number], settings, root, verify) for number in range(len(plan))
+        }
+        missing = [number for number, record in records.items() if record is None]
+        reused = sum(record.rows for record in records.values() if record is not None)
 
-    kept = {_shard_file(number) for number, record in records.items() if record is not None}
-    leftovers = _leftovers(folder, kept)
-    to_write = [image for number in missing for image in plan[number]]
-    free = _free_bytes(folder) + sum(path.stat().st_size for path in leftovers)
-    use = DiskUse(folder, len(to_write), estimate_bytes(to_write, root, view_size), free)
-    if announce is not None:
-        announce(use)
-    if use.needed > use.free:
-        raise ValueError(f"Not enough room: {use}; free some, or choose another output folder.")
+        kept = {_shard_file(number) for number, record in records.items() if record is not None}
+        leftovers = _leftovers(folder, kept)
+        to_write = [image for number in missing for image in plan[number]]
+        free = _free_bytes(folder) + sum(path.stat().st_size for path in leftovers)
+        use = DiskUse(folder, len(to_write), estimate_bytes(to_write, root, view_size), free)
+        if announce is not None:
+            announce(use)
+        if use.needed > use.free:
+            raise ValueError(f"Not enough room: {use}; free some, or choose another output folder.")
 
-    _begin(folder, leftovers)
-    done = len(images) - len(to_write)
-    if progress is not None:
-        progress(done, len(images))
-    work = _ShardWork(root, folder, settings, [(number, plan[number]) for number in missing])
-    for number, made in _in_parallel(work, workers):
-        records[number] = made
-        done += len(plan[number])
+        _begin(folder, leftovers)
+        done = len(images) - len(to_write)
         if progress is not None:
             progress(done, len(images))
-    finished = [record for number in range(len(plan)) if (record := records[number]) is not None]
-    _finish(folder, manifest, root, settings, finished)
-    return PreparedResult(
-        done=sum(record.rows for record in finished),
-        reused=reused,
-        failures=[
-            (source.image, source.failure)
-            for record in finished
-            for source in record.sources
-            if source.failure is not None
-        ],
-        bytes=sum(record.bytes for record in finished),
-    )
+        work = _ShardWork(root, folder, settings, [(number, plan[number]) for number in missing])
+        for number, made in _in_parallel(work, workers):
+            records[number] = made
+            done += len(plan[number])
+            if progress is not None:
+                progress(done, len(images))
+        finished = [record for number in range(len(plan)) if (record := records[number]) is not None]
+        _finish(folder, manifest, root, settings, finished)
+        return PreparedResult(
+            done=sum(record.rows for record in finished),
+            reused=reused,
+            failures=[
+                (source.image, source.failure)
+                for record in finished
+                for source in record.sources
+                if source.failure is not None
+            ],
+            bytes=sum(record.bytes for record in finished),
+        )
 
 
 def _check(manifest: Manifest, root: Path, view_size: int, backend: str, shard_pictures: int) -> None:

@@ -32,6 +32,7 @@ class ViewDataset(TorchDataset):
         image_column: Name of the image column.
         score_column: Name of the score column, higher better.
         scene_column: Name of the scene column (`ClassLabel`, integers or strings), or None.
+        with_rows: Whether samples carry the number of their `row`, so that a picture can be named later.
 
     Raises:
         ValueError: When a column is missing, a score is missing or not finite, or prepared pictures are of another
@@ -48,6 +49,7 @@ class ViewDataset(TorchDataset):
         image_column: str = "image",
         score_column: str = "score",
         scene_column: str | None = "scene",
+        with_rows: bool = False,
     ) -> None:
         if not isinstance(dataset, Dataset):
             raise ValueError(
@@ -56,6 +58,7 @@ class ViewDataset(TorchDataset):
         self.processor = processor
         self.mode = mode
         self.seed = seed
+        self.with_rows = with_rows
         dataset = dataset.with_format(None)
         for role, name in (("image", image_column), ("score", score_column)):
             _require_column(dataset, role, name)
@@ -92,7 +95,7 @@ class ViewDataset(TorchDataset):
 
         Returns:
             `pixel_values` and `local_pixel_values`, uint8, (3, s, s), or (9, 3, s, s) in mode `"nine"`; `labels`, the
-            score, float64; `scene_ids`, int64, 0 throughout when the dataset has no scenes.
+            score, float64; `scene_ids`, int64, 0 throughout when the dataset has no scenes; `row` when asked for.
 
         Raises:
             ImageError: When the picture cannot be read; the message names it.
@@ -114,12 +117,13 @@ class ViewDataset(TorchDataset):
             except ImageError as error:
                 raise ImageError(f"row {index} of the dataset: {error}") from error
         global_views, local_views = (torch.from_numpy(view if self.mode == "nine" else view[0]) for view in views)
-        return {
+        sample = {
             "pixel_values": global_views,
             "local_pixel_values": local_views,
             "labels": torch.tensor(self.scores[index], dtype=torch.float64),
             "scene_ids": torch.tensor(0 if self.scenes is None else self.scenes[index]),
         }
+        return sample | ({"row": torch.tensor(index)} if self.with_rows else {})
 
 
 def _require_column(dataset: Dataset, role: str, name: str) -> None:

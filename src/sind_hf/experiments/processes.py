@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
 
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
+
+from sind_hf.output_lock import sole_use
 
 Result = TypeVar("Result")
 
@@ -35,3 +39,15 @@ def on_main_process(work: Callable[[], Result]) -> Result:
     if outcome[1] is not None:
         raise ValueError(outcome[1])
     return outcome[0]
+
+
+@contextmanager
+def only_run_in(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Keep other runs from an output folder; the main process holds the lock for all.
+
+    Raises:
+        ValueError: In every process, when another run has the folder or it cannot be written to.
+    """
+    with ExitStack() as held:
+        on_main_process(lambda: held.enter_context(sole_use(folder)))
+        yield

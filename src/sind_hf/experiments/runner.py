@@ -22,12 +22,12 @@ from typing import Any
 
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations import TensorBoardCallback
-from transformers.trainer_utils import IntervalStrategy, get_last_checkpoint
+from transformers.trainer_utils import IntervalStrategy
 
 from sind_hf.experiments.config import ExperimentOptions, RunConfig, parse_config
 from sind_hf.experiments.evaluation import write_json
 from sind_hf.experiments.models import build_model
-from sind_hf.experiments.processes import on_main_process
+from sind_hf.experiments.processes import on_main_process, only_run_in
 from sind_hf.experiments.protocols import ExperimentFold, build_folds
 from sind_hf.experiments.records import (
     CONFIG,
@@ -47,6 +47,7 @@ from sind_hf.experiments.records import (
 from sind_hf.experiments.report import write_report
 from sind_hf.experiments.run_data import RunData, build_data, fold_data
 from sind_hf.hub.model_facts import facts_of_run
+from sind_hf.training.checkpoints import whole_checkpoints
 from sind_hf.training.trainer import SindTrainer
 
 Watch = Callable[[str], AbstractContextManager[Sequence[TrainerCallback]]]
@@ -90,7 +91,10 @@ def run_training(
         ValueError: On unusable configuration or data, or a folder of another configuration to resume in; nothing has
             been trained then.
     """
-    return _train(config, build_data(config.data), {}, resume=resume, callbacks=callbacks)
+    data = build_data(config.data)
+    _ = config.training.device  # the first to ask decides on CPU or accelerator, and that is the configuration
+    with only_run_in(str(config.training.output_dir)):
+        return _train(config, data, {}, resume=resume, callbacks=callbacks)
 
 
 def run_experiment(config: RunConfig, resume: bool = True, *, watch: Watch | None = None) -> list[dict[str, Any]]:
@@ -113,6 +117,13 @@ def run_experiment(config: RunConfig, resume: bool = True, *, watch: Watch | Non
     folds = build_folds(config.data, config.experiment)
     output = Path(str(config.training.output_dir))
     _ = config.training.device  # the first to ask decides on CPU or accelerator, and that is the configuration
+    with only_run_in(output):
+        return _run_folds(config, folds, output, resume, watch)
+
+
+def _run_folds(
+    config: RunConfig, folds: Sequence[ExperimentFold], output: Path, resume: bool, watch: Watch | None
+) -> list[dict[str, Any]]:
     on_main_process(lambda: _open_folder(output, config, resume))
     seeds = config.experiment.seeds or [config.training.seed]
     runs = [(fold, seed) for fold in folds for seed in seeds]
@@ -212,8 +223,8 @@ def _train(
     if trainer.is_world_process_zero():
         output.mkdir(parents=True, exist_ok=True)
         config.save(output / CONFIG)
-    last = on_main_process(lambda: get_last_checkpoint(str(output)) if resume and output.is_dir() else None)
-    trainer.train(resume_from_checkpoint=last)
+    last = on_main_process(lambda: next(reversed(whole_checkpoints(output)), None) if resume else None)
+    trainer.train(resume_from_checkpoint=None if last is None else str(last))
     metrics, scores = {}, {}
     for name, test in data.tests.items():
         answer = trainer.predict(test, metric_key_prefix=f"eval_{name}")
@@ -241,7 +252,7 @@ def _train(
             "steps": trainer.state.global_step,
             "processes": args.world_size,
             "seconds": round(time.time() - started, 1),
-            "resumed_from": None if last is None else Path(last).name,
+            "resumed_from": None if last is None else last.name,
             "git_revision": git_revision(),
             "versions": versions(),
             "config": config.source,

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from sind_hf.image_processing_sind import ImageError, SindImageProcessor, ViewMode, load_image
 from sind_hf.modeling_sind import SindModel
+from sind_hf.output_lock import sole_use
 from sind_hf.scoring.quality_maps import save_overlay
 from sind_hf.scoring.results import ScoreFile
 from sind_hf.scoring.scorer import ScoredImage, score_images
@@ -48,7 +49,7 @@ def run_job(
         progress: Called with (pictures done, pictures in all).
 
     Raises:
-        ValueError: On unusable options; nothing has been scored then.
+        ValueError: On unusable options, or when another job writes the same output; nothing has been scored then.
     """
     images = list(dict.fromkeys(list_images(paths)))
     if not images:
@@ -59,30 +60,31 @@ def run_job(
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ValueError(f"{folder}: cannot make this folder for quality maps ({error.strerror}).") from None
-    settings = {"model": _identity(model), "views": views}
-    file = None if output is None else ScoreFile(output, images, settings, resume=resume)
-    remaining = images if file is None else file.remaining
-    done = len(images) - len(remaining)
-    with file or nullcontext():
-        for row in score_images(
-            model,
-            processor,
-            remaining,
-            views=views,
-            batch_size=batch_size,
-            workers=workers,
-            quality_maps=folder is not None,
-        ):
-            if folder is not None and row.quality_map is not None:
-                row = _save_map(folder, row, row.quality_map)
-            done += 1
-            if file is not None:
-                file.write(row)
-                if done % batch_size == 0:
-                    file.flush()
-            if progress is not None:
-                progress(done, len(images))
-            yield row
+    with sole_use(output) if output is not None else nullcontext():
+        settings = {"model": _identity(model), "views": views}
+        file = None if output is None else ScoreFile(output, images, settings, resume=resume)
+        remaining = images if file is None else file.remaining
+        done = len(images) - len(remaining)
+        with file or nullcontext():
+            for row in score_images(
+                model,
+                processor,
+                remaining,
+                views=views,
+                batch_size=batch_size,
+                workers=workers,
+                quality_maps=folder is not None,
+            ):
+                if folder is not None and row.quality_map is not None:
+                    row = _save_map(folder, row, row.quality_map)
+                done += 1
+                if file is not None:
+                    file.write(row)
+                    if done % batch_size == 0:
+                        file.flush()
+                if progress is not None:
+                    progress(done, len(images))
+                yield row
 
 
 def _identity(model: SindModel) -> str:

@@ -68,6 +68,7 @@ class SindTrainingArguments(TrainingArguments):
     max_grad_norm: float = 0.0
     # What our data path needs.
     remove_unused_columns: bool = False
+    logging_nan_inf_filter: bool = False  # a loss that is no number ends the training, with the names of its pictures
     label_names: list[str] | None = field(default_factory=lambda: ["labels", "scene_ids"])
 
     def __post_init__(self) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.utils.data import DataLoader, default_collate
 from transformers import EvalPrediction, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_utils import EvalLoopOutput, TrainOutput
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, TrainOutput
 
 from sind_hf import metrics
 from sind_hf.calibration import Calibration, fit_affine
@@ -28,7 +30,9 @@ from sind_hf.image_processing_sind import ImageError, ViewMode
 from sind_hf.losses import by_scene
 from sind_hf.modeling_sind import SindModel, SindOutput
 from sind_hf.training.arguments import SindTrainingArguments
+from sind_hf.training.checkpoints import removed_unless_whole, whole_checkpoints, written_whole
 from sind_hf.training.ema import ExponentialMovingAverage
+from sind_hf.training.interruption import StopOnSignal, TrainingInterrupted
 from sind_hf.training.publishing import PublishingTrainer
 
 # Checkpoints hold the averaged weights as the model; those that training goes on from lie beside them.
@@ -81,6 +85,8 @@ class SindTrainer(PublishingTrainer):
         if args.ema_decay and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
             raise ValueError("The averaged weights need the whole model on each process: set ema_decay=0 under FSDP.")
         self.add_callback(_Bookkeeping(self))
+        self._signals = StopOnSignal()
+        self.add_callback(self._signals)
 
     # --- data ----------------------------------------------------------------------------------------------------
 
@@ -88,7 +94,7 @@ class SindTrainer(PublishingTrainer):
         """Return the training batches: `scene_sampling` scenes each, grouped from the scene column."""
         if self.train_dataset is None:
             raise ValueError("Training needs a train_dataset.")
-        dataset = self._views(self.train_dataset, "train")
+        dataset = self._train_views = self._views(self.train_dataset, "train")
         # One process with several GPUs (DataParallel) cuts a batch up: it then holds the scenes of all of them.
         scenes = self.args.scene_sampling * max(1, self.args.n_gpu)
         if not scenes:
@@ -146,6 +152,7 @@ class SindTrainer(PublishingTrainer):
             image_column=self.args.image_column,
             score_column=self.args.score_column,
             scene_column=scene_column,
+            with_rows=mode == "train",
         )
 
     @property
@@ -219,19 +226,57 @@ class SindTrainer(PublishingTrainer):
         outputs = model(inputs["pixel_values"], inputs["local_pixel_values"])
         scene_ids = inputs["scene_ids"] if self.args.scene_sampling else None
         loss = by_scene(outputs["quality"], inputs["labels"], scene_ids, self.args.loss_type)
+        if "row" in inputs and not torch.isfinite(loss):
+            raise ValueError(self._explain_loss(loss, outputs["quality"], inputs["row"]))
         return (loss, outputs) if return_outputs else loss
+
+    def _explain_loss(self, loss: Tensor, quality: Tensor, rows: Tensor) -> str:
+        """Say at which pictures a loss that is no number came up, and what to do."""
+        bad = ~torch.isfinite(quality)
+        names = [self._train_views.image_name(row) for row in rows[bad if bad.any() else ~bad].tolist()]
+        shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+        what = "the scores of these pictures are no numbers" if bad.any() else "in the batch of these pictures"
+        before = whole_checkpoints(str(self.args.output_dir))
+        kept = f"; the last checkpoint is {before[-1]}" if before else ""
+        return (
+            f"The loss is {loss.item()} after step {self.state.global_step}, {what}: {shown}. Lower learning_rate "
+            f"({self.args.learning_rate:g}), or train in float32{kept}."
+        )
 
     # --- the averaged weights ------------------------------------------------------------------------------------
 
-    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
-        """Train; afterwards the model holds the averaged weights and, with `calibrate`, calibrated scores."""
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
+        """Train; afterwards the model holds the averaged weights and, with `calibrate`, calibrated scores.
+
+        Args:
+            resume_from_checkpoint: A checkpoint of this training, or True for the last whole one in its folder.
+            *args: Of `Trainer.train`.
+            **kwargs: Of `Trainer.train`.
+
+        Raises:
+            ValueError: When the loss is no number, a picture cannot be read or a checkpoint cannot be saved; the
+                message names pictures and folder.
+            TrainingInterrupted: When a signal (Ctrl-C, SIGTERM) asked for the end; a checkpoint was saved first.
+        """
         self.ema = None
         self.logged_in_training = self.logged_on_other_scale = 0
+        if resume_from_checkpoint is True:  # the Trainer would take the newest, whether or not it is whole
+            whole = whole_checkpoints(str(self.args.output_dir))
+            if not whole:
+                raise ValueError(f"{self.args.output_dir}: there is no checkpoint to go on from.")
+            resume_from_checkpoint = str(whole[-1])
         try:
-            with _one_line_errors():
-                output = super().train(*args, **kwargs)
+            with _one_line_errors(), self._signals.listening():
+                output = super().train(resume_from_checkpoint, *args, **kwargs)
         finally:
             self._release_train_loader()
+        if (number := self._signals.received) is not None:
+            step, name = self.state.global_step, signal.Signals(number).name
+            raise TrainingInterrupted(
+                f"interrupted by {name} after step {step}: all of it is in {self.args.output_dir}/checkpoint-{step}, "
+                "resume to go on.",
+                number,
+            )
         if self.ema is not None:
             self.ema.copy_to(self.model)
             self.ema = None
@@ -262,7 +307,18 @@ class SindTrainer(PublishingTrainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         with self._averaged():
-            super()._save(output_dir, state_dict)
+            if not self.args.should_save:
+                super()._save(output_dir, state_dict)
+                return
+            with written_whole(output_dir or str(self.args.output_dir)) as folder:
+                super()._save(str(folder), state_dict)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        output = Path(str(self._get_output_dir(trial=trial)))
+        before = whole_checkpoints(output)
+        checkpoint = output / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        with removed_unless_whole(checkpoint, before[-1] if before else None):
+            super()._save_checkpoint(model, trial)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)

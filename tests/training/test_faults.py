@@ -1,0 +1,139 @@
+"""What can go wrong in a training: nothing is lost, and the message says what to do."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from checkpoints import assert_same_checkpoints
+from safetensors.torch import load_file
+from tiny_training import make_model, make_trainer
+from transformers import TrainerCallback
+
+from sind_hf.training.checkpoints import whole_checkpoints
+from sind_hf.training.interruption import TrainingInterrupted
+
+SAVING = {"max_steps": 9, "save_strategy": "steps", "save_steps": 3}
+
+
+class At(TrainerCallback):
+    """Does something at the beginning of a step."""
+
+    def __init__(self, step, action):
+        self.step, self.action = step, action
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            self.action()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_a_checkpoint_and_training_resumes_bit_for_bit(tmp_path, pictures, number):
+    make_trainer(tmp_path / "straight", pictures, make_model("clip"), **SAVING).train()
+    handlers = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)]
+    sending = At(4, lambda: os.kill(os.getpid(), number))
+    trainer = make_trainer(tmp_path / "stopped", pictures, make_model("clip"), callbacks=[sending], **SAVING)
+    with pytest.raises(TrainingInterrupted, match=rf"{number.name} after step 5: all .*checkpoint-5") as stop:
+        trainer.train()
+    assert stop.value.signal == number
+    assert [path.name for path in whole_checkpoints(tmp_path / "stopped")] == ["checkpoint-3", "checkpoint-5"]
+    assert handlers == [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)]
+    make_trainer(tmp_path / "stopped", pictures, make_model("clip"), **SAVING).train(resume_from_checkpoint=True)
+    assert_same_checkpoints(tmp_path / "straight" / "checkpoint-9", tmp_path / "stopped" / "checkpoint-9")
+
+
+def test_a_second_signal_ends_at_once(tmp_path, pictures):
+    def twice():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    trainer = make_trainer(tmp_path, pictures, callbacks=[At(4, twice)], **SAVING)
+    with pytest.raises(KeyboardInterrupt) as stop:
+        trainer.train()
+    assert not isinstance(stop.value, TrainingInterrupted)
+    assert [path.name for path in whole_checkpoints(tmp_path)] == ["checkpoint-3"]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_loss_that_is_no_number_stops_with_the_names(tmp_path, pictures, workers):
+    model = make_model()
+    spoil = At(4, lambda: model.quality_head.weight.data.fill_(torch.nan))
+    options = SAVING | {"dataloader_num_workers": workers}
+    trainer = make_trainer(tmp_path, pictures, model, callbacks=[spoil], **options)
+    with pytest.raises(ValueError, match=r"The loss is nan after step 4, the scores of these pictures") as error:
+        trainer.train()
+    message = str(error.value)
+    named = [path for path in pictures["image"] if path in message]
+    assert len(named) == 4 and "\n" not in message  # the batch
+    assert f"the last checkpoint is {tmp_path / 'checkpoint-3'}" in message
+    saved = load_file(tmp_path / "checkpoint-3" / "model.safetensors")
+    assert all(torch.isfinite(value).all() for value in saved.values())
+
+
+def test_only_the_pictures_whose_scores_are_no_numbers_are_named(tmp_path, pictures):
+    trainer = make_trainer(tmp_path, pictures, loss_type="l1", scene_sampling=0, max_steps=1)
+    forward = trainer.model.forward
+
+    def one_bad(*args, **kwargs):
+        output = forward(*args, **kwargs)
+        output.quality = output.quality + torch.tensor([0.0, torch.inf, 0.0, 0.0])
+        return output
+
+    trainer.model.forward = one_bad
+    with pytest.raises(ValueError, match="The loss is inf after step 0") as error:
+        trainer.train()
+    assert sum(path in str(error.value) for path in pictures["image"]) == 1
+
+
+@pytest.fixture
+def small_files():
+    """No file may grow beyond a limit, as on a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_disk_that_fills_up_leaves_the_checkpoints_before(tmp_path, pictures, small_files):
+    trainer = make_trainer(tmp_path, pictures, callbacks=[At(4, lambda: small_files(1000))], **SAVING)
+    with pytest.raises(ValueError, match=r"checkpoint-6: cannot be saved \(.*go on from .*checkpoint-3") as error:
+        trainer.train()
+    small_files(resource.RLIM_INFINITY)
+    assert "\n" not in str(error.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-3"]
+    make_trainer(tmp_path, pictures, **SAVING).train(resume_from_checkpoint=True)
+    assert whole_checkpoints(tmp_path)[-1].name == "checkpoint-9"
+
+
+def test_a_model_that_cannot_be_saved_leaves_the_one_before(tmp_path, pictures, small_files):
+    trainer = make_trainer(tmp_path, pictures, max_steps=1)
+    trainer.save_model()
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    trainer.model.quality_head.weight.data += 1
+    small_files(10_000)
+    with pytest.raises(ValueError, match=r"cannot be saved \(.*\); what was there before is whole"):
+        trainer.save_model()
+    small_files(resource.RLIM_INFINITY)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_checkpoint_that_a_kill_cut_short_is_passed_over(tmp_path, pictures):
+    make_trainer(tmp_path, pictures, **SAVING).train()
+    (tmp_path / "checkpoint-9" / "trainer_state.json").unlink()
+    assert [path.name for path in whole_checkpoints(tmp_path)] == ["checkpoint-3", "checkpoint-6"]
+    (tmp_path / "checkpoint-9" / "model.safetensors").write_bytes(b"half")
+    trainer = make_trainer(tmp_path, pictures, **SAVING)
+    trainer.train(resume_from_checkpoint=True)
+    assert trainer.state.global_step == 9
+    with pytest.raises(ValueError, match="there is no checkpoint to go on from"):
+        make_trainer(tmp_path / "empty", pictures, **SAVING).train(resume_from_checkpoint=True)
+
+
+def test_whole_checkpoints_are_ordered_by_step(tmp_path: Path) -> None:
+    for name in ("checkpoint-10", "checkpoint-9", "checkpoint-best"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "trainer_state.json").write_text("{}")
+    assert [path.name for path in whole_checkpoints(tmp_path)] == ["checkpoint-9", "checkpoint-10"]

@@ -17,6 +17,7 @@ from sind_hf.cli.experiment import experiment
 from sind_hf.cli.score import score
 from sind_hf.cli.terminal import fail
 from sind_hf.cli.train import train
+from sind_hf.cli.web_app import web_app
 from sind_hf.version import __version__
 
 app = typer.Typer(
@@ -48,6 +49,7 @@ app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options"
 app.command()(evaluate)
 app.command()(experiment)
 app.command()(demo)
+app.command("app")(web_app)
 app.add_typer(data, name="data")
 
 

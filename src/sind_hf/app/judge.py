@@ -85,7 +85,8 @@ class Judge:
         """
         scores = ReferenceScores.load(reference) if reference is not None else ReferenceScores.of_checkpoint(model)
         network, processor = load_checkpoint(model, device=device)
-        name = Path(model).resolve().name if Path(model).is_dir() else model
+        # Many checkpoints lie in a folder called "model"; more than two names would show how this machine is set up.
+        name = "/".join(Path(model).resolve().parts[-2:]) if Path(model).is_dir() else model
         return cls(network, processor, name=name, views=views, reference=scores)
 
     def verdicts(

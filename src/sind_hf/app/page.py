@@ -30,12 +30,18 @@ if TYPE_CHECKING:
     from gradio import Blocks
 
 TITLE = "How good does this photograph look?"
-BATCH_SIDE = 512  # pixels of the pictures in a table
+BATCH_SIDE = 360  # pixels of the pictures in a table
 ABANDONED_AFTER = 900  # seconds until an upload that nobody scored is deleted
 SWEEP_EVERY = 60
 FONTS = ("system-ui", "sans-serif")
-LIMITS = f"At most {MAX_PICTURES} at once, {MAX_BYTES // 2**20} MB and {MAX_PIXELS // 10**6} megapixels each."
-COMPARE_HINT = f"Add two pictures. {LIMITS}"
+EACH = f"{MAX_BYTES // 2**20} MB and {MAX_PIXELS // 10**6} megapixels each"
+LIMITS = f"At most {MAX_PICTURES} at once, {EACH}."
+COMPARE_HINT = f"Add two pictures, at most {EACH}."
+# Results stand above the examples and below the uploads: on a small screen they may be out of sight.
+SHOW_RESULT = """() => document.querySelectorAll("#scored, #compared").forEach(panel => {
+  const { top, height } = panel.getBoundingClientRect();
+  if (height && (top < 0 || top > innerHeight / 2)) panel.scrollIntoView({ behavior: "smooth" });
+})"""
 PRIVACY = "Pictures are deleted from the server as soon as they are scored."
 
 
@@ -79,7 +85,8 @@ def build_app(
                 first = gr.File(label="Picture A", height=150, min_width=240)
                 second = gr.File(label="Picture B", height=150, min_width=240)
             compared = gr.HTML(panels.note(COMPARE_HINT), elem_id="compared", padding=False)
-            pair = gr.Button(f"Try {' and '.join(list(shown)[:2])}", visible=len(shown) > 1) if shown else None
+            two = [f"“{name}”" for name in list(shown)[:2]]
+            pair = gr.Button(f"Compare the examples {' and '.join(two)}") if len(two) == 2 else None
         gr.HTML(panels.note(PRIVACY), padding=False)
         examples_kept = set(gallery.keep_in_cache) if gallery is not None else set()
 
@@ -108,20 +115,18 @@ def build_app(
         score_example.__annotations__["event"] = gr.SelectData
         # One picture at a time goes through the model, whichever button asked for it.
         shared: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1, "api_visibility": "undocumented"}
-        drop.upload(score, drop, [scored, drop], api_name="score", show_progress_on=scored, **shared)
+        events = [drop.upload(score, drop, [scored, drop], api_name="score", show_progress_on=scored, **shared)]
         for side in (first, second):
-            side.upload(
-                compare,
-                [first, second],
-                [compared, first, second],
-                api_name="compare",
-                show_progress_on=compared,
-                **shared,
+            both = [first, second]
+            events.append(
+                side.upload(compare, both, [compared, *both], api_name="compare", show_progress_on=compared, **shared)
             )
         if gallery is not None:
-            gallery.select(score_example, None, scored, api_name=False, **shared)
+            events.append(gallery.select(score_example, None, scored, api_name=False, **shared))
         if pair is not None:
-            pair.click(compare_examples, None, compared, api_name=False, **shared)
+            events.append(pair.click(compare_examples, None, compared, api_name=False, **shared))
+        for event in events:
+            event.then(None, js=SHOW_RESULT)
     return page
 
 
@@ -212,7 +217,7 @@ def compare_files(judge: Judge, first: str | None, second: str | None) -> str:
 
 def _heading(title: str, judge: Judge, scale: panels.Scale) -> str:
     views = "nine pairs of views per picture" if judge.views == "nine" else "one pair of views per picture"
-    words = f"Scored by the SIND model {judge.name}, {scale.in_words()} ({views})."
+    words = f"Scores by the SIND model “{judge.name}”, {scale.in_words()}. It looks at {views}."
     return f'<div class="sind-title"><h1>{escape(title)}</h1><p>{escape(words)}</p></div>'
 
 
@@ -228,6 +233,7 @@ def _gallery(gr: Any, pictures: Mapping[str, Image.Image]) -> Any:
     return gr.Gallery(
         thumbs,
         label="Or click an example",
+        elem_id="examples",
         columns=3,
         height="auto",
         object_fit="cover",

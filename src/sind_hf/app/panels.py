@@ -48,13 +48,13 @@ class Scale:
         return f"{score:.{self.digits}f}".replace("-", "−")
 
     def points(self, difference: float) -> str:
-        """Return a difference of scores as text with its sign."""
-        return ("+" if difference >= 0 else "−") + f"{abs(difference):.{self.digits}f}"
+        """Return what a part of a picture adds to a score as text with its sign, one digit finer than scores."""
+        return ("+" if difference >= 0 else "−") + f"{abs(difference):.{self.digits + 1}f}"
 
     def in_words(self) -> str:
         """Return what scores are measured on, and which way."""
         if self.range is None:
-            return "no declared range; higher is better"
+            return "on no declared range; higher is better"
         return f"on a scale of {self.range[0]:g} to {self.range[1]:g}; higher is better"
 
     def rank_in_words(self, percentile: float) -> str:
@@ -101,13 +101,13 @@ def batch_panel(verdicts: Sequence[Verdict], scale: Scale) -> str:
     rows = "".join(_row(place, verdict, scale) for place, verdict in enumerate(scored, start=1))
     table = (
         f'<table class="sind-table"><thead><tr><th scope="col" class="sind-number">#</th><th scope="col">Picture</th>'
-        f'<th scope="col" class="sind-number">Score</th>{ranked}</tr></thead><tbody>{rows}</tbody></table>'
+        f'<th scope="col" class="sind-number">Score</th>{ranked}</tr></thead>{rows}</table>'
     )
     of = f" “Higher than” compares with {scale.reference:,} reference pictures." if scale.reference else ""
     return (
         f'<section class="sind-panel"><div class="sind-head"><h3>{heading}</h3>{_csv_link(verdicts, scale)}</div>'
         + complaints(failed)
-        + (note(f"Best first; scores are {_scores_are(scale)}.{of}") + table if scored else "")
+        + (note(f"Best first; scores are {scale.in_words()}.{of}") + table if scored else "")
         + "</section>"
     )
 
@@ -137,8 +137,8 @@ def comparison_panel(first: Verdict, second: Verdict, scale: Scale) -> str:
         )
     return (
         f'<section class="sind-panel"><h3 class="sind-verdict">{headline}, <span>{by}</span></h3>'
-        f"{note(f'Scores are {_scores_are(scale)}.')}"
-        f'<div class="sind-pair">{columns}</div>{_legend([first, second], scale)}</section>'
+        f"{note(f'Scores are {scale.in_words()}.')}"
+        f'<div class="sind-sides">{columns}</div>{_legend([first, second], scale)}</section>'
     )
 
 
@@ -152,10 +152,6 @@ def scores_csv(verdicts: Sequence[Verdict], *, percentiles: bool) -> str:
         row = {"image": verdict.name, "score": verdict.score, "error": verdict.error}
         writer.writerow({**row, "percentile": verdict.percentile} if percentiles else row)
     return file.getvalue()
-
-
-def _scores_are(scale: Scale) -> str:
-    return scale.in_words() if scale.range is not None else f"on {scale.in_words()}"
 
 
 def _share(share: float) -> str:
@@ -173,13 +169,14 @@ def _row(place: int, verdict: Verdict, scale: Scale) -> str:
     rank = "" if verdict.percentile is None else f'<td class="sind-number">{verdict.percentile:.0f} %</td>'
     name = escape(verdict.name)
     picture = f'<img class="sind-thumb" src="{_data_uri(verdict.picture)}" alt=""/>' if verdict.picture else ""
-    if verdict.quality_map is not None:
-        more = f"<details><summary>Quality map</summary>{_map_figure(verdict)}{_legend([verdict], scale)}</details>"
-    else:
-        more = ""
+    more = ""
+    if verdict.quality_map is not None:  # in a row of its own, so that it has the width of the table
+        details = f"<details><summary>Quality map</summary>{_map_figure(verdict)}{_legend([verdict], scale)}</details>"
+        more = f'<tr><td></td><td class="sind-map" colspan="{3 if rank else 2}">{details}</td></tr>'
     return (
-        f'<tr><td class="sind-number">{place}</td><td><div class="sind-name">{picture}<span>{name}</span></div>{more}'
-        f'</td><td class="sind-number"><strong>{scale.shown(verdict.score or 0)}</strong></td>{rank}</tr>'
+        f'<tbody><tr><td class="sind-number">{place}</td>'
+        f'<td><div class="sind-name">{picture}<span>{name}</span></div></td>'
+        f'<td class="sind-number"><strong>{scale.shown(verdict.score or 0)}</strong></td>{rank}</tr>{more}</tbody>'
     )
 
 
@@ -226,16 +223,16 @@ def _legend(verdicts: Sequence[Verdict], scale: Scale) -> str:
         return note("This model makes no quality map: it reads no parts of the picture.")
     stops = ", ".join(f"rgb({red:.0f} {green:.0f} {blue:.0f})" for red, green, blue in COLOURS)
     worst, best = min(float(each.min()) for each in maps), max(float(each.max()) for each in maps)
-    which = "Both maps share these colours, so they can be compared." if len(maps) > 1 else "The colours are its own."
+    both = " Both maps share these colours." if len(maps) > 1 else ""
     return (
         '<div class="sind-legend">'
-        f'<div class="sind-ends"><span>red lowers the score</span><span>pale</span><span>blue raises it</span></div>'
+        f'<div class="sind-ends"><span>red: worse</span><span>pale: as the mean</span><span>blue: better</span></div>'
         f'<div class="sind-ramp" style="background:linear-gradient(to right, {stops})"></div>'
         f'<div class="sind-ends"><span>{scale.points(limits[0])}</span><span>0</span>'
         f"<span>{scale.points(limits[1])}</span></div>"
-        "<p>Warm (red) parts pull the score down, cold (blue) parts push it up, pale ones do neither. "
-        f"In points against the picture’s mean: from {scale.points(worst)} in the worst part to {scale.points(best)} in the best. "
-        f"{which}</p></div>"
+        "<p>Red parts pull the score down, blue parts push it up. Were the whole picture like the worst part, its "
+        f"score would change by {scale.points(worst)}; like the best part, by {scale.points(best)}.{both} "
+        "What the model sees in the picture as a whole is not in the map.</p></div>"
     )
 
 

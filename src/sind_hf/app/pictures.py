@@ -89,6 +89,6 @@ def example_pictures(folder: str | os.PathLike[str] | None = None) -> Mapping[st
         if name in photographs:
             examples[name] = load_image(photographs[name])
             if len(examples) == 1:
-                for kind, shown in (("gaussian_blur", "blurred"), ("white_noise", "noisy"), ("jpeg", "compressed")):
+                for kind, shown in (("gaussian_blur", "blurred"), ("white_noise", "noisy"), ("jpeg", "JPEG")):
                     examples[f"{name}, {shown}"] = DISTORTIONS[kind](examples[name], 4, np.random.default_rng(0))
     return examples

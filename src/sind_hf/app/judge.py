@@ -74,11 +74,19 @@ class Judge:
         cls,
         model: str,
         *,
+        name: str | None = None,
         reference: str | os.PathLike[str] | None = None,
         views: Literal["center", "nine"] = "center",
         device: str | None = None,
     ) -> Judge:
         """Load a checkpoint, and the reference named or lying beside it.
+
+        Args:
+            model: Folder or Hub repository.
+            name: Of the model, for the page; default: the repository, or the last two names of the folder's path.
+            reference: File of scores; default: `reference_scores.csv` of the checkpoint, where it has one.
+            views: `"center"` or `"nine"`.
+            device: See `load_checkpoint`.
 
         Raises:
             ValueError: When the checkpoint or the reference cannot be used.
@@ -86,7 +94,8 @@ class Judge:
         scores = ReferenceScores.load(reference) if reference is not None else ReferenceScores.of_checkpoint(model)
         network, processor = load_checkpoint(model, device=device)
         # Many checkpoints lie in a folder called "model"; more than two names would show how this machine is set up.
-        name = "/".join(Path(model).resolve().parts[-2:]) if Path(model).is_dir() else model
+        if name is None:
+            name = "/".join(Path(model).resolve().parts[-2:]) if Path(model).is_dir() else model
         return cls(network, processor, name=name, views=views, reference=scores)
 
     def verdicts(

@@ -52,6 +52,7 @@ def build_app(
     examples: str | os.PathLike[str] | None = None,
     views: Literal["center", "nine"] = "center",
     device: str | None = None,
+    name: str | None = None,
     title: str = TITLE,
 ) -> Blocks:
     """Make the page for one checkpoint; `launch_app` serves it.
@@ -63,6 +64,7 @@ def build_app(
         examples: Folder of example pictures; default: see `example_pictures`.
         views: `"center"` or `"nine"` (nine times the work, steadier).
         device: Where the model runs; default: the first accelerator there is, else the CPU.
+        name: What the page calls the model; default: its repository, or the end of its folder's path.
         title: Heading of the page.
 
     Raises:
@@ -70,7 +72,7 @@ def build_app(
     """
     gr = _gradio()
     if isinstance(model, str):
-        model = Judge.load(model, reference=reference, views=views, device=device)
+        model = Judge.load(model, name=name, reference=reference, views=views, device=device)
     judge, scale = model, panels.Scale.of(model)
     shown = example_pictures(examples)
 

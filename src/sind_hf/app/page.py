@@ -79,13 +79,12 @@ def build_app(
     with gr.Blocks(title=title, analytics_enabled=False, delete_cache=(SWEEP_EVERY, ABANDONED_AFTER)) as page:
         gr.HTML(_heading(title, judge, scale))
         with gr.Tab("Score"):
-            drop = gr.File(file_count="multiple", label="Drop pictures here, one or several", height=150)
+            drop = _upload_field(gr, "Drop pictures here, one or several", file_count="multiple")
             scored = gr.HTML(panels.note(LIMITS), elem_id="scored", padding=False)
             gallery = _gallery(gr, shown)
         with gr.Tab("Compare"):
             with gr.Row():
-                first = gr.File(label="Picture A", height=150, min_width=240)
-                second = gr.File(label="Picture B", height=150, min_width=240)
+                first, second = (_upload_field(gr, f"Picture {letter}", min_width=240) for letter in "AB")
             compared = gr.HTML(panels.note(COMPARE_HINT), elem_id="compared", padding=False)
             two = [f"“{name}”" for name in list(shown)[:2]]
             pair = gr.Button(f"Compare the examples {' and '.join(two)}") if len(two) == 2 else None
@@ -221,6 +220,19 @@ def _heading(title: str, judge: Judge, scale: panels.Scale) -> str:
     views = "nine pairs of views per picture" if judge.views == "nine" else "one pair of views per picture"
     words = f"Scores by the SIND model “{judge.name}”, {scale.in_words()}. It looks at {views}."
     return f'<div class="sind-title"><h1>{escape(title)}</h1><p>{escape(words)}</p></div>'
+
+
+def _upload_field(gr: Any, label: str, **options: Any) -> Any:
+    """Make a field for files whose events get their paths; Gradio's own way leaves an empty file behind for each."""
+
+    def paths(payload: Any) -> list[str] | str | None:
+        if payload is None:
+            return None
+        return [file.path for file in payload.root] if hasattr(payload, "root") else payload.path
+
+    field = gr.File(label=label, height=150, **options)
+    field.preprocess = paths
+    return field
 
 
 def _gallery(gr: Any, pictures: Mapping[str, Image.Image]) -> Any:

@@ -50,7 +50,7 @@ TITLE = {title}
 if __name__ == "__main__":
     launch_app(
         build_app(MODEL, name=NAME, title=TITLE),
-        host=os.environ.get("GRADIO_SERVER_NAME", "0.0.0.0"),
+        host="0.0.0.0" if "SPACE_ID" in os.environ else "127.0.0.1",
         port=int(os.environ.get("GRADIO_SERVER_PORT", "7860")),
     )
 '''

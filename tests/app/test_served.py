@@ -19,7 +19,7 @@ from gradio_client import Client, handle_file  # noqa: E402
 from sind_hf.app import build_app, launch_app, page  # noqa: E402
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def client(served: str) -> Client:
     return Client(served, verbose=False, analytics_enabled=False)
 
@@ -61,7 +61,7 @@ def test_examples_stay_when_a_client_names_them_as_its_upload(served):
 
 
 def test_heavy_uploads_are_refused_on_arrival(judge, example_folder, monkeypatch, free_port):
-    monkeypatch.setattr(page, "MAX_BYTES", 10_000)
+    monkeypatch.setattr(page, "REFUSED_BYTES", 10_000)
     before = uploads()
     made = build_app(judge, examples=example_folder)
     url = launch_app(made, port=free_port, block=False)
@@ -69,9 +69,9 @@ def test_heavy_uploads_are_refused_on_arrival(judge, example_folder, monkeypatch
         answer = httpx.post(f"{url}gradio_api/upload", files={"files": ("big.png", bytes(50_000))})
         assert answer.status_code == 413
         assert httpx.post(f"{url}gradio_api/upload", files={"files": ("ok.png", bytes(5_000))}).status_code == 200
+        assert uploads() - before == {"ok.png"}
     finally:
         made.close(verbose=False)
-    assert uploads() - before == {"ok.png"}
 
 
 def test_the_page_is_local_reports_to_nobody_and_is_not_shared(judge, example_folder, free_port):

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 TITLE = "How good does this photograph look?"
 BATCH_SIDE = 360  # pixels of the pictures in a table
+# Refused on arrival, and with it all others of the upload; a file from MAX_BYTES to here is named, the others scored.
+REFUSED_BYTES = 4 * MAX_BYTES
 ABANDONED_AFTER = 900  # seconds until an upload that nobody scored is deleted
 SWEEP_EVERY = 60
 FONTS = ("system-ui", "sans-serif")
@@ -163,7 +165,7 @@ def launch_app(
                 server_port=port,
                 inbrowser=open_browser,
                 share=False,
-                max_file_size=MAX_BYTES,
+                max_file_size=REFUSED_BYTES,
                 theme=gr.themes.Default(font=fonts, font_mono=[gr.themes.Font("monospace")]),
                 css_paths=Path(__file__).with_name("page.css"),
                 footer_links=[],

@@ -178,8 +178,8 @@ def launch_app(
     except (OSError, ValueError) as error:
         raise ValueError(
             f"cannot listen on {host}, port {port}: the port is taken or the address is not this machine's; "
-            f"choose others with --host and --port ({' '.join(str(error).split())[:120]})."
-        ) from None
+            "choose others with --host and --port."
+        ) from error
     if block:
         wait_for_end(page)
     return url

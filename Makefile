@@ -1,13 +1,14 @@
 # make demo   a new virtual environment, torch, the package, and the demonstration
 # make test   the same environment with the developers' tools: lint, types, tests
 # make check  lint and types alone
+# make browser  tests the web demo in Chromium; installs it from Debian (as root) unless CHROMIUM names one
 
 PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 
-.PHONY: demo test check clean
+.PHONY: demo test check browser clean
 
 demo: $(VENV)/.demo
 	$(BIN)/sind-hf demo
@@ -19,6 +20,11 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+browser: $(VENV)/.dev
+	$(BIN)/python -m pip install -e '.[dev,browser]'
+	command -v "$${CHROMIUM:-chromium}" || (apt-get update && apt-get install -y chromium)
+	$(BIN)/python -m pytest tests/app/test_browser.py
 
 # torch comes first and by name: a bare range would fetch a CUDA build of several GB. A torch that is there already
 # is kept.

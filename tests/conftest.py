@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -84,9 +85,18 @@ def tiny_resnet_config() -> dict[str, Any]:
     return {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]}
 
 
+@pytest.fixture(scope="session")
+def make_tiny_model() -> Callable[[], SindModel]:
+    return tiny_sind
+
+
 @pytest.fixture
 def tiny_model() -> SindModel:
     """A fresh CLIP-backed model of a few thousand weights, whose scores differ clearly between pictures."""
+    return tiny_sind()
+
+
+def tiny_sind() -> SindModel:
     torch.manual_seed(0)
     model = SindModel(SindConfig(vision_config=dict(TINY_CLIP), initializer_range=1.0, score_range=[0, 100]))
     model.config.score_scale, model.config.score_shift = 10.0, 50.0

@@ -20,6 +20,7 @@ from sind_hf.cli.push import push
 from sind_hf.cli.score import score
 from sind_hf.cli.terminal import fail
 from sind_hf.cli.train import train
+from sind_hf.cli.web_app import web_app
 from sind_hf.version import __version__
 
 app = typer.Typer(
@@ -53,6 +54,7 @@ app.command()(experiment)
 app.command()(convert)
 app.command()(push)
 app.command()(demo)
+app.command("app")(web_app)
 app.add_typer(data, name="data")
 
 

@@ -1,0 +1,92 @@
+"""What the page knows about pictures."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sind_hf import SindConfig, SindImageProcessor, SindModel
+from sind_hf.app import judge as judging
+from sind_hf.app.judge import Judge
+from sind_hf.scoring.scorer import score_images
+
+
+def test_scores_are_the_models_and_come_in_order(judge, picture_files):
+    expected = judge.model.score(picture_files, judge.processor)
+    steps: list[tuple[int, int]] = []
+    verdicts = list(judge.verdicts(picture_files, progress=lambda done, of: steps.append((done, of))))
+    assert [verdict.name for verdict in verdicts] == [f"picture{number}.png" for number in range(5)]
+    assert [verdict.score for verdict in verdicts] == pytest.approx(expected, abs=1e-4)
+    assert np.ptp(expected) > 0.1
+    assert steps == [(4, 5), (5, 5)]
+
+
+def test_nine_views_are_used_when_asked_for(tiny_model, picture_files):
+    processor = SindImageProcessor()
+    nine = Judge(tiny_model, processor, views="nine")
+    expected = tiny_model.score(picture_files[:1], processor, views="nine")
+    assert next(nine.verdicts(picture_files[:1])).score == pytest.approx(expected[0], abs=1e-4)
+
+
+def test_a_percentile_is_the_share_of_lower_scores(judge, picture_files):
+    verdict = next(judge.verdicts(picture_files[:1]))
+    lower = sum(place + 0.5 < verdict.score for place in range(100))
+    assert 0 < lower < 100 and verdict.percentile == pytest.approx(lower)
+
+
+def test_a_broken_picture_is_named_and_stops_no_other(judge, picture_files, broken_file, tmp_path):
+    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "empty.png").write_bytes(b"")
+    files = [picture_files[0], broken_file, str(tmp_path / "text.png"), str(tmp_path / "empty.png"), picture_files[1]]
+    verdicts = list(judge.verdicts(files))
+    assert [verdict.score is None for verdict in verdicts] == [False, True, True, True, False]
+    assert [verdict.error.split(":")[0] for verdict in verdicts[1:4]] == ["broken.jpg", "text.png", "empty.png"]
+    assert str(tmp_path) not in " ".join(str(verdict.error) for verdict in verdicts)
+    alone = [next(judge.verdicts([file])).score for file in (files[0], files[-1])]
+    assert [verdicts[0].score, verdicts[-1].score] == pytest.approx(alone, abs=1e-4)
+
+
+def test_a_map_is_in_points_against_the_pictures_mean(judge, picture_files):
+    verdict = next(judge.verdicts(picture_files[:1]))
+    raw = next(score_images(judge.model, judge.processor, picture_files[:1], quality_maps=True)).quality_map
+    assert verdict.quality_map.shape == (7, 7)
+    assert float(verdict.quality_map.mean()) == pytest.approx(0, abs=1e-3)
+    assert verdict.quality_map.max() == pytest.approx(10 * (raw.max() - raw.mean()), rel=1e-3)
+
+
+def test_a_model_without_parts_scores_and_makes_no_map(tiny_clip_config, picture_files):
+    model = SindModel(SindConfig(vision_config=tiny_clip_config, local_branch="class")).eval()
+    verdict = next(Judge(model, SindImageProcessor()).verdicts(picture_files[:1]))
+    assert verdict.score is not None and verdict.quality_map is None and verdict.percentile is None
+
+
+def test_a_score_that_is_no_number_is_an_error(judge, picture_files):
+    judge.model.config.score_shift = float("nan")
+    verdict = next(judge.verdicts(picture_files[:1]))
+    assert verdict.score is None and verdict.error == "picture0.png: the model gave no finite score"
+
+
+def test_pictures_of_verdicts_are_made_smaller(judge):
+    verdict = next(judge.verdicts([("wide", Image.new("RGB", (800, 400), "teal"))], side=200))
+    assert verdict.name == "wide" and verdict.picture.size == (200, 100)
+
+
+def test_a_checkpoint_brings_its_own_reference(tiny_checkpoint, tmp_path):
+    assert Judge.load(str(tiny_checkpoint), device="cpu").reference is None
+    (tiny_checkpoint / "reference_scores.csv").write_text("image,score,error\na.jpg,1,\nb.jpg,3,\n")
+    own = Judge.load(str(tiny_checkpoint), device="cpu")
+    assert len(own.reference) == 2 and own.name.endswith("/checkpoint") and own.name.count("/") == 1
+    (tmp_path / "other.csv").write_text("image,score,error\na.jpg,1,\n")
+    other = Judge.load(str(tiny_checkpoint), reference=tmp_path / "other.csv", name="mine", device="cpu")
+    assert len(other.reference) == 1 and other.name == "mine"
+
+
+def test_memory_holds_few_pictures_at_once(judge, picture_files, monkeypatch):
+    """Pictures are read as verdicts are asked for, not all before the first."""
+    read: list[str] = []
+    real = judging.read_picture
+    monkeypatch.setattr(judging, "read_picture", lambda path: (read.append(path), real(path))[1])
+    verdicts = judge.verdicts(picture_files)
+    next(verdicts)
+    assert read == picture_files[: judging.CHUNK]

@@ -1,0 +1,54 @@
+"""Percentiles against the scores of other pictures."""
+
+from __future__ import annotations
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from sind_hf.app.reference import ReferenceScores
+
+
+def test_a_percentile_counts_lower_scores_and_half_of_equal_ones():
+    reference = ReferenceScores([3.0, 1.0, 2.0, 2.0])
+    assert [reference.percentile(score) for score in (0.5, 1.0, 1.5, 2.0, 3.0, 9.0)] == [0, 12.5, 25, 50, 87.5, 100]
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_files_of_the_score_command_are_read(tmp_path, kind):
+    rows = [
+        {"image": "a.jpg", "score": 2.5, "error": None},
+        {"image": "b.jpg", "score": None, "error": "b.jpg: is empty"},
+        {"image": "c.jpg", "score": -1.0, "error": None},
+    ]
+    path = tmp_path / f"scores.{kind}"
+    if kind == "csv":
+        path.write_text("\ufeffimage,score,error\na.jpg,2.5,\nb.jpg,,b.jpg: is empty\nc.jpg,-1.0,\n", encoding="utf-8")
+    elif kind == "jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    reference = ReferenceScores.load(path)
+    assert len(reference) == 2 and reference.percentile(0) == 50
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("image,quality\na.jpg,1\n", "no column 'score'"),
+        ("image,score\na.jpg,good\n", "row 2: the score 'good' is no number"),
+        ("image,score\na.jpg,nan\n", "row 2: the score 'nan' is no number"),
+        ("image,score\na.jpg,\n", "holds no score"),
+    ],
+)
+def test_an_unusable_file_is_refused_in_words(tmp_path, text, expected):
+    (tmp_path / "scores.csv").write_text(text)
+    with pytest.raises(ValueError, match=expected):
+        ReferenceScores.load(tmp_path / "scores.csv")
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"nowhere\.csv"):
+        ReferenceScores.load(tmp_path / "nowhere.csv")

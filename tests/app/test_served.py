@@ -1,0 +1,125 @@
+"""The page as its server gives it out: what a client gets, and what stays on the disk."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+gradio_client = pytest.importorskip("gradio_client", reason="needs gradio, of the extra `app`")
+
+import httpx  # noqa: E402  (of gradio_client)
+from gradio_client import Client, handle_file  # noqa: E402
+
+from sind_hf.app import build_app, launch_app, page  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def client(served: str) -> Client:
+    return Client(served, verbose=False, analytics_enabled=False)
+
+
+def uploads() -> set[str]:
+    """What lies in the upload folder, the examples left out."""
+    return {path.name for path in Path(page._upload_folder()).rglob("*") if path.is_file() and path.suffix != ".webp"}
+
+
+def test_a_client_gets_scores_and_the_server_keeps_no_picture(client, judge, picture_files, broken_file):
+    before = uploads()
+    score = judge.model.score(picture_files[:1], judge.processor)[0]
+    html, cleared = client.predict([handle_file(picture_files[0])], api_name="/score")
+    assert f"<strong>{score:.1f}</strong>" in html and cleared in (None, [])
+    html, _ = client.predict([handle_file(file) for file in (*picture_files, broken_file)], api_name="/score")
+    assert "5 of 6 pictures scored" in html and "broken.jpg: damaged or unreadable picture" in html
+    html, *_ = client.predict(*map(handle_file, picture_files[:2]), api_name="/compare")
+    assert "looks better" in html
+    assert uploads() == before
+
+
+def score_path(url: str, path: str) -> str:
+    """Ask for the score of a path on the server, as no browser would."""
+    named = {"path": path, "meta": {"_type": "gradio.FileData"}}
+    event = httpx.post(f"{url}gradio_api/call/score", json={"data": [[named]]}).json()["event_id"]
+    return httpx.get(f"{url}gradio_api/call/score/{event}", timeout=30).text
+
+
+def test_files_of_the_server_are_neither_read_nor_deleted(served, picture_files):
+    answer = score_path(served, picture_files[0])
+    assert "event: error" in answer and "sind-score" not in answer
+    assert Path(picture_files[0]).is_file()
+
+
+def test_examples_stay_when_a_client_names_them_as_its_upload(served):
+    example = next(Path(page._upload_folder()).rglob("*.webp"))
+    assert "sind-score" in score_path(served, str(example))
+    assert example.is_file()
+
+
+def test_heavy_uploads_are_refused_on_arrival(judge, example_folder, monkeypatch, free_port):
+    monkeypatch.setattr(page, "REFUSED_BYTES", 10_000)
+    before = uploads()
+    made = build_app(judge, examples=example_folder)
+    url = launch_app(made, port=free_port, block=False)
+    try:
+        answer = httpx.post(f"{url}gradio_api/upload", files={"files": ("big.png", bytes(50_000))})
+        assert answer.status_code == 413
+        assert httpx.post(f"{url}gradio_api/upload", files={"files": ("ok.png", bytes(5_000))}).status_code == 200
+        assert uploads() - before == {"ok.png"}
+    finally:
+        made.close(verbose=False)
+
+
+def test_the_page_is_local_reports_to_nobody_and_is_not_shared(judge, example_folder, free_port):
+    made = build_app(judge, examples=example_folder)
+    url = launch_app(made, port=free_port, block=False)
+    try:
+        assert url == f"http://127.0.0.1:{free_port}/"
+        assert made.share_url is None and made.analytics_enabled is False
+        assert os.environ["GRADIO_ANALYTICS_ENABLED"] == "False"
+        shown = httpx.get(url).text
+        assert "tiny" in shown and "on a scale of 0 to 100; higher is better" in shown
+        with pytest.raises(ValueError, match=f"cannot listen on 127.0.0.1, port {free_port}: the port is taken"):
+            launch_app(build_app(judge, examples=example_folder), port=free_port, block=False)
+    finally:
+        made.close(verbose=False)
+
+
+@pytest.mark.slow
+def test_the_command_serves_and_leaves_nothing_behind(tiny_checkpoint, picture_files, tmp_path, free_port):
+    """`sind-hf app` in a process of its own, ended by a signal."""
+    home = tmp_path / "temporary"
+    home.mkdir()
+    (tmp_path / "scores.csv").write_text("image,score,error\na.jpg,-1e9,\nb.jpg,1e9,\n")
+    options = ["--model", tiny_checkpoint, "--reference", tmp_path / "scores.csv", "--port", free_port]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sind_hf.cli", "app", *map(str, options)],
+        env={**os.environ, "TMPDIR": str(home)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        wait_for(free_port, process)
+        client = Client(f"http://127.0.0.1:{free_port}/", verbose=False, analytics_enabled=False)
+        html, _ = client.predict([handle_file(picture_files[0])], api_name="/score")
+        assert "Higher than 50 % of the 2 reference pictures." in html
+        assert any(home.iterdir())
+    finally:
+        process.terminate()
+        _, err = process.communicate(timeout=20)
+    assert err.splitlines()[0] == f"the page is at http://127.0.0.1:{free_port}/; Ctrl-C ends it"
+    assert "Traceback" not in err and list(home.glob("sind-hf-app-*")) == []
+
+
+def wait_for(port: int, process: subprocess.Popen[str]) -> None:
+    for _ in range(300):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.2)
+    pytest.fail("the page did not come up within a minute")

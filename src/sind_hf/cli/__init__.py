@@ -14,6 +14,7 @@ from sind_hf.cli.data import data
 from sind_hf.cli.demo import demo
 from sind_hf.cli.evaluate import evaluate
 from sind_hf.cli.experiment import experiment
+from sind_hf.cli.export import export
 from sind_hf.cli.score import score
 from sind_hf.cli.terminal import fail
 from sind_hf.cli.train import train
@@ -47,6 +48,7 @@ app.command()(score)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": False})(train)
 app.command()(evaluate)
 app.command()(experiment)
+app.command()(export)
 app.command()(demo)
 app.add_typer(data, name="data")
 

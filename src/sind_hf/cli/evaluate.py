@@ -13,7 +13,7 @@ from sind_hf.cli.options import BatchSizeOption, DeviceOption, DtypeOption, Mode
 from sind_hf.data.manifest import Manifest
 from sind_hf.experiments.evaluation import evaluate_manifest, write_json
 from sind_hf.experiments.figures import draw_evaluation
-from sind_hf.scoring.checkpoints import load_checkpoint
+from sind_hf.scoring.checkpoints import load_scorer
 
 COLUMNS = ("srcc", "plcc", "krcc", "rmse", "plcc_logistic4", "plcc_logistic5", "n")
 
@@ -36,7 +36,7 @@ def evaluate(
     """
     terminal.quiet_libraries()
     manifests = [Manifest.load(path) for path in manifest]
-    scorer, processor = load_checkpoint(model, device=device, dtype=dtype)
+    scorer, processor = load_scorer(model, device=device, dtype=dtype)
     evaluations = []
     for each in manifests:
         with terminal.progress(each.dataset) as update:

@@ -98,7 +98,7 @@ class OnnxSindModel:
             raise ValueError(f'{path}: ONNX files need onnxruntime: pip install "sind-hf[onnx]"')
         if not self.path.is_file():
             raise ValueError(f"{path}: there is no such file.")
-        self._session = _open(self.path, _provider(device), threads)
+        self._session = _open(self.path, device, threads)
         text = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
         if text is None:
             raise ValueError(f"{path}: is an ONNX model, but not one that `sind-hf export` made.")
@@ -184,9 +184,10 @@ def _provider(device: str | None) -> tuple[str, dict[str, Any]]:
     return "CUDAExecutionProvider", {"device_id": index or "0", "use_tf32": "0"}
 
 
-def _open(path: Path, provider: tuple[str, dict[str, Any]], threads: int | None) -> Any:
+def _open(path: Path, device: str | None, threads: int | None) -> Any:
     import onnxruntime
 
+    provider = _provider(device)
     onnxruntime.disable_telemetry_events()
     onnxruntime.set_default_logger_severity(ERRORS_ONLY)
     options = onnxruntime.SessionOptions()
@@ -198,5 +199,5 @@ def _open(path: Path, provider: tuple[str, dict[str, Any]], threads: int | None)
         reason = str(error).partition(" : ")[2] or str(error)
         raise ValueError(f"{path}: onnxruntime cannot load this file ({' '.join(reason.split())}).") from error
     if session.get_providers()[0] != provider[0]:  # it goes on without a device that does not start
-        raise ValueError(f"device 'cuda' cannot be used: onnxruntime could not start it for {path}.")
+        raise ValueError(f"device {device!r} cannot be used: onnxruntime could not start it; leave it out for the CPU.")
     return session

@@ -23,10 +23,14 @@ def build(vision: dict[str, Any]) -> SindModel:
     ).eval()
 
 
-@pytest.fixture(params=["clip", "resnet"])
-def model(request: pytest.FixtureRequest, tiny_clip_config: dict[str, Any]) -> SindModel:
-    resnet = {"model_type": "resnet", "embedding_size": 16, "hidden_sizes": [16, 24], "depths": [1, 1]}
-    return build({**tiny_clip_config, "num_hidden_layers": 1} if request.param == "clip" else resnet)
+@pytest.fixture
+def clip(tiny_clip_config: dict[str, Any]) -> SindModel:
+    return build({**tiny_clip_config, "num_hidden_layers": 1})
+
+
+@pytest.fixture
+def resnet() -> SindModel:
+    return build({"model_type": "resnet", "embedding_size": 16, "hidden_sizes": [16, 24], "depths": [1, 1]})
 
 
 def scores(model: SindModel, images: list[str], batch_size: int = 5) -> np.ndarray:
@@ -34,7 +38,9 @@ def scores(model: SindModel, images: list[str], batch_size: int = 5) -> np.ndarr
 
 
 @pytest.mark.parametrize("how", ["weights", "autocast"])
-def test_bfloat16(model: SindModel, picture_files: list[str], how: str) -> None:
+@pytest.mark.parametrize("backbone", ["clip", "resnet"])
+def test_bfloat16(request: pytest.FixtureRequest, picture_files: list[str], backbone: str, how: str) -> None:
+    model = request.getfixturevalue(backbone)
     expected = scores(model, picture_files)
     if how == "weights":
         found = scores(model.to(torch.bfloat16), picture_files)
@@ -46,14 +52,14 @@ def test_bfloat16(model: SindModel, picture_files: list[str], how: str) -> None:
 
 
 @pytest.mark.slow
-def test_torch_compile(model: SindModel, picture_files: list[str], compiler: None) -> None:
-    expected = scores(model, picture_files)
-    model.compile()
+def test_torch_compile(clip: SindModel, picture_files: list[str], compiler: None) -> None:
+    expected = scores(clip, picture_files)
+    clip.compile()
     try:
-        found = scores(model, picture_files)
+        found = scores(clip, picture_files)
     finally:
         torch._dynamo.reset()
-    assert model._compiled_call_impl is not None
+    assert clip._compiled_call_impl is not None
     np.testing.assert_allclose(found, expected, rtol=0, atol=COMPILED_TOLERANCE)
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 # Before anything imports a Hub client: no test may reach for the network.
@@ -110,3 +111,47 @@ def tiny_checkpoint(tiny_model: SindModel, tmp_path: Path) -> Path:
     tiny_model.save_pretrained(folder)
     SindImageProcessor().save_pretrained(folder)
     return folder
+
+
+VIT = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+EXPORTED: dict[str, dict[str, Any]] = {
+    "clip": {**TINY_CLIP, **VIT},
+    "resnet": {"model_type": "resnet", "embedding_size": 16, "hidden_sizes": [16, 24], "depths": [1, 1]},
+    "vit": {"model_type": "vit", **VIT},
+    "dinov2": {"model_type": "dinov2", **VIT},
+    "swin": {"model_type": "swin", "embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2]},
+    "convnext": {"model_type": "convnext", "hidden_sizes": [8, 16], "depths": [1, 1], "num_stages": 2},
+}
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., SimpleNamespace]:
+    """Tiny models on a scale of 0 to 100: `model`, its `folder`, and the `path` of its ONNX file.
+
+    Each is exported once a session: tracing takes seconds whatever the size.
+    """
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package, reason=f"needs {package}, of the extra onnx")
+    from sind_hf.hub.export import export_onnx
+
+    made: dict[tuple[str, str], SimpleNamespace] = {}
+
+    def make(backbone: str, branch: Any = "patch") -> SimpleNamespace:
+        if (backbone, branch) not in made:
+            torch.manual_seed(7)
+            config = SindConfig(
+                vision_config=dict(EXPORTED[backbone]),
+                local_branch=branch,
+                initializer_range=1.0,
+                score_scale=10.0,
+                score_shift=50.0,
+                score_range=[0, 100],
+            )
+            model, folder = SindModel(config).eval(), tmp_path_factory.mktemp(f"{backbone}_{branch}")
+            model.save_pretrained(folder)
+            SindImageProcessor().save_pretrained(folder)
+            result = export_onnx(model, SindImageProcessor(), folder / "sind.onnx")
+            made[backbone, branch] = SimpleNamespace(model=model, folder=folder, path=result.path, result=result)
+        return made[backbone, branch]
+
+    return make

@@ -16,6 +16,7 @@ from sind_hf.cli.data import data
 from sind_hf.cli.demo import demo
 from sind_hf.cli.evaluate import evaluate
 from sind_hf.cli.experiment import experiment
+from sind_hf.cli.export import export
 from sind_hf.cli.push import push
 from sind_hf.cli.score import score
 from sind_hf.cli.terminal import fail
@@ -53,6 +54,7 @@ app.command()(evaluate)
 app.command()(experiment)
 app.command()(convert)
 app.command()(push)
+app.command()(export)
 app.command()(demo)
 app.command("app")(web_app)
 app.add_typer(data, name="data")

@@ -14,7 +14,7 @@ from sind_hf.data.manifest import Manifest
 from sind_hf.experiments.checkpoint_calibration import calibrate_checkpoint, check_calibration
 from sind_hf.experiments.evaluation import evaluate_manifest, write_json
 from sind_hf.experiments.figures import draw_evaluation
-from sind_hf.scoring.checkpoints import load_checkpoint
+from sind_hf.scoring.checkpoints import load_scorer
 
 COLUMNS = ("srcc", "plcc", "krcc", "rmse", "plcc_logistic4", "plcc_logistic5", "n")
 
@@ -46,7 +46,7 @@ def evaluate(
     if calibrate:
         check_calibration(model, len(manifest))
     manifests = [Manifest.load(path) for path in manifest]
-    scorer, processor = load_checkpoint(model, device=device, dtype=dtype)
+    scorer, processor = load_scorer(model, device=device, dtype=dtype)
     evaluations = []
     for each in manifests:
         with terminal.progress(each.dataset) as update:

@@ -9,7 +9,9 @@ from typing import Annotated, Literal
 import typer
 
 Views = Literal["center", "nine"]
-ModelOption = Annotated[str, typer.Option("--model", "-m", help="SIND checkpoint: a folder or a Hub repository.")]
+ModelOption = Annotated[
+    str, typer.Option("--model", "-m", help="SIND checkpoint: a folder, a Hub repository, or an exported .onnx file.")
+]
 DeviceOption = Annotated[
     str | None, typer.Option(help="cpu, cuda, cuda:1, mps …; default: the first accelerator there is.")
 ]

@@ -9,7 +9,7 @@ import typer
 
 from sind_hf.cli import terminal
 from sind_hf.cli.options import BatchSizeOption, DeviceOption, DtypeOption, ModelOption, Views, WorkersOption
-from sind_hf.scoring.checkpoints import load_checkpoint
+from sind_hf.scoring.checkpoints import load_scorer
 from sind_hf.scoring.job import run_job
 
 
@@ -34,7 +34,7 @@ def score(
     Example: [bold]sind-hf score photos/ --model demo_output/model --output scores.csv[/bold]
     """
     terminal.quiet_libraries()
-    scorer, processor = load_checkpoint(model, device=device, dtype=dtype)
+    scorer, processor = load_scorer(model, device=device, dtype=dtype)
     failed = scored = 0
     with terminal.progress("scoring") as update:
         for row in run_job(

@@ -16,7 +16,7 @@ from sind_hf.data.manifest import Manifest
 from sind_hf.data.prepared import PreparedFolder, is_prepared, load_prepared
 from sind_hf.data.prepared_pictures import PreparedPicture, PreparedPictures
 from sind_hf.image_processing_sind import ImageSource, SindImageProcessor, ViewMode
-from sind_hf.modeling_sind import SindModel
+from sind_hf.scoring.onnx_model import ScoringModel
 from sind_hf.scoring.scorer import score_images
 
 
@@ -44,7 +44,7 @@ class Evaluation:
 
 
 def evaluate_manifest(
-    model: SindModel,
+    model: ScoringModel,
     processor: SindImageProcessor,
     manifest: Manifest,
     image_root: str | os.PathLike[str],
@@ -59,7 +59,7 @@ def evaluate_manifest(
     Scores whose scale says "lower is better" are turned around, so that correlations are positive for a good model.
 
     Args:
-        model: On its device, in evaluation mode.
+        model: On its device, in evaluation mode; or an exported one.
         processor: Of the same checkpoint.
         manifest: Pictures and opinion scores.
         image_root: Folder of the pictures, or a folder of prepared data, which is then read in their place.

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 
 from sind_hf.image_processing_sind import SindImageProcessor
 from sind_hf.modeling_sind import SindModel
+from sind_hf.scoring.onnx_model import OnnxSindModel, ScoringModel, is_onnx
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -55,6 +56,27 @@ def load_checkpoint(
     return model.eval(), processor
 
 
+def load_scorer(
+    path: str, *, device: str | None = None, dtype: str = "float32"
+) -> tuple[ScoringModel, SindImageProcessor]:
+    """Load whatever can score pictures: a checkpoint, or the file of an exported one.
+
+    Args:
+        path: Folder, Hub repository, or `.onnx` file.
+        device: See `load_checkpoint`; of a file `"cpu"` (default) or `"cuda"`.
+        dtype: See `load_checkpoint`; a file computes in float32.
+
+    Raises:
+        ValueError: As `load_checkpoint` and `OnnxSindModel`.
+    """
+    if not is_onnx(path):
+        return load_checkpoint(path, device=device, dtype=dtype)
+    if dtype != "float32":
+        raise ValueError(f"{path}: dtype is {dtype!r}, but an ONNX file computes in float32: leave it out.")
+    model = OnnxSindModel(path, device=device)
+    return model, model.image_processor()
+
+
 def default_device() -> str:
     """Return the accelerator that torch finds, else `"cpu"`."""
     accelerator = torch.accelerator.current_accelerator(check_available=True)
@@ -71,6 +93,8 @@ def check_folder(path: str) -> None:
         ValueError: When the folder is missing or holds no SIND checkpoint.
     """
     folder = Path(path)
+    if is_onnx(path):
+        raise ValueError(f"{path}: is an exported model, which can only score: name the checkpoint it was made from.")
     if not folder.exists():
         if path.startswith((".", os.sep, "~")) or path.count("/") != 1:
             raise ValueError(f"{path}: there is no such checkpoint folder.")

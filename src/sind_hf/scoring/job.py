@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sind_hf.image_processing_sind import ImageError, SindImageProcessor, ViewMode, load_image
-from sind_hf.modeling_sind import SindModel
 from sind_hf.output_lock import sole_use
+from sind_hf.scoring.onnx_model import OnnxSindModel, ScoringModel
 from sind_hf.scoring.quality_maps import save_overlay
 from sind_hf.scoring.results import ScoreFile
 from sind_hf.scoring.scorer import ScoredImage, score_images
@@ -22,7 +22,7 @@ Progress = Callable[[int, int], None]
 
 
 def run_job(
-    model: SindModel,
+    model: ScoringModel,
     processor: SindImageProcessor,
     paths: Sequence[str | os.PathLike[str]],
     *,
@@ -87,13 +87,16 @@ def run_job(
                 yield row
 
 
-def _identity(model: SindModel) -> str:
+def _identity(model: ScoringModel) -> str:
     """Name a checkpoint: the same from any working directory, another one once it was trained again."""
-    name = str(model.config._name_or_path)
-    weights = Path(name) / "model.safetensors"
-    if not weights.is_file():
-        return name
-    return f"{weights.parent.resolve()} ({weights.stat().st_mtime_ns})"
+    if isinstance(model, OnnxSindModel):
+        named = weights = model.path
+    else:
+        named = Path(str(model.config._name_or_path))
+        weights = named / "model.safetensors"
+        if not weights.is_file():
+            return str(model.config._name_or_path)
+    return f"{named.resolve()} ({weights.stat().st_mtime_ns})"
 
 
 def _save_map(folder: Path, row: ScoredImage, quality_map: npt.NDArray[np.float32]) -> ScoredImage:

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from sind_hf.data.prepared_pictures import PreparedPicture, PreparedPictures
 from sind_hf.image_processing_sind import ImageError, ImageSource, SindImageProcessor, ViewMode
-from sind_hf.modeling_sind import SindModel
+from sind_hf.scoring.onnx_model import ScoringModel
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class _Views(TorchDataset):
 
 
 def score_images(
-    model: SindModel,
+    model: ScoringModel,
     processor: SindImageProcessor,
     images: Sequence[ImageSource | PreparedPicture],
     *,
@@ -71,7 +71,7 @@ def score_images(
     """Score pictures one batch at a time; yields results in input order, errors included.
 
     Args:
-        model: On its device, in evaluation mode.
+        model: On its device, in evaluation mode; or an exported one.
         processor: Of the same checkpoint.
         images: Paths, or anything else that `load_image` takes; or the `PreparedPictures` of prepared data.
         views: `"center"`, or `"nine"` (nine times the work, steadier).
@@ -108,9 +108,9 @@ def score_images(
 
 @torch.inference_mode()
 def _forward(
-    model: SindModel, global_views: torch.Tensor, local_views: torch.Tensor, quality_maps: bool
+    model: ScoringModel, global_views: torch.Tensor, local_views: torch.Tensor, quality_maps: bool
 ) -> tuple[list[float], npt.NDArray[np.float32] | None]:
-    output = model(global_views.to(model.device), local_views.to(model.device), output_quality_map=quality_maps)
+    output: Any = model(global_views.to(model.device), local_views.to(model.device), output_quality_map=quality_maps)
     return output.quality.tolist(), output.quality_map.cpu().numpy() if quality_maps else None
 
 

@@ -1,0 +1,96 @@
+"""Time to score a picture on one core: PyTorch, and the exported file by onnxruntime.
+
+    python scripts/benchmarks/onnx_scoring.py [--backbone "CLIP ViT-B/16"] [--pictures 4] [--repeats 7]
+
+Prints a Markdown table. Both go through `score_images` with the same pictures, views included, in turn in every round,
+so that a busy machine slows both; the ratio is the median of the ratios of a round. Weights are random: they change
+the scores, not the time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+import transformers
+from PIL import Image
+
+from sind_hf import SindConfig, SindImageProcessor, SindModel, score_images
+from sind_hf.hub.export import export_onnx
+from sind_hf.scoring.onnx_model import OnnxSindModel, ScoringModel
+
+BACKBONES: dict[str, dict[str, Any]] = {
+    "small ResNet": {
+        "model_type": "resnet",
+        "embedding_size": 16,
+        "hidden_sizes": [16, 32, 64, 128],
+        "depths": [1, 1, 1, 1],
+        "layer_type": "basic",
+    },
+    "ResNet-50": {"model_type": "resnet"},
+    "CLIP ViT-B/16": {"model_type": "clip_vision_model", "patch_size": 16},
+}
+BATCH_SIZES = (1, 4)
+SIZE = (512, 384)
+TOLERANCE = 1e-4  # of the scores, which are below 10 in size
+
+
+def make_pictures(count: int) -> list[Image.Image]:
+    rng = np.random.default_rng(0)
+    grids = rng.integers(0, 256, (count, 12, 16, 3), np.uint8)
+    return [Image.fromarray(grid).resize(SIZE, Image.Resampling.BICUBIC) for grid in grids]
+
+
+def measure(name: str, pictures: list[Image.Image], repeats: int) -> list[str]:
+    torch.manual_seed(0)
+    model = SindModel(SindConfig(vision_config=BACKBONES[name])).eval()
+    processor = SindImageProcessor()
+
+    def timed(scorer: ScoringModel, batch_size: int) -> tuple[float, np.ndarray]:
+        start = time.perf_counter()
+        rows = list(score_images(scorer, processor, pictures, batch_size=batch_size))
+        seconds = time.perf_counter() - start
+        return seconds / len(pictures), np.array([row.score for row in rows])
+
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        path = export_onnx(model, processor, Path(folder) / "sind.onnx").path
+        scorers: tuple[ScoringModel, ScoringModel] = (model, OnnxSindModel(path, threads=1))
+        for batch_size in BATCH_SIZES:
+            expected, found = (timed(scorer, batch_size)[1] for scorer in scorers)  # warms both up, too
+            np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE)
+            rounds = np.array([[timed(scorer, batch_size)[0] for scorer in scorers] for _ in range(repeats)])
+            torchs, onnxs = np.median(rounds, axis=0) * 1e3
+            ratio = np.median(rounds[:, 0] / rounds[:, 1])
+            rows.append(f"| {name} | {batch_size} | {torchs:.1f} ms | {onnxs:.1f} ms | {ratio:.2f}× |")
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backbone", action="append", choices=list(BACKBONES), help="several times for several")
+    parser.add_argument("--pictures", type=int, default=4, help="pictures in a round")
+    parser.add_argument("--repeats", type=int, default=7, help="rounds")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    pictures = make_pictures(options.pictures)
+    machine = f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}"
+    versions = ", ".join(f"{each.__name__} {each.__version__}" for each in (torch, transformers, onnxruntime))
+    print(
+        f"One picture of {SIZE[0]}×{SIZE[1]} on one core ({machine}, {versions}; medians of {options.repeats} rounds)\n"
+    )
+    print("| backbone | batch | PyTorch | onnxruntime | PyTorch / onnxruntime |")
+    print("| --- | --- | --- | --- | --- |")
+    for name in options.backbone or BACKBONES:
+        print("\n".join(measure(name, pictures, options.repeats)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+"""`sind-hf export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sind_hf.cli import terminal
+from sind_hf.hub.export import export_onnx, require_onnx
+from sind_hf.scoring.checkpoints import load_checkpoint
+
+
+def export(
+    model: Annotated[str, typer.Argument(help="SIND checkpoint: a folder or a Hub repository.", show_default=False)],
+    output: Annotated[Path, typer.Argument(help="ONNX file to write (.onnx).", show_default=False)],
+) -> None:
+    """Write a checkpoint as one ONNX file, for `sind-hf score --model FILE.onnx` and programs without torch.
+
+    Example: [bold]sind-hf export demo_output/model sind.onnx[/bold]
+    """
+    terminal.quiet_libraries()
+    require_onnx()
+    scorer, processor = load_checkpoint(model, device="cpu")
+    exported = export_onnx(scorer, processor, output)
+    terminal.say(
+        f"{exported.path}: {exported.size / 1e6:.1f} MB; its scores differ from PyTorch's by at most "
+        f"{exported.difference:.1e} on generated views"
+    )

@@ -1,0 +1,205 @@
+"""An exported SIND model: onnxruntime in the place of a `SindModel`, without building one."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sind_hf.image_processing_sind import ResizeBackend, SindImageProcessor, ViewMode
+from sind_hf.modeling_sind import SindModel, SindOutput
+
+SUFFIX = ".onnx"
+METADATA_KEY = "sind_hf"
+METADATA_FORMAT = 1
+ERRORS_ONLY = 3  # a severity of onnxruntime's log
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnnxConfig:
+    """What an exported file says about itself: JSON under the key `sind_hf` of its metadata.
+
+    Attributes:
+        backbone: `model_type` of the backbone.
+        local_branch: Which tokens of the local view the head reads, see `SindConfig`.
+        view_size: Side of both views, in pixels.
+        views: `"center"` or `"nine"`: the checkpoint's own choice, where none is made.
+        resize_backend: How pictures are resized, see `resize_pictures`.
+        image_mean: Normalisation, on the 0–1 scale; part of the graph, whose inputs are uint8.
+        image_std: See `image_mean`.
+        score_scale: Calibration; part of the graph.
+        score_shift: See `score_scale`.
+        score_range: `[lowest, highest]` score of the training data's scale, or None.
+        higher_is_better: Always true.
+        versions: Of the packages that made the file.
+    """
+
+    backbone: str
+    local_branch: str
+    view_size: int
+    views: ViewMode
+    resize_backend: ResizeBackend
+    image_mean: list[float]
+    image_std: list[float]
+    score_scale: float
+    score_shift: float
+    score_range: list[float] | None
+    higher_is_better: bool = True
+    versions: dict[str, str]
+
+    def to_json(self) -> str:
+        """Return the text that the file carries."""
+        return json.dumps({"format": METADATA_FORMAT, **asdict(self)})
+
+    @classmethod
+    def from_json(cls, text: str) -> OnnxConfig:
+        """Read the text that a file carries.
+
+        Raises:
+            ValueError: When it is no such JSON, or one of a newer format; the message names no file.
+        """
+        try:
+            values = dict(json.loads(text))
+            if values.pop("format") != METADATA_FORMAT:
+                raise ValueError("its metadata has another format than this version of sind-hf writes")
+            return cls(**{field.name: values[field.name] for field in fields(cls)})
+        except (TypeError, KeyError, json.JSONDecodeError) as error:
+            raise ValueError(f"its metadata cannot be read ({error})") from None
+
+
+class OnnxSindModel:
+    """Scores views as `SindModel` does, by onnxruntime. `score_images` and `evaluate_manifest` take it as a model.
+
+    Args:
+        path: A file that `sind-hf export` wrote.
+        device: `"cpu"` (default), or `"cuda"`, `"cuda:1"` … with the package onnxruntime-gpu.
+        threads: For each operation; default: onnxruntime's choice, one for each core.
+
+    Attributes:
+        path: The file.
+        config: What it says about itself.
+        device: Where views are passed from; always the CPU, onnxruntime moves them by itself.
+
+    Raises:
+        ValueError: When onnxruntime is missing or lacks the device, or the file is none of sind-hf.
+    """
+
+    device = torch.device("cpu")
+
+    def __init__(self, path: str | os.PathLike[str], *, device: str | None = None, threads: int | None = None) -> None:
+        self.path = Path(path)
+        if importlib.util.find_spec("onnxruntime") is None:
+            raise ValueError(f'{path}: ONNX files need onnxruntime: pip install "sind-hf[onnx]"')
+        if not self.path.is_file():
+            raise ValueError(f"{path}: there is no such file.")
+        self._session = _open(self.path, device, threads)
+        text = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+        if text is None:
+            raise ValueError(f"{path}: is an ONNX model, but not one that `sind-hf export` made.")
+        try:
+            self.config = OnnxConfig.from_json(text)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}: export the model again.") from None
+
+    def image_processor(self) -> SindImageProcessor:
+        """Return the image processor whose views the model reads."""
+        config = self.config
+        return SindImageProcessor(
+            size={"height": config.view_size, "width": config.view_size},
+            views=config.views,
+            resize_backend=config.resize_backend,
+            image_mean=config.image_mean,
+            image_std=config.image_std,
+        )
+
+    def __call__(
+        self, pixel_values: Tensor, local_pixel_values: Tensor | None = None, output_quality_map: bool = False
+    ) -> SindOutput:
+        """Score pictures by their views.
+
+        Args:
+            pixel_values: Global views, uint8, (B, 3, s, s), or T of them per picture, (B, T, 3, s, s), whose scores
+                are averaged.
+            local_pixel_values: Local views of the same shape; not needed when `config.local_branch` is `"none"`.
+            output_quality_map: Whether to return the 7×7 map.
+
+        Returns:
+            `SindOutput` with `quality` and, when asked for, `quality_map`.
+
+        Raises:
+            ValueError: On views of another type or shape, or a map asked of a variant without patch tokens.
+        """
+        if output_quality_map and self.config.local_branch != "patch":
+            raise ValueError(f"No quality map: local_branch={self.config.local_branch!r} reads no patch tokens.")
+        views = {"pixel_values": pixel_values}
+        if self.config.local_branch != "none":
+            if local_pixel_values is None or local_pixel_values.shape != pixel_values.shape:
+                raise ValueError("local_pixel_values must have the shape of pixel_values: the processor makes both.")
+            views["local_pixel_values"] = local_pixel_values
+        for name, view in views.items():
+            self._check(name, view)
+        # The graph takes single pairs of views. The score and the map are linear in what is averaged.
+        pairs = pixel_values.shape[1] if pixel_values.ndim == 5 else 1
+        outputs = ["quality", "quality_map"] if output_quality_map else ["quality"]
+        found = self._session.run(outputs, {name: view.flatten(0, -4).cpu().numpy() for name, view in views.items()})
+        averaged = (torch.from_numpy(value).unflatten(0, (-1, pairs)).mean(1) for value in found)
+        return SindOutput(**dict(zip(outputs, averaged, strict=True)))
+
+    def _check(self, name: str, view: Tensor) -> None:
+        side = self.config.view_size
+        if view.dtype != torch.uint8:
+            raise ValueError(f"{name} is {view.dtype}: the exported model normalises by itself, give it uint8 views.")
+        if view.ndim not in (4, 5) or tuple(view.shape[-3:]) != (3, side, side) or 0 in view.shape:
+            raise ValueError(
+                f"{name} has shape {tuple(view.shape)}: expected (B, 3, {side}, {side}) or (B, T, 3, {side}, {side})."
+            )
+
+
+ScoringModel = SindModel | OnnxSindModel
+
+
+def is_onnx(path: str | os.PathLike[str]) -> bool:
+    """Tell whether a path means an exported file rather than a checkpoint."""
+    return Path(path).suffix.lower() == SUFFIX and not Path(path).is_dir()
+
+
+def _provider(device: str | None) -> tuple[str, dict[str, Any]]:
+    """Return onnxruntime's name for a device, and its options."""
+    import onnxruntime
+
+    kind, _, index = (device or "cpu").partition(":")
+    if kind == "cpu" and not index:
+        return "CPUExecutionProvider", {}
+    if kind != "cuda" or (index and not index.isdecimal()):
+        raise ValueError(f"device {device!r} cannot be used with an ONNX file: choose cpu or cuda.")
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        raise ValueError(f"device {device!r} cannot be used: this onnxruntime has no CUDA; install onnxruntime-gpu.")
+    # Its default, TF32, rounds products to 10 bits: scores would leave the tolerance that the export was held to.
+    return "CUDAExecutionProvider", {"device_id": index or "0", "use_tf32": "0"}
+
+
+def _open(path: Path, device: str | None, threads: int | None) -> Any:
+    import onnxruntime
+
+    provider = _provider(device)
+    onnxruntime.disable_telemetry_events()
+    onnxruntime.set_default_logger_severity(ERRORS_ONLY)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = ERRORS_ONLY
+    options.intra_op_num_threads = threads or 0
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=[provider])
+    except Exception as error:  # onnxruntime's own have no base class that they share
+        reason = str(error).partition(" : ")[2] or str(error)
+        raise ValueError(f"{path}: onnxruntime cannot load this file ({' '.join(reason.split())}).") from error
+    if session.get_providers()[0] != provider[0]:  # it goes on without a device that does not start
+        raise ValueError(
+            f"device {device!r} cannot be used: onnxruntime could not start it; leave it out for the CPU."
+        )
+    return session

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
 from sind_hf.cli import terminal
 from sind_hf.cli.options import BatchSizeOption, DeviceOption, DtypeOption, ModelOption, Views, WorkersOption
+from sind_hf.configuration_sind import SindConfig
 from sind_hf.data.manifest import Manifest
 from sind_hf.experiments.checkpoint_calibration import calibrate_checkpoint, check_calibration
 from sind_hf.experiments.evaluation import evaluate_manifest, write_json
@@ -86,7 +87,8 @@ def evaluate(
         terminal.say(f"report written to {output}")
     incomplete = any(evaluation.failures for evaluation in evaluations)
     if calibrate:
-        calibration = calibrate_checkpoint(model, scorer.config, evaluations[0], manifests[0].oriented_range())
+        config = cast(SindConfig, scorer.config)  # of a folder, as was checked
+        calibration = calibrate_checkpoint(model, config, evaluations[0], manifests[0].oriented_range())
         for line in calibration.summary():
             terminal.say(line)
         incomplete = incomplete or not calibration.stored

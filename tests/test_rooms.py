@@ -22,6 +22,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("hub",),
     ("training",),
     ("experiments",),
+    ("pretraining",),
     ("app",),
     ("demo", "cli"),
 )

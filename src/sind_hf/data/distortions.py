@@ -1,7 +1,8 @@
-"""Kinds of distortion at five levels, from 1 (hardly visible) to 5 (very annoying).
+"""Kinds of distortion at levels from 1 (hardly visible) to 5 (very annoying).
 
 Every function takes an RGB picture, the level and a generator (only some draw from it) and returns a new RGB picture
-of the same size. The levels were set by eye on photographs of 384 pixels: equal levels look about equally bad.
+of the same size. Levels between those whole ones, and from 0 (nothing happens) on, are in between. They were set by
+eye on photographs of 384 pixels: equal levels look about equally bad.
 """
 
 from __future__ import annotations
@@ -12,12 +13,23 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageFilter
 
-__all__ = ["DISTORTIONS", "Distortion"]
+__all__ = ["DISTORTIONS", "Distortion", "at_384", "at_level", "to_picture"]
 
-Distortion = Callable[[Image.Image, int, np.random.Generator], Image.Image]
+Distortion = Callable[[Image.Image, float, np.random.Generator], Image.Image]
 
 
-def _at_384(image: Image.Image, pixels: float) -> float:
+def at_level(level: float, nothing: float, *levels: float) -> float:
+    """Return the parameter of a level, by lines between those of the whole levels.
+
+    Args:
+        level: 0 to the number of `levels`.
+        nothing: The parameter with which nothing happens.
+        *levels: The parameters of level 1, 2, …
+    """
+    return float(np.interp(level, range(len(levels) + 1), (nothing, *levels)))
+
+
+def at_384(image: Image.Image, pixels: float) -> float:
     """Scale a length from a picture with a short side of 384 to this one, so that it covers as much of the content.
 
     Below 256 it stays at that of 256: Pillow's blur does nothing where its radius is a third of a pixel.
@@ -25,18 +37,19 @@ def _at_384(image: Image.Image, pixels: float) -> float:
     return pixels * max(256, min(image.size)) / 384
 
 
-def _from_array(values: np.ndarray) -> Image.Image:
+def to_picture(values: np.ndarray) -> Image.Image:
+    """Return the picture of (H, W, 3) values, rounded and cut to 0..255."""
     return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8))
 
 
-def gaussian_blur(image: Image.Image, level: int, rng: np.random.Generator) -> Image.Image:
+def gaussian_blur(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
     """Defocus: Gaussian with a growing radius."""
-    return image.filter(ImageFilter.GaussianBlur(_at_384(image, (0.8, 1.4, 2.1, 3.1, 4.5)[level - 1])))
+    return image.filter(ImageFilter.GaussianBlur(at_384(image, at_level(level, 0, 0.8, 1.4, 2.1, 3.1, 4.5))))
 
 
-def motion_blur(image: Image.Image, level: int, rng: np.random.Generator) -> Image.Image:
+def motion_blur(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
     """Camera shake: the mean along a straight path in a random direction."""
-    length = _at_384(image, (4, 7, 11, 17, 26)[level - 1])
+    length = at_384(image, at_level(level, 1, 4, 7, 11, 17, 26))
     angle = rng.uniform(0, np.pi)
     steps = np.linspace(-length / 2, length / 2, max(2, round(length) + 1))
     shifts = np.stack([np.rint(steps * np.sin(angle)), np.rint(steps * np.cos(angle))], axis=1).astype(int)
@@ -47,41 +60,41 @@ def motion_blur(image: Image.Image, level: int, rng: np.random.Generator) -> Ima
     total = np.zeros_like(pixels)
     for down, right in shifts:
         total += padded[margin + down : margin + down + height, margin + right : margin + right + width]
-    return _from_array(total / len(shifts))
+    return to_picture(total / len(shifts))
 
 
-def white_noise(image: Image.Image, level: int, rng: np.random.Generator) -> Image.Image:
+def white_noise(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
     """Sensor noise: Gaussian, independent in every pixel and channel."""
-    sigma = (9, 17, 28, 43, 64)[level - 1]
+    sigma = at_level(level, 0, 9, 17, 28, 43, 64)
     pixels = np.asarray(image, np.float32)
-    return _from_array(pixels + sigma * rng.standard_normal(pixels.shape, dtype=np.float32))
+    return to_picture(pixels + sigma * rng.standard_normal(pixels.shape, dtype=np.float32))
 
 
-def jpeg(image: Image.Image, level: int, rng: np.random.Generator) -> Image.Image:
+def jpeg(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
     """Compression: JPEG with a falling quality setting."""
     buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=(30, 16, 10, 7, 4)[level - 1])
+    image.save(buffer, "JPEG", quality=round(at_level(level, 95, 30, 16, 10, 7, 4)))
     buffer.seek(0)
     return Image.open(buffer).convert("RGB")
 
 
-def downscaling(image: Image.Image, level: int, rng: np.random.Generator) -> Image.Image:
+def downscaling(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
     """Lost resolution: reduced by a growing factor and enlarged again."""
-    factor = _at_384(image, (2.2, 3.2, 4.6, 6.6, 9.5)[level - 1])
+    factor = max(1, at_384(image, at_level(level, 0, 2.2, 3.2, 4.6, 6.6, 9.5)))
     small = (max(1, round(image.width / factor)), max(1, round(image.height / factor)))
     return image.resize(small, Image.Resampling.BICUBIC).resize(image.size, Image.Resampling.BICUBIC)
 
 
-def contrast_loss(image: Image.Image, level: int, rng: np.random.Generator) -> Image.Image:
+def contrast_loss(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
     """Flat tones: all values move towards the mean grey of the picture."""
     grey = float(np.asarray(image.convert("L"), np.float32).mean())
-    return _from_array(grey + (0.76, 0.6, 0.46, 0.34, 0.23)[level - 1] * (np.asarray(image, np.float32) - grey))
+    return to_picture(grey + at_level(level, 1, 0.76, 0.6, 0.46, 0.34, 0.23) * (np.asarray(image, np.float32) - grey))
 
 
-def overexposure(image: Image.Image, level: int, rng: np.random.Generator) -> Image.Image:
+def overexposure(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
     """Too much light: brightened until bright areas burn out."""
-    lift = (0.1, 0.18, 0.27, 0.37, 0.48)[level - 1]
-    return _from_array((1 + lift / 2) * np.asarray(image, np.float32) + 255 * lift)
+    lift = at_level(level, 0, 0.1, 0.18, 0.27, 0.37, 0.48)
+    return to_picture((1 + lift / 2) * np.asarray(image, np.float32) + 255 * lift)
 
 
 DISTORTIONS: dict[str, Distortion] = {

@@ -28,7 +28,15 @@ from ..image_processing_sind import ImageError, load_image
 from .distortions import DISTORTIONS, Distortion
 from .manifest import Manifest, ManifestEntry, ScoreInfo
 
-__all__ = ["DISTORTIONS", "Distortion", "PhotographWarning", "grade", "packaged_photographs"]
+__all__ = [
+    "DISTORTIONS",
+    "Distortion",
+    "PhotographWarning",
+    "grade",
+    "keyed_generator",
+    "packaged_photographs",
+    "write_png",
+]
 
 _PACKAGED = {
     "astronaut": "astronaut.png",
@@ -264,24 +272,26 @@ def _open_photograph(path: Path, size: int) -> Image.Image:
     return image
 
 
-def _generator(*key: str | int) -> np.random.Generator:
-    """A generator for one purpose, independent of every other and of the order of work."""
+def keyed_generator(*key: str | int) -> np.random.Generator:
+    """Return a generator for one purpose, independent of every other and of the order of work."""
     return np.random.default_rng(int.from_bytes(hashlib.sha256(repr(key).encode()).digest()))
 
 
 def _crop(photograph: Image.Image, scene: str, crop: int, settings: _Settings) -> Image.Image:
     side = max(1, int(_CROP_SIDE * min(photograph.size)))
-    rng = _generator(settings.seed, "crop", scene, crop)
+    rng = keyed_generator(settings.seed, "crop", scene, crop)
     left, top = (int(rng.integers(0, length - side + 1)) for length in photograph.size)
     box = (left, top, left + side, top + side)
     return photograph.resize((settings.size, settings.size), Image.Resampling.LANCZOS, box=box)
 
 
 def _score(scene: str, crop: int, kind: str, level: int, seed: int) -> float:
-    rng = _generator(seed, "scene", scene)
+    rng = keyed_generator(seed, "scene", scene)
     scale = rng.uniform(*_SCALES)
     shift = rng.uniform(0, 1 - scale)
-    noise = _OBSERVER_NOISE * np.clip(_generator(seed, "observer", scene, crop, kind, level).standard_normal(), -3, 3)
+    noise = _OBSERVER_NOISE * np.clip(
+        keyed_generator(seed, "observer", scene, crop, kind, level).standard_normal(), -3, 3
+    )
     base = np.clip(1 - _QUALITY_STEP * level + noise, 0, 1)
     low, high = _SCORE_RANGE
     return round(float(low + (high - low) * (shift + scale * base)), 3)
@@ -301,8 +311,8 @@ def _grade_scene(
         for kind, level in variants:
             path = folder / (f"{crop}-clean.png" if level == 0 else f"{crop}-{kind}-{level}.png")
             if not path.is_file():  # written whole or not at all, so what an interrupted run left is right
-                rng = _generator(settings.seed, "distortion", scene, crop, kind, level)
-                _write_png(path, clean if level == 0 else DISTORTIONS[kind](clean, level, rng))
+                rng = keyed_generator(settings.seed, "distortion", scene, crop, kind, level)
+                write_png(path, clean if level == 0 else DISTORTIONS[kind](clean, level, rng))
             yield ManifestEntry(
                 image=path.relative_to(output_dir).as_posix(),
                 score=_score(scene, crop, kind, level, settings.seed),
@@ -313,7 +323,8 @@ def _grade_scene(
             )
 
 
-def _write_png(path: Path, image: Image.Image) -> None:
+def write_png(path: Path, image: Image.Image) -> None:
+    """Write a picture so that the file is whole or not there."""
     partial = path.with_suffix(".part")
     image.save(partial, "PNG", compress_level=1)  # twice the speed of the default for a few per cent more bytes
     os.replace(partial, path)

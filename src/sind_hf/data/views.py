@@ -17,7 +17,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from sind_hf.data.prepared_pictures import PreparedPictures
 from sind_hf.data.sampling import Draw
-from sind_hf.image_processing_sind import ImageError, SindImageProcessor, ViewMode
+from sind_hf.image_processing_sind import ImageError, SindImageProcessor, ViewMode, ViewPlan, plan_views
 
 
 class ViewDataset(TorchDataset):
@@ -87,6 +87,21 @@ class ViewDataset(TorchDataset):
         path = source.get("path") if isinstance(source, dict) else source
         return path if isinstance(path, str) and path else f"row {index}"
 
+    def plan(self, draw: Draw) -> ViewPlan:
+        """Return where the random views of one draw are cut, for what has to be cut or flipped along with them.
+
+        Raises:
+            ValueError: When the pictures are not prepared: their sizes are not known before they are decoded.
+        """
+        if self._prepared is None:
+            raise ValueError("Only the views of prepared pictures can be planned without decoding them.")
+        picture = self._prepared[draw.index]
+        (plan,) = plan_views("train", picture.local_picture.shape[:2], picture.view_size, self._generator(draw))
+        return plan
+
+    def _generator(self, draw: Draw) -> np.random.Generator:
+        return np.random.default_rng([self.seed, draw.epoch, draw.position])
+
     def __getitem__(self, key: Draw | int) -> dict[str, Tensor]:
         """Return the views of one picture.
 
@@ -101,14 +116,10 @@ class ViewDataset(TorchDataset):
             ImageError: When the picture cannot be read; the message names it.
             ValueError: When a plain index asks for random views.
         """
-        generator = None
-        if isinstance(key, Draw):
-            index = key.index
-            generator = np.random.default_rng([self.seed, key.epoch, key.position])
-        else:
-            index = int(key)
-            if self.mode == "train":
-                raise ValueError("Random views need a Draw: iterate with a batch sampler of sind_hf.data.sampling.")
+        index = key.index if isinstance(key, Draw) else int(key)
+        if self.mode == "train" and not isinstance(key, Draw):
+            raise ValueError("Random views need a Draw: iterate with a batch sampler of sind_hf.data.sampling.")
+        generator = self._generator(key) if isinstance(key, Draw) else None
         if self._prepared is not None:
             views = self._prepared[index].make_views(self.mode, generator)
         else:

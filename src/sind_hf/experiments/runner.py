@@ -72,7 +72,11 @@ class EvaluateEvery(TrainerCallback):
 
 
 def run_training(
-    config: RunConfig, *, resume: bool = False, callbacks: Sequence[TrainerCallback] = ()
+    config: RunConfig,
+    *,
+    resume: bool = False,
+    callbacks: Sequence[TrainerCallback] = (),
+    make_trainer: Callable[..., SindTrainer] = SindTrainer,
 ) -> dict[str, Any]:
     """Train as a configuration says, test, and save the checkpoint with its record.
 
@@ -83,6 +87,7 @@ def run_training(
         config: From `load_config`.
         resume: Go on from the last checkpoint in the output folder, where there is one.
         callbacks: Further callbacks of the Trainer, such as a progress display.
+        make_trainer: Makes the trainer from the arguments of `SindTrainer`: a subclass.
 
     Returns:
         The record that `results.json` holds.
@@ -94,7 +99,7 @@ def run_training(
     data = build_data(config.data)
     _ = config.training.device  # the first to ask decides on CPU or accelerator, and that is the configuration
     with only_run_in(str(config.training.output_dir)):
-        return _train(config, data, {}, resume=resume, callbacks=callbacks)
+        return _train(config, data, {}, resume=resume, callbacks=callbacks, make_trainer=make_trainer)
 
 
 def run_experiment(config: RunConfig, resume: bool = True, *, watch: Watch | None = None) -> list[dict[str, Any]]:
@@ -197,7 +202,13 @@ def evaluation_interval(options: ExperimentOptions) -> int:
 
 
 def _train(
-    config: RunConfig, data: RunData, about: Mapping[str, Any], *, resume: bool, callbacks: Sequence[TrainerCallback]
+    config: RunConfig,
+    data: RunData,
+    about: Mapping[str, Any],
+    *,
+    resume: bool,
+    callbacks: Sequence[TrainerCallback],
+    make_trainer: Callable[..., SindTrainer] = SindTrainer,
 ) -> dict[str, Any]:
     started = time.time()
     args = config.training
@@ -209,7 +220,7 @@ def _train(
         args.score_range = list(data.score_range)
     args.calibrate = args.calibrate and args.score_range is not None
     model, processor = build_model(config.model, args.loss_type, args.seed)
-    trainer = SindTrainer(
+    trainer = make_trainer(
         model=model,
         args=args,
         train_dataset=data.train,

@@ -142,18 +142,20 @@ class SindTrainer(PublishingTrainer):
         return self.accelerator.prepare(loader)
 
     def _views(self, dataset: Dataset, mode: ViewMode) -> ViewDataset:
+        return ViewDataset(dataset, **self._view_options(mode))
+
+    def _view_options(self, mode: ViewMode) -> dict[str, Any]:
         # Batches without scenes need none; evaluation reports on scenes whatever the training did.
         scene_column = self.args.scene_column if mode != "train" or self.args.scene_sampling else None
-        return ViewDataset(
-            dataset,
-            self.processing_class,
-            mode,
-            seed=self._data_seed,
-            image_column=self.args.image_column,
-            score_column=self.args.score_column,
-            scene_column=scene_column,
-            with_rows=mode == "train",
-        )
+        return {
+            "processor": self.processing_class,
+            "mode": mode,
+            "seed": self._data_seed,
+            "image_column": self.args.image_column,
+            "score_column": self.args.score_column,
+            "scene_column": scene_column,
+            "with_rows": mode == "train",
+        }
 
     @property
     def _data_seed(self) -> int:
@@ -226,19 +228,21 @@ class SindTrainer(PublishingTrainer):
         outputs = model(inputs["pixel_values"], inputs["local_pixel_values"])
         scene_ids = inputs["scene_ids"] if self.args.scene_sampling else None
         loss = by_scene(outputs["quality"], inputs["labels"], scene_ids, self.args.loss_type)
-        if "row" in inputs and not torch.isfinite(loss):
-            raise ValueError(self._explain_loss(loss, outputs["quality"], inputs["row"]))
+        self._require_number(loss, outputs["quality"], inputs)
         return (loss, outputs) if return_outputs else loss
 
-    def _explain_loss(self, loss: Tensor, quality: Tensor, rows: Tensor) -> str:
-        """Say at which pictures a loss that is no number came up, and what to do."""
+    def _require_number(self, loss: Tensor, quality: Tensor, inputs: dict[str, Tensor]) -> None:
+        """Stop where the loss of a training batch is no number; the message names pictures and says what to do."""
+        if "row" not in inputs or torch.isfinite(loss):
+            return
+        rows = inputs["row"]
         bad = ~torch.isfinite(quality)
         names = [self._train_views.image_name(row) for row in rows[bad if bad.any() else ~bad].tolist()]
         shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
         what = "the scores of these pictures are no numbers" if bad.any() else "in the batch of these pictures"
         before = whole_checkpoints(str(self.args.output_dir))
         kept = f"; the last checkpoint is {before[-1]}" if before else ""
-        return (
+        raise ValueError(
             f"The loss is {loss.item()} after step {self.state.global_step}, {what}: {shown}. Lower learning_rate "
             f"({self.args.learning_rate:g}), or train in float32{kept}."
         )

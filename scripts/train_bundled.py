@@ -1,0 +1,68 @@
+"""Train the checkpoint that comes with the package: from a folder of photographs to weights and results.
+
+    python scripts/train_bundled.py --photos PHOTOGRAPHS --study STUDY crops
+    accelerate launch --cpu --num_processes 2 scripts/train_bundled.py --photos PHOTOGRAPHS --study STUDY pretrain
+    python scripts/train_bundled.py --photos PHOTOGRAPHS --study STUDY fine-tune
+    python scripts/train_bundled.py --photos PHOTOGRAPHS --study STUDY results
+
+or all of it with `all`. PHOTOGRAPHS is a folder of photographs, or of folders of them; STUDY has `scores.csv` (image,
+mos, scene) and the rated pictures. Every step skips what is finished and goes on where it was interrupted.
+
+1. `crops`: photographs are distorted in some forty ways, and scored against their originals by full-reference indices.
+2. `pretrain`: a small network learns these scores (configs/bundled.yaml); every tenth photograph is held out.
+3. `fine-tune`: half of every batch are now pictures of the study (configs/bundled_fine_tuning.yaml), once with all of
+   its scenes, and in folds of scenes for the results.
+4. `results`: tables of both, and of ladders of rising distortion on the photographs that were held out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from accelerate import PartialState
+
+from sind_hf.cli import terminal
+from sind_hf.cli.training_progress import TrainingProgress
+from sind_hf.experiments.config import load_config
+from sind_hf.pretraining.recipe import Recipe, prepare_data, pretrain
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+STEPS = ("crops", "pretrain", "fine-tune", "results")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the steps that the command line names."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("step", choices=[*STEPS, "all"])
+    parser.add_argument("--photos", type=Path, required=True, help="folder of photographs without distortions")
+    parser.add_argument("--study", type=Path, required=True, help="folder with scores.csv and the rated pictures")
+    parser.add_argument("--output", type=Path, default=Path("runs/bundled"))
+    parser.add_argument("--workers", type=int, default=1, help="processes that make the crops")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="changes to the configurations")
+    options = parser.parse_args(arguments)
+    for folder in (options.photos, options.study):
+        if not folder.is_dir():
+            sys.exit(f"error: {folder}: no such folder")
+    terminal.quiet_libraries()
+    recipe = Recipe(options.photos, options.study, options.output)
+    steps = STEPS if options.step == "all" else (options.step,)
+    config = load_config(CONFIGS / "bundled.yaml", [*recipe.places("pretrained"), *options.set])
+    if "crops" in steps:
+        for line in prepare_data(
+            recipe, view_size=int(config.model.view_size or 224), workers=options.workers, stage=terminal.stage
+        ).values():
+            terminal.complain(line)
+    if "pretrain" in steps:
+        config.training.disable_tqdm = True
+        main_process = PartialState().is_main_process
+        with terminal.stage("training on distorted crops") as update:
+            record = pretrain(config, recipe, [TrainingProgress(update)])
+        if main_process:
+            terminal.say(f"photographs held out: {record['metrics']}")
+
+
+if __name__ == "__main__":
+    main()

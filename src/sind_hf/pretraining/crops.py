@@ -1,0 +1,264 @@
+"""Distorted crops of photographs, each with how far it is from its original: a training set without opinions.
+
+    make_crops(photographs, "crops")
+    manifest, fragments = label_crops("crops")
+
+Every photograph gives some crops, every crop some versions: as it is, two ladders of one kind of distortion at three
+levels, single distortions and pairs of them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from scipy.stats import rankdata
+
+from sind_hf.data.graded import keyed_generator, write_png
+from sind_hf.data.manifest import Manifest, ManifestEntry, ScoreInfo
+from sind_hf.experiments.evaluation import write_json
+from sind_hf.image_processing_sind import GRID, ImageError, load_image
+from sind_hf.output_lock import sole_use
+from sind_hf.pretraining.distortions import DISTORTIONS
+from sind_hf.pretraining.full_reference import INDICES
+
+CLEAN = "clean"
+#: Drawn more often than the others: what most pictures go through.
+COMMON = (
+    "jpeg",
+    "webp",
+    "avif",
+    "video_like",
+    "gaussian_blur",
+    "lens_blur",
+    "downscaling",
+    "white_noise",
+    "high_iso_noise",
+)
+_COMMON_SHARE = 0.35
+_ASPECTS = (1.0, 1.0, 4 / 3, 3 / 4, 1.5)  # width to height
+_LEVELS = (0.3, 5.0)
+_DATASET = "distorted crops"
+
+
+@dataclass(frozen=True)
+class CropRecipe:
+    """All that decides which crops are made.
+
+    Attributes:
+        crops: Of each photograph.
+        ladders: In each crop: one kind of distortion at three rising levels.
+        singles: Versions of each crop with one distortion.
+        doubles: Versions of each crop with two, one after the other.
+        shortest: Short side of the smallest crops in pixels, where the photograph has as many.
+        longest: Short side of the largest.
+        seed: Of every choice.
+    """
+
+    crops: int = 2
+    ladders: int = 2
+    singles: int = 4
+    doubles: int = 3
+    shortest: int = 320
+    longest: int = 512
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version of a crop: what was done to it, in this order; nothing for the crop as it is."""
+
+    name: str
+    steps: tuple[tuple[str, float], ...] = ()
+
+
+def make_crops(
+    photographs: Mapping[str, Path],
+    folder: str | os.PathLike[str],
+    recipe: CropRecipe = CropRecipe(),
+    *,
+    workers: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, str]:
+    """Make the crops of all photographs; those that are there already are not made again.
+
+    `folder/<name>/` gets the pictures (PNG) and `folder/<name>.json` what is known about them, written last.
+
+    Args:
+        photographs: Files by name; the name becomes the scene.
+        folder: Of one recipe.
+        recipe: What to make.
+        workers: Processes.
+        progress: Called with (photographs done, photographs in all).
+
+    Returns:
+        The photographs that cannot be used, and why.
+
+    Raises:
+        ValueError: When the folder has crops of another recipe, or another run is at work there.
+    """
+    folder = Path(folder)
+    with sole_use(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        _require_same_recipe(folder / "recipe.json", recipe)
+        missing = {name: path for name, path in photographs.items() if not (folder / f"{name}.json").is_file()}
+        done, failures = len(photographs) - len(missing), {}
+        with ProcessPoolExecutor(workers) as pool:
+            jobs = [pool.submit(_crop_photograph, name, path, folder, recipe) for name, path in missing.items()]
+            for name, job in zip(missing, jobs, strict=True):
+                if (failure := job.result()) is not None:
+                    failures[name] = failure
+                done += 1
+                if progress is not None:
+                    progress(done, len(photographs))
+    return failures
+
+
+def label_crops(
+    folder: str | os.PathLike[str], photographs: Sequence[str]
+) -> tuple[Manifest, npt.NDArray[np.float32]]:
+    """Score crops by their rank among all of them, averaged over the full-reference indices.
+
+    Ranks make the indices comparable and need no opinion to be put on a scale: 0 is the worst of these pictures, 1 the
+    originals.
+
+    Args:
+        folder: That `make_crops` filled.
+        photographs: Names of those to take.
+
+    Returns:
+        The manifest (scene: the photograph; reference: the crop; images relative to `folder`), and the same for the
+        7×7 fragments of every picture, (pictures, 7, 7), ranked among all fragments.
+
+    Raises:
+        ValueError: When the crops of a photograph are missing.
+    """
+    pictures: list[dict[str, Any]] = []
+    for name in photographs:
+        try:
+            pictures += json.loads((Path(folder) / f"{name}.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ValueError(f"{folder}: the crops of {name} are missing: make them first.") from None
+    indices = np.array([[picture["indices"][name] for name in INDICES] for picture in pictures])
+    fragments = np.array([[picture["fragments"][name] for name in INDICES] for picture in pictures], np.float32)
+    scores = _shares(_shares(indices.T).mean(0)[None])[0]
+    local = np.stack([_shares(each.reshape(1, -1))[0] for each in fragments.swapaxes(0, 1)]).mean(0)
+    domains = {name: number for number, name in enumerate(photographs)}
+    entries = [
+        ManifestEntry(
+            image=picture["image"],
+            score=round(float(score), 5),
+            scene=picture["scene"],
+            domain_id=domains[picture["scene"]],
+            reference=picture["reference"],
+            distortion=picture["distortion"],
+        )
+        for picture, score in zip(pictures, scores, strict=True)
+    ]
+    manifest = Manifest(
+        dataset=_DATASET,
+        entries=entries,
+        score=ScoreInfo(name="rank by full-reference indices", range=(0.0, 1.0), higher_is_better=True),
+        domain_names={number: name for name, number in domains.items()},
+        reference_based=True,
+        source=f"synthetic: distorted photographs, ranked by {', '.join(INDICES)}; no human ratings",
+    )
+    return manifest, local.reshape(-1, GRID, GRID).astype(np.float32)
+
+
+def _shares(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Turn every row into ranks between 0 and 1."""
+    return (rankdata(values, axis=1, method="max") - 1) / max(1, values.shape[1] - 1)
+
+
+def _require_same_recipe(path: Path, recipe: CropRecipe) -> None:
+    if path.is_file():
+        earlier = json.loads(path.read_text(encoding="utf-8"))
+        if earlier != asdict(recipe):
+            raise ValueError(f"{path.parent}: holds crops of another recipe; choose another folder, or delete it.")
+    else:
+        write_json(path, asdict(recipe))
+
+
+def _crop_photograph(name: str, path: Path, folder: Path, recipe: CropRecipe) -> str | None:
+    """Make the crops of one photograph; return why it cannot be used."""
+    try:
+        photograph = load_image(path)
+    except ImageError as error:
+        return str(error)
+    (folder / name).mkdir(exist_ok=True)
+    pictures = []
+    for number in range(recipe.crops):
+        rng = keyed_generator(recipe.seed, name, number)
+        crop = _crop(photograph, recipe, rng)
+        original = np.asarray(crop)
+        for version in plan_versions(recipe, rng):
+            image = crop
+            noise = keyed_generator(recipe.seed, name, number, version.name)
+            for kind, level in version.steps:
+                image = DISTORTIONS[kind](image, level, noise)
+            file = f"{name}/{number}-{version.name}.png"
+            write_png(folder / file, image)
+            found = {index: function(original, np.asarray(image)) for index, function in INDICES.items()}
+            pictures.append(
+                {
+                    "image": file,
+                    "scene": name,
+                    "reference": f"{name}-{number}",
+                    "distortion": "+".join(kind for kind, _ in version.steps) or None,
+                    "levels": [level for _, level in version.steps],
+                    "indices": {index: round(value, 6) for index, (value, _) in found.items()},
+                    "fragments": {index: _fragments(similarity) for index, (_, similarity) in found.items()},
+                }
+            )
+    write_json(folder / f"{name}.json", pictures)
+    return None
+
+
+def plan_versions(recipe: CropRecipe, rng: np.random.Generator) -> Iterator[Version]:
+    """Draw what is done to one crop."""
+    yield Version(CLEAN)
+    low, high = _LEVELS
+    for ladder in range(recipe.ladders):
+        kind = _draw_kind(rng)
+        for step in range(3):
+            level = low + (high - low) * (step + rng.uniform(0.1, 0.9)) / 3
+            yield Version(f"ladder{ladder}.{step}-{kind}", ((kind, level),))
+    for single in range(recipe.singles):
+        kind = _draw_kind(rng)
+        yield Version(f"single{single}-{kind}", ((kind, float(rng.uniform(low, high))),))
+    for double in range(recipe.doubles):
+        first, second = _draw_kind(rng), _draw_kind(rng)
+        levels = rng.uniform(low, 0.7 * high, 2).tolist()
+        yield Version(f"double{double}-{first}-{second}", ((first, levels[0]), (second, levels[1])))
+
+
+def _draw_kind(rng: np.random.Generator) -> str:
+    kinds = COMMON if rng.random() < _COMMON_SHARE else tuple(DISTORTIONS)
+    return kinds[int(rng.integers(len(kinds)))]
+
+
+def _crop(photograph: Image.Image, recipe: CropRecipe, rng: np.random.Generator) -> Image.Image:
+    """Cut a piece at a random place, of random shape and size, and reduce it where it is large."""
+    aspect = _ASPECTS[int(rng.integers(len(_ASPECTS)))]
+    share = rng.uniform(0.7, 1)
+    width = share * min(photograph.width, photograph.height * aspect)
+    height = width / aspect
+    left, top = rng.uniform(0, photograph.width - width), rng.uniform(0, photograph.height - height)
+    short = min(min(width, height), rng.uniform(recipe.shortest, recipe.longest))
+    scale = short / min(width, height)
+    size = (max(GRID, round(width * scale)), max(GRID, round(height * scale)))
+    return photograph.resize(size, Image.Resampling.LANCZOS, box=(left, top, left + width, top + height))
+
+
+def _fragments(similarity: npt.NDArray[np.float32]) -> list[float]:
+    cells = Image.fromarray(similarity.astype(np.float32)).resize((GRID, GRID), Image.Resampling.BOX)
+    return np.asarray(cells).round(4).reshape(-1).tolist()

@@ -1,0 +1,162 @@
+"""From a folder of photographs to a small checkpoint that scores pictures of any scene, in steps that can be resumed.
+
+recipe = Recipe(photographs=Path("photos"), study=Path("study"), output=Path("runs/bundled"))
+prepare_data(recipe)          # distorted crops with their scores, made and resized once
+pretrain(recipe, config)      # without opinions
+fine_tune(recipe, config)     # with the opinions of a study
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import TrainerCallback
+
+from sind_hf.data.importing import import_manifest
+from sind_hf.data.manifest import Manifest, ScoreInfo
+from sind_hf.data.preparation import prepare
+from sind_hf.experiments.config import RunConfig
+from sind_hf.experiments.runner import run_training
+from sind_hf.pretraining.crops import CropRecipe, label_crops, make_crops
+from sind_hf.pretraining.trainer import PretrainingTrainer
+
+Stage = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
+
+HELD_OUT_EVERY = 10
+FRAGMENTS = "fragments.npy"
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Where everything is.
+
+    Attributes:
+        photographs: Folder of photographs without distortions, or of folders of them.
+        study: Folder with `scores.csv` (image, mos, scene) and its pictures; None to do without opinions.
+        output: Folder for all that is made.
+        crops: What is made of each photograph.
+        score_range: Scale of the study's opinions.
+    """
+
+    photographs: Path
+    study: Path | None
+    output: Path
+    crops: CropRecipe = field(default_factory=CropRecipe)
+    score_range: tuple[float, float] = (1.0, 5.0)
+
+    def places(self, folder: str) -> list[str]:
+        """Return the changes to a configuration that put a training into a folder of this output."""
+        return [
+            f"data.image_root={self.output / 'prepared'}",
+            f"data.train=[{self.output / 'train.json'}]",
+            f"data.test=[{self.output / 'held_out.json'}]",
+            f"training.output_dir={self.output / folder}",
+        ]
+
+    def files(self) -> dict[str, Path]:
+        """Return the photographs by name: the path below the folder, with dashes.
+
+        Raises:
+            ValueError: When there are none.
+        """
+        found = {
+            path.relative_to(self.photographs).with_suffix("").as_posix().replace("/", "-"): path
+            for path in sorted(self.photographs.rglob("*"))
+            if path.suffix.lower() in SUFFIXES
+        }
+        if len(found) < HELD_OUT_EVERY:
+            raise ValueError(f"{self.photographs}: {len(found)} photographs; at least {HELD_OUT_EVERY} are needed.")
+        return found
+
+
+def prepare_data(recipe: Recipe, *, view_size: int, stage: Stage, workers: int = 1) -> dict[str, str]:
+    """Make, score and prepare the crops, and the pictures of the study.
+
+    `output/` gets `crops/`, the manifests `train.json` and `held_out.json` (every tenth photograph) and `study.json`,
+    the scores of fragments `fragments.npy` (in the order of `train.json`), and `prepared/` with all pictures.
+
+    Args:
+        recipe: Where from and where to.
+        view_size: Side of the views.
+        workers: Processes.
+        stage: Shows a stage's progress: `with stage("…") as update: update(done, total)`.
+
+    Returns:
+        Photographs that cannot be used, and why.
+
+    Raises:
+        ValueError: As `make_crops`, `import_manifest` and `prepare`.
+    """
+    files, output = recipe.files(), recipe.output
+    output.mkdir(parents=True, exist_ok=True)
+    with stage("distorting photographs") as update:
+        failures = make_crops(files, output / "crops", recipe.crops, workers=workers, progress=update)
+    names = [name for name in files if name not in failures]
+    held_out = names[::HELD_OUT_EVERY]
+    parts = []
+    for file, chosen in (("train", [name for name in names if name not in held_out]), ("held_out", held_out)):
+        manifest, fragments = label_crops(output / "crops", chosen)
+        entries = [replace(entry, image=f"crops/{entry.image}") for entry in manifest.entries]
+        manifest = replace(manifest, dataset=f"{file} crops".replace("_", "-"), entries=entries)
+        manifest.save(output / f"{file}.json")
+        parts += entries
+        if file == "train":
+            np.save(output / FRAGMENTS, fragments)
+    if recipe.study is not None:
+        study = study_manifest(recipe)
+        study.save(output / "study.json")
+        parts += study.entries
+    everything = Manifest(
+        "everything", [replace(entry, domain_id=0, scene="all") for entry in parts], ScoreInfo("mixed", None)
+    )
+    with stage("resizing all pictures once") as update:
+        prepare(everything, output, output / "prepared", view_size=view_size, workers=workers, progress=update)
+    return failures
+
+
+def study_manifest(recipe: Recipe) -> Manifest:
+    """Return the opinions of the study; images are below `output/study`, a link to its folder.
+
+    The scene is the reference, too: no split separates the pictures of one.
+    """
+    if recipe.study is None:
+        raise ValueError("The recipe names no study.")
+    link = recipe.output / "study"
+    if not link.exists():
+        link.symlink_to(recipe.study.resolve(), target_is_directory=True)
+    score = ScoreInfo("MOS", recipe.score_range)
+    found = import_manifest(link / "scores.csv", dataset="study", score=score).manifest
+    entries = [replace(entry, image=f"study/{entry.image}", reference=entry.scene) for entry in found.entries]
+    return replace(found, entries=entries)
+
+
+def pretrain(config: RunConfig, recipe: Recipe, callbacks: Sequence[TrainerCallback] = ()) -> dict[str, Any]:
+    """Train on the distorted crops; goes on from the last checkpoint.
+
+    Args:
+        config: `configs/bundled.yaml`, with the places of the recipe.
+        recipe: Whose data were prepared.
+        callbacks: Of the Trainer.
+
+    Returns:
+        The record of the training, as `run_training`.
+
+    Raises:
+        ValueError: As `run_training`; or when the data are not prepared.
+    """
+    file = recipe.output / FRAGMENTS
+    if not file.is_file():
+        raise ValueError(f"{recipe.output}: holds no prepared crops: make them first.")
+    entries = Manifest.load(recipe.output / "train.json").entries
+    root = recipe.output.resolve()
+    fragments = {str(root / entry.image): each for entry, each in zip(entries, np.load(file), strict=True)}
+    return run_training(
+        config, resume=True, callbacks=callbacks, make_trainer=partial(PretrainingTrainer, fragments=fragments)
+    )

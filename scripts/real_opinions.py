@@ -1,21 +1,20 @@
 """Does alignment help? SIND against plain l1 and plcc on real laboratory opinions, on scenes that no model saw.
 
-    python scripts/real_opinions.py --photos PHOTOGRAPHS --study STUDY --jobs 2
+    python scripts/real_opinions.py --study STUDY --jobs 2
 
-1. A small network is trained on photographs that were distorted at known levels (configs/real_opinions_pretrain.yaml).
-2. It is fine-tuned on the study in folds of scenes, with each loss (configs/real_opinions.yaml).
-3. The same, with an annotator bias of growing strength on the training scores; tested on the true opinions.
+1. A network that saw distorted photographs and no opinions (scripts/train_bundled.py, step pretrain) is fine-tuned on
+   the study in folds of scenes, with each loss (configs/real_opinions.yaml).
+2. The same, with an annotator bias of growing strength on the training scores; tested on the true opinions.
 
-PHOTOGRAPHS is a folder of photographs, or of folders of them; STUDY has `scores.csv` (image, mos, scene) and the
-pictures. Whatever is finished is not done again, and an interrupted training goes on. Tables and figures are written
-to `--output` (runs/real_opinions): results.md, results.json, bias.png, scores.png.
+STUDY has `scores.csv` (image, mos, scene) and the pictures. Whatever is finished is not done again, and an interrupted
+training goes on. Tables and figures are written to `--output` (runs/real_opinions): results.md, results.json,
+bias.png, scores.png.
 """
 
 from __future__ import annotations
 
 import argparse
 import multiprocessing
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -28,11 +27,8 @@ import torch
 
 from sind_hf import metrics
 from sind_hf.cli import terminal
-from sind_hf.cli.training_progress import TrainingProgress
 from sind_hf.data.annotator_bias import with_annotator_bias
-from sind_hf.data.graded import grade
-from sind_hf.data.importing import import_manifest
-from sind_hf.data.manifest import Manifest, ManifestEntry, ScoreInfo
+from sind_hf.data.manifest import Manifest
 from sind_hf.data.preparation import prepare
 from sind_hf.data.split_files import write_folds
 from sind_hf.data.splits import k_folds
@@ -40,16 +36,16 @@ from sind_hf.experiments.config import RunConfig, load_config
 from sind_hf.experiments.evaluation import evaluate_manifest, write_json
 from sind_hf.experiments.plots import curves, fit_scatter
 from sind_hf.experiments.records import RESULTS, load_records, read_scores
-from sind_hf.experiments.runner import run_experiment, run_training
+from sind_hf.experiments.runner import run_experiment
 from sind_hf.experiments.significance import bootstrap_mean, paired_bootstrap, steiger_test
 from sind_hf.image_processing_sind import load_image
+from sind_hf.pretraining.recipe import read_study
 from sind_hf.scoring.checkpoints import load_checkpoint
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-KINDS = ("gaussian_blur", "downscaling", "jpeg")
 # loss -> scenes per batch: plain l1 as it is trained without SIND, the others within scenes
 LOSSES = {"l1": 0, "plcc": 8, "scale_shift": 8}
-STRENGTHS = (0.0, 0.5, 1.0, 2.0)
+STRENGTHS = (0.0, 1.0, 2.0)
 
 
 @dataclass(frozen=True)
@@ -72,37 +68,14 @@ def runs(seeds: int, bias_seeds: int, losses: Sequence[str], strengths: Sequence
             yield Run(loss, strength, tuple(range(bias_seeds if strength else seeds)))
 
 
-def graded_manifest(photos: Path, output: Path) -> Manifest:
-    """Distort the photographs; the score of a picture is its level alone, the same for all of them."""
-    files = {
-        path.relative_to(photos).with_suffix("").as_posix().replace("/", "-"): path
-        for path in sorted(photos.rglob("*"))
-        if path.suffix.lower() in (".jpg", ".jpeg", ".png")
-    }
-    made = grade(files, output / "graded", kinds=KINDS, crops=1)
-
-    def by_level(entry: ManifestEntry) -> ManifestEntry:
-        level = re.search(r"-(\d)\.png$", entry.image)
-        return replace(entry, score=5 - 0.8 * int(level[1]) if level else 5.0)
-
-    return replace(made, entries=[by_level(entry) for entry in made.entries])
-
-
-def study_manifest(study: Path) -> Manifest:
-    """The opinions; the scene is also the reference, so that no split separates its pictures."""
-    score = ScoreInfo("MOS", (1.0, 5.0))
-    found = import_manifest(study / "scores.csv", dataset=study.resolve().name, score=score).manifest
-    return replace(found, entries=[replace(entry, reference=entry.scene) for entry in found.entries])
-
-
-def prepare_data(photos: Path, study: Path, output: Path, strengths: Sequence[float], folds: int) -> None:
-    """Make the graded set, prepare both sets, write folds of scenes for every strength of bias."""
-    size = load_config(CONFIGS / "real_opinions_pretrain.yaml").model.view_size or 224
-    for name, root in (("graded", output / "graded"), ("study", study)):
-        with terminal.stage(f"preparing the {name} set") as update:
-            manifest = graded_manifest(photos, output) if name == "graded" else study_manifest(study)
-            manifest.save(output / f"{name}.json")
-            prepare(manifest, root, output / f"{name}_prepared", view_size=size, progress=update)
+def prepare_data(start: Path, study: Path, output: Path, strengths: Sequence[float], folds: int) -> None:
+    """Prepare the study's pictures, write folds of scenes for every strength of bias."""
+    _, processor = load_checkpoint(str(start), device="cpu")
+    manifest = read_study(study)
+    manifest.save(output / "study.json")
+    with terminal.stage("resizing the pictures once") as update:
+        size = processor.size["height"]
+        prepare(manifest, study, output / "study_prepared", view_size=size, progress=update)
     opinions = Manifest.load(output / "study.json")
     for strength in strengths:
         biased = {entry.image: entry for entry in with_annotator_bias(opinions, strength).entries}
@@ -115,12 +88,12 @@ def prepare_data(photos: Path, study: Path, output: Path, strengths: Sequence[fl
         write_folds(found, output / f"folds_{strength:g}", "k-folds")
 
 
-def settings(run: Run, output: Path, dataset: str, extra: Sequence[str]) -> RunConfig:
+def settings(run: Run, start: Path, output: Path, dataset: str, extra: Sequence[str]) -> RunConfig:
     """Return the configuration of an experiment."""
     return load_config(
         CONFIGS / "real_opinions.yaml",
         [
-            f"model.checkpoint={output / 'pretrained'}",
+            f"model.checkpoint={start}",
             f"data.image_root={output / 'study_prepared'}",
             f"data.json_dir={output / f'folds_{run.strength:g}'}",
             f"data.train=[{dataset}]",
@@ -135,12 +108,12 @@ def settings(run: Run, output: Path, dataset: str, extra: Sequence[str]) -> RunC
     )
 
 
-def execute(run: Run, output: Path, dataset: str, extra: Sequence[str], threads: int | None) -> Run:
+def execute(run: Run, start: Path, output: Path, dataset: str, extra: Sequence[str], threads: int | None) -> Run:
     """Run one experiment, or what is missing of it; `threads` where several share the machine."""
     if threads is not None:
         torch.set_num_threads(threads)
     terminal.quiet_libraries()
-    config = settings(run, output, dataset, extra)
+    config = settings(run, start, output, dataset, extra)
     config.training.disable_tqdm = True
     run_experiment(config)
     return run
@@ -174,10 +147,10 @@ def summary(run: Run, output: Path) -> dict[str, Any]:
     return row
 
 
-def baselines(study: Path, output: Path, folds: int) -> list[dict[str, Any]]:
+def baselines(start: Path, study: Path, output: Path, folds: int) -> list[dict[str, Any]]:
     """Laplacian variance, and the network before fine-tuning: on the same folds, and over all pictures."""
     opinions = Manifest.load(output / "study.json")
-    model, processor = load_checkpoint(str(output / "pretrained"), device="cpu")
+    model, processor = load_checkpoint(str(start), device="cpu")
     whole = evaluate_manifest(model, processor, opinions, output / "study_prepared", views="nine")
     found = {"before fine-tuning": dict(zip(whole.images, whole.predictions, strict=True))}
     found["log Laplacian variance"] = {e.image: _sharpness(study / e.image) for e in opinions.entries}
@@ -269,9 +242,9 @@ def compare(done: Sequence[Run], output: Path) -> list[dict[str, Any]]:
     return tests
 
 
-def write_results(done: Sequence[Run], study: Path, output: Path, folds: int) -> None:
+def write_results(done: Sequence[Run], start: Path, study: Path, output: Path, folds: int) -> None:
     """Write tables and figures of all experiments that are finished."""
-    rows = [*baselines(study, output, folds), *(summary(run, output) for run in done)]
+    rows = [*baselines(start, study, output, folds), *(summary(run, output) for run in done)]
     tests = compare(done, output)
     write_json(output / "results.json", {"rows": rows, "tests": tests})
     text = markdown(rows, tests)
@@ -304,7 +277,9 @@ def write_results(done: Sequence[Run], study: Path, output: Path, folds: int) ->
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the study from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photos", type=Path, required=True, help="folder of photographs without distortions")
+    parser.add_argument(
+        "--start", type=Path, default=Path("runs/bundled/pretrained"), help="checkpoint that saw no opinions"
+    )
     parser.add_argument("--study", type=Path, required=True, help="folder with scores.csv and the rated pictures")
     parser.add_argument("--output", type=Path, default=Path("runs/real_opinions"))
     parser.add_argument("--losses", nargs="+", choices=list(LOSSES), default=list(LOSSES))
@@ -313,39 +288,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each fold without bias")
     parser.add_argument("--bias-seeds", type=int, default=1, help="trainings of each fold with bias")
     parser.add_argument("--jobs", type=int, default=1, help="experiments at a time, each on one core")
-    parser.add_argument("--pretrain", nargs="*", default=[], metavar="KEY=VALUE", help="changes to the first training")
-    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="changes to the fine-tuning")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="changes to the configuration")
     options = parser.parse_args(arguments)
-    for folder in (options.photos, options.study):
+    for folder in (options.start, options.study):
         if not folder.is_dir():
             sys.exit(f"error: {folder}: no such folder")
     terminal.quiet_libraries()
     output: Path = options.output
     output.mkdir(parents=True, exist_ok=True)
-    prepare_data(options.photos, options.study, output, options.strengths, options.folds)
-    if not (output / "pretrained" / RESULTS).is_file():
-        places = [f"data.image_root={output / 'graded_prepared'}", f"data.train=[{output / 'graded.json'}]"]
-        config = load_config(
-            CONFIGS / "real_opinions_pretrain.yaml",
-            [*places, f"training.output_dir={output / 'pretrained'}", *options.pretrain],
-        )
-        config.training.disable_tqdm = True
-        with terminal.stage("training on graded distortions") as update:
-            run_training(config, resume=True, callbacks=[TrainingProgress(update)])
+    start: Path = options.start
+    prepare_data(start, options.study, output, options.strengths, options.folds)
     wanted = list(runs(options.seeds, options.bias_seeds, options.losses, options.strengths))
     dataset = Manifest.load(output / "study.json").dataset
     with terminal.stage("fine-tuning") as update:
         if options.jobs > 1:
             with ProcessPoolExecutor(options.jobs, multiprocessing.get_context("spawn")) as pool:
-                jobs = [pool.submit(execute, run, output, dataset, options.set, 1) for run in wanted]
+                jobs = [pool.submit(execute, run, start, output, dataset, options.set, 1) for run in wanted]
                 for number, job in enumerate(jobs, start=1):
                     job.result()
                     update(number, len(wanted))
         else:
             for number, run in enumerate(wanted, start=1):
-                execute(run, output, dataset, options.set, None)
+                execute(run, start, output, dataset, options.set, None)
                 update(number, len(wanted))
-    write_results(wanted, options.study, output, options.folds)
+    write_results(wanted, start, options.study, output, options.folds)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ Stage = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
 
 HELD_OUT_EVERY = 10
 FRAGMENTS = "fragments.npy"
+STUDY = "study"
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 
@@ -110,7 +111,7 @@ def prepare_data(recipe: Recipe, *, view_size: int, stage: Stage, workers: int =
         if file == "train":
             np.save(output / FRAGMENTS, fragments)
     if recipe.study is not None:
-        study = study_manifest(recipe)
+        study = _linked_study(recipe, recipe.study)
         study.save(output / "study.json")
         parts += study.entries
     everything = Manifest(
@@ -121,20 +122,27 @@ def prepare_data(recipe: Recipe, *, view_size: int, stage: Stage, workers: int =
     return failures
 
 
-def study_manifest(recipe: Recipe) -> Manifest:
-    """Return the opinions of the study; images are below `output/study`, a link to its folder.
+def read_study(folder: Path, score_range: tuple[float, float] | None = (1.0, 5.0)) -> Manifest:
+    """Return the opinions of a study, as a manifest whose images are below its folder.
 
     The scene is the reference, too: no split separates the pictures of one.
+
+    Args:
+        folder: With `scores.csv` (image, mos, scene).
+        score_range: Of the opinions, higher better.
     """
-    if recipe.study is None:
-        raise ValueError("The recipe names no study.")
-    link = recipe.output / "study"
+    score = ScoreInfo("MOS", score_range)
+    found = import_manifest(folder / "scores.csv", dataset=folder.resolve().name, score=score).manifest
+    return replace(found, entries=[replace(entry, reference=entry.scene) for entry in found.entries])
+
+
+def _linked_study(recipe: Recipe, study: Path) -> Manifest:
+    """The study as seen from the output folder, which gets a link to it: prepared pictures have one root."""
+    link = recipe.output / STUDY
     if not link.exists():
-        link.symlink_to(recipe.study.resolve(), target_is_directory=True)
-    score = ScoreInfo("MOS", recipe.score_range)
-    found = import_manifest(link / "scores.csv", dataset="study", score=score).manifest
-    entries = [replace(entry, image=f"study/{entry.image}", reference=entry.scene) for entry in found.entries]
-    return replace(found, entries=entries)
+        link.symlink_to(study.resolve(), target_is_directory=True)
+    manifest = read_study(study, recipe.score_range)
+    return replace(manifest, entries=[replace(entry, image=f"{STUDY}/{entry.image}") for entry in manifest.entries])
 
 
 def pretrain(config: RunConfig, recipe: Recipe, callbacks: Sequence[TrainerCallback] = ()) -> dict[str, Any]:

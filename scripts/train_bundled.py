@@ -27,7 +27,8 @@ from accelerate import PartialState
 from sind_hf.cli import terminal
 from sind_hf.cli.training_progress import TrainingProgress
 from sind_hf.experiments.config import load_config
-from sind_hf.pretraining.recipe import Recipe, prepare_data, pretrain
+from sind_hf.pretraining.bundle import measure, results_markdown, write_bundle
+from sind_hf.pretraining.recipe import Recipe, fine_tune, prepare_data, pretrain
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 STEPS = ("crops", "pretrain", "fine-tune", "results")
@@ -41,7 +42,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--study", type=Path, required=True, help="folder with scores.csv and the rated pictures")
     parser.add_argument("--output", type=Path, default=Path("runs/bundled"))
     parser.add_argument("--workers", type=int, default=1, help="processes that make the crops")
-    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="changes to the configurations")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="changes to configs/bundled.yaml")
+    parser.add_argument(
+        "--set-tuning", nargs="*", default=[], metavar="KEY=VALUE", help="changes to configs/bundled_fine_tuning.yaml"
+    )
+    parser.add_argument("--bundle", type=Path, help="folder to copy the checkpoint to, such as src/sind_hf/bundled")
     options = parser.parse_args(arguments)
     for folder in (options.photos, options.study):
         if not folder.is_dir():
@@ -49,19 +54,33 @@ def main(arguments: Sequence[str] | None = None) -> None:
     terminal.quiet_libraries()
     recipe = Recipe(options.photos, options.study, options.output)
     steps = STEPS if options.step == "all" else (options.step,)
-    config = load_config(CONFIGS / "bundled.yaml", [*recipe.places("pretrained"), *options.set])
+    config = load_config(CONFIGS / "bundled.yaml", [*recipe.pretraining_places(), *options.set])
     if "crops" in steps:
         for line in prepare_data(
             recipe, view_size=int(config.model.view_size or 224), workers=options.workers, stage=terminal.stage
         ).values():
             terminal.complain(line)
+    main_process = PartialState().is_main_process
     if "pretrain" in steps:
         config.training.disable_tqdm = True
-        main_process = PartialState().is_main_process
         with terminal.stage("training on distorted crops") as update:
             record = pretrain(config, recipe, [TrainingProgress(update)])
         if main_process:
             terminal.say(f"photographs held out: {record['metrics']}")
+    if "fine-tune" in steps:
+        tuning = load_config(CONFIGS / "bundled_fine_tuning.yaml", [*recipe.tuning_places(), *options.set_tuning])
+        tuning.training.disable_tqdm = True
+        with terminal.stage("training with opinions") as update:
+            fine_tune(tuning, recipe, callbacks=[TrainingProgress(update)])
+    if "results" in steps:
+        with terminal.stage("testing"):
+            found = measure(recipe)
+        text = results_markdown(found)
+        (recipe.output / "bundled_results.md").write_text(text, encoding="utf-8")
+        terminal.say(text)
+    if options.bundle is not None:
+        for path in write_bundle(recipe, options.bundle):
+            terminal.say(f"{path}: {path.stat().st_size} bytes")
 
 
 if __name__ == "__main__":

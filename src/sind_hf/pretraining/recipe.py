@@ -8,6 +8,7 @@ fine_tune(recipe, config)     # with the opinions of a study
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -21,10 +22,15 @@ from transformers import TrainerCallback
 from sind_hf.data.importing import import_manifest
 from sind_hf.data.manifest import Manifest, ScoreInfo
 from sind_hf.data.preparation import prepare
-from sind_hf.experiments.config import RunConfig
+from sind_hf.data.splits import k_folds
+from sind_hf.experiments.checkpoint_calibration import calibrate_checkpoint
+from sind_hf.experiments.config import RunConfig, parse_config
+from sind_hf.experiments.evaluation import evaluate_manifest
+from sind_hf.experiments.records import RESULTS
 from sind_hf.experiments.runner import run_training
 from sind_hf.pretraining.crops import CropRecipe, label_crops, make_crops
 from sind_hf.pretraining.trainer import PretrainingTrainer
+from sind_hf.scoring.checkpoints import load_checkpoint
 
 Stage = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
 
@@ -52,13 +58,22 @@ class Recipe:
     crops: CropRecipe = field(default_factory=CropRecipe)
     score_range: tuple[float, float] = (1.0, 5.0)
 
-    def places(self, folder: str) -> list[str]:
-        """Return the changes to a configuration that put a training into a folder of this output."""
+    def pretraining_places(self) -> list[str]:
+        """Return the changes to `configs/bundled.yaml` that keep the training in this output."""
         return [
             f"data.image_root={self.output / 'prepared'}",
             f"data.train=[{self.output / 'train.json'}]",
             f"data.test=[{self.output / 'held_out.json'}]",
-            f"training.output_dir={self.output / folder}",
+            f"training.output_dir={self.output / 'pretrained'}",
+        ]
+
+    def tuning_places(self) -> list[str]:
+        """Return the changes to `configs/bundled_fine_tuning.yaml` that keep the trainings in this output."""
+        return [
+            f"model.checkpoint={self.output / 'pretrained'}",
+            f"data.image_root={self.output / 'prepared'}",
+            f"data.train=[{self.output / 'train.json'}, {self.output / 'study.json'}]",
+            f"training.output_dir={self.output / 'fine_tuned'}",
         ]
 
     def files(self) -> dict[str, Path]:
@@ -168,3 +183,63 @@ def pretrain(config: RunConfig, recipe: Recipe, callbacks: Sequence[TrainerCallb
     return run_training(
         config, resume=True, callbacks=callbacks, make_trainer=partial(PretrainingTrainer, fragments=fragments)
     )
+
+
+def fine_tune(
+    config: RunConfig, recipe: Recipe, folds: int = 5, callbacks: Sequence[TrainerCallback] = ()
+) -> list[dict[str, Any]]:
+    """Train on the opinions of the study, beside the crops: once without each fold of scenes, then with all of them.
+
+    The folds tell how good the recipe is on scenes that it did not see; the last training is the one to use, and puts
+    its scores on the scale of the opinions. What is finished is not done again.
+
+    Args:
+        config: `configs/bundled_fine_tuning.yaml`, with the places of the recipe.
+        recipe: With a study.
+        folds: Of scenes; 0 for the last training alone.
+        callbacks: Of the Trainer.
+
+    Returns:
+        The records of the folds.
+
+    Raises:
+        ValueError: As `run_training`.
+    """
+    study = Manifest.load(recipe.output / "study.json")
+    records = []
+    places = recipe.output / "folds"
+    for fold in k_folds(study, folds) if folds else ():
+        folder = places / fold.name
+        folder.mkdir(parents=True, exist_ok=True)
+        fold.train.save(folder / "train.json")
+        fold.test.save(folder / "test.json")
+        chosen = _with(config, train=folder / "train.json", test=folder / "test.json", output=folder / "run")
+        records.append(_once(chosen, callbacks))
+    final = recipe.output / "fine_tuned"
+    _once(_with(config, train=recipe.output / "study.json", test=None, output=final), callbacks)
+    _calibrate(final, study, recipe)
+    return records
+
+
+def _calibrate(checkpoint: Path, study: Manifest, recipe: Recipe) -> None:
+    """Put the scores of the checkpoint on the scale of the study."""
+    model, processor = load_checkpoint(str(checkpoint), device="cpu")
+    evaluation = evaluate_manifest(model, processor, study, recipe.output / "prepared", views=processor.views)
+    calibrate_checkpoint(checkpoint, model.config, evaluation, recipe.score_range)
+
+
+def _with(config: RunConfig, *, train: Path, test: Path | None, output: Path) -> RunConfig:
+    """The configuration of one of the trainings: the crops, and a part of the study."""
+    source = {group: dict(values) for group, values in config.source.items()}
+    source["data"] |= {"train": [source["data"]["train"][0], str(train)], "test": [str(test)] if test else []}
+    source["training"]["output_dir"] = str(output)
+    chosen = parse_config(source, "fine-tuning")
+    chosen.training.disable_tqdm = config.training.disable_tqdm
+    return chosen
+
+
+def _once(config: RunConfig, callbacks: Sequence[TrainerCallback]) -> dict[str, Any]:
+    record = Path(str(config.training.output_dir)) / RESULTS
+    if record.is_file():
+        return json.loads(record.read_text(encoding="utf-8"))
+    return run_training(config, resume=True, callbacks=callbacks)

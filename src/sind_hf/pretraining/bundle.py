@@ -1,0 +1,148 @@
+"""The results of the recipe, and the folder that comes with the package."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sind_hf import metrics
+from sind_hf.data.manifest import Manifest
+from sind_hf.experiments.evaluation import evaluate_manifest, write_json
+from sind_hf.experiments.records import RESULTS, read_scores
+from sind_hf.pretraining.ladders import LadderResult, score_ladders
+from sind_hf.pretraining.recipe import HELD_OUT_EVERY, Recipe
+from sind_hf.scoring.checkpoints import load_checkpoint
+
+LADDERS = (
+    "gaussian_blur",
+    "lens_blur",
+    "motion_blur",
+    "downscaling",
+    "white_noise",
+    "high_iso_noise",
+    "jpeg",
+    "webp",
+    "avif",
+    "jpeg2000",
+)
+FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
+CHECKPOINTS = {"without opinions": "pretrained", "with opinions": "fine_tuned"}
+
+
+def measure(recipe: Recipe) -> dict[str, Any]:
+    """Test both checkpoints of the recipe on what they did not see.
+
+    Returns:
+        `held_out`: by checkpoint, agreement with the full-reference indices on crops of photographs that were held
+        out; `study`: of the checkpoint without opinions, on all pictures, and of the folds with opinions, where every
+        picture is scored by the model that did not see its scene; `ladders`: see `score_ladders`, of the checkpoint
+        with opinions on the photographs that were held out; `cost`: size in bytes, seconds to load, and seconds for
+        a picture on one core.
+    """
+    output = recipe.output
+    held_out, study = (Manifest.load(output / f"{name}.json") for name in ("held_out", "study"))
+    found: dict[str, Any] = {"held_out": {}, "study": {}}
+    for name, folder in CHECKPOINTS.items():
+        model, processor = load_checkpoint(str(output / folder), device="cpu")
+        crops = evaluate_manifest(model, processor, held_out, output / "prepared", views="center")
+        found["held_out"][name] = _short(crops.report)
+        if name == "without opinions":
+            whole = evaluate_manifest(model, processor, study, output / "prepared", views="nine")
+            found["study"][name] = _short(whole.report)
+    found["study"]["with opinions, unseen scenes"] = _folds(output, study)
+    files = list(recipe.files().items())[::HELD_OUT_EVERY]
+    model, processor = load_checkpoint(str(output / "fine_tuned"), device="cpu")
+    found["ladders"] = [asdict(result) for result in score_ladders(model, processor, dict(files), LADDERS)]
+    found["cost"] = _cost(output / "fine_tuned", [path for _, path in files])
+    write_json(output / "bundled_results.json", found)
+    return found
+
+
+def _short(report: dict[str, Any]) -> dict[str, float]:
+    within = report["within_scene"]
+    return {name: report[name] for name in ("srcc", "plcc", "n")} | {"within_scene_srcc": within["srcc"]}
+
+
+def _folds(output: Path, study: Manifest) -> dict[str, float]:
+    """Every picture by the model that did not see its scene: at once, and by fold."""
+    scenes = {entry.image.rsplit("/", 1)[-1]: entry.scene for entry in study.entries}
+    images: list[str] = []
+    predictions: list[float] = []
+    targets: list[float] = []
+    by_fold = []
+    for record in sorted((output / "folds").glob(f"*/run/{RESULTS}")):
+        scores = read_scores(next(record.parent.glob("scores_*.csv")))
+        images += scores.images
+        predictions += scores.predictions
+        targets += scores.targets
+        by_fold.append(metrics.srcc(scores.predictions, scores.targets))
+    names = [scenes[image.rsplit("/", 1)[-1]] for image in images]
+    pooled = _short(metrics.report(predictions, targets, scene=names))
+    return pooled | {"srcc_folds_mean": float(np.mean(by_fold)), "srcc_folds_std": float(np.std(by_fold, ddof=1))}
+
+
+def _cost(folder: Path, pictures: Sequence[Path]) -> dict[str, float]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        started = time.perf_counter()
+        model, processor = load_checkpoint(str(folder), device="cpu")
+        loaded = time.perf_counter()
+        model.score([str(path) for path in pictures], processor, batch_size=1)
+        scored = time.perf_counter()
+    finally:
+        torch.set_num_threads(threads)
+    size = sum((folder / name).stat().st_size for name in FILES)
+    return {"bytes": size, "load_seconds": loaded - started, "picture_seconds": (scored - loaded) / len(pictures)}
+
+
+def results_markdown(found: dict[str, Any]) -> str:
+    """Return the tables of `measure` as Markdown."""
+    lines = ["| pictures | model | SRCC | SRCC within scenes | PLCC |", "| --- | --- | ---: | ---: | ---: |"]
+    for pictures, group in (("crops of photographs held out", "held_out"), ("the study, 324 pictures", "study")):
+        for name, row in found[group].items():
+            shown = (row["srcc"], row["within_scene_srcc"], row["plcc"])
+            lines.append(f"| {pictures} | {name} | " + " | ".join(f"{value:.3f}" for value in shown) + " |")
+    lines += ["", "| ladder | photographs | falls at every step | of all steps | mean score, level 0 to 5 |"]
+    lines.append("| --- | ---: | ---: | ---: | --- |")
+    for row in map(lambda values: LadderResult(**values), found["ladders"]):
+        scores = " ".join(f"{score:.2f}" for score in row.scores)
+        lines.append(f"| {row.kind} | {row.ladders} | {row.monotone:.0%} | {row.steps:.1%} | {scores} |")
+    cost = found["cost"]
+    lines += [
+        "",
+        f"{cost['bytes'] / 1e6:.1f} MB; loaded in {cost['load_seconds']:.2f} s; "
+        f"{cost['picture_seconds'] * 1e3:.0f} ms for a photograph on one core.",
+    ]
+    return "\n".join([*lines, ""])
+
+
+def write_bundle(recipe: Recipe, folder: Path) -> list[Path]:
+    """Copy the checkpoint with opinions, without what names this machine or is not needed to score.
+
+    Args:
+        recipe: That was run.
+        folder: Of the package's checkpoint; its `README.md` is left alone.
+
+    Returns:
+        The files.
+    """
+    written = []
+    for name in FILES:
+        target = folder / name
+        if name.endswith(".json"):
+            document = json.loads((recipe.output / "fine_tuned" / name).read_text(encoding="utf-8"))
+            document.pop("_name_or_path", None)
+            write_json(target, document)
+        else:
+            shutil.copyfile(recipe.output / "fine_tuned" / name, target)
+        written.append(target)
+    return written

@@ -52,6 +52,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not folder.is_dir():
             sys.exit(f"error: {folder}: no such folder")
     terminal.quiet_libraries()
+    try:
+        run(options)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Run the steps, those before them being done."""
     recipe = Recipe(options.photos, options.study, options.output)
     steps = STEPS if options.step == "all" else (options.step,)
     config = load_config(CONFIGS / "bundled.yaml", [*recipe.pretraining_places(), *options.set])

@@ -107,7 +107,10 @@ def _cost(folder: Path, pictures: Sequence[Path]) -> dict[str, float]:
 def results_markdown(found: dict[str, Any]) -> str:
     """Return the tables of `measure` as Markdown."""
     lines = ["| pictures | model | SRCC | SRCC within scenes | PLCC |", "| --- | --- | ---: | ---: | ---: |"]
-    for pictures, group in (("crops of photographs held out", "held_out"), ("the study, 324 pictures", "study")):
+    for pictures, group in (
+        ("crops of photographs held out", "held_out"),
+        (f"the study, {found['study']['without opinions']['n']} pictures", "study"),
+    ):
         for name, row in found[group].items():
             shown = (row["srcc"], row["within_scene_srcc"], row["plcc"])
             lines.append(f"| {pictures} | {name} | " + " | ".join(f"{value:.3f}" for value in shown) + " |")

@@ -1,0 +1,81 @@
+"""The recipe of the bundled checkpoint at toy size: from photographs and a study to a folder that scores."""
+
+from __future__ import annotations
+
+import csv
+import json
+import runpy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import ImageFilter
+
+from sind_hf.data.manifest import Manifest
+from sind_hf.pretraining import bundle
+from sind_hf.scoring.checkpoints import load_checkpoint
+
+SCRIPT = Path(__file__).parents[2] / "scripts/train_bundled.py"
+SMALL = ["per_device_train_batch_size=8", "max_steps=2", "warmup_steps=1"]
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory, draw: Any) -> list[str]:
+    """Ten pictures that stand for photographs, and a study of eight scenes."""
+    root = tmp_path_factory.mktemp("recipe")
+    (root / "photos/more").mkdir(parents=True)
+    (root / "study").mkdir()
+    for number in range(10):
+        draw(80 + number, 72).save(root / "photos" / ("more" if number % 2 else ".") / f"{number}.png")
+    with (root / "study/scores.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", "mos", "scene"])
+        for scene in range(8):
+            for level in range(4):
+                name = f"s{scene}-{level}.png"
+                draw(90 + 5 * scene, 80).filter(ImageFilter.GaussianBlur(level)).save(root / "study" / name)
+                writer.writerow([name, 4.5 - level + 0.03 * scene, f"s{scene}"])
+    return ["--photos", str(root / "photos"), "--study", str(root / "study"), "--output", str(root / "run")]
+
+
+@pytest.mark.slow
+def test_from_photographs_to_a_checkpoint_and_its_results(
+    places: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bundle, "LADDERS", ("gaussian_blur", "jpeg"))
+    main = runpy.run_path(str(SCRIPT))["main"]
+    options = ["--set", *SMALL, "model.view_size=56", "--set-tuning", *SMALL, "eval_views=center"]
+    main(["all", *places, *options, "--bundle", str(tmp_path)])
+    output = Path(places[-1])
+
+    train, held_out = (Manifest.load(output / f"{name}.json") for name in ("train", "held_out"))
+    assert len({entry.scene for entry in train.entries}) == 9
+    assert {entry.scene for entry in held_out.entries} == {"0"}  # every tenth, in the order of their paths
+    found = json.loads((output / "bundled_results.json").read_text())
+    assert found["study"]["with opinions, unseen scenes"]["n"] == 32
+    assert [row["kind"] for row in found["ladders"]] == ["gaussian_blur", "jpeg"]
+    assert found["ladders"][0]["ladders"] == 1 and len(found["ladders"][0]["scores"]) == 6
+    text = (output / "bundled_results.md").read_text()
+    assert "| the study, 32 pictures | with opinions, unseen scenes |" in text and text in capsys.readouterr().out
+
+    for fold in (output / "folds").glob("*"):
+        trained, tested = (Manifest.load(fold / f"{part}.json") for part in ("train", "test"))
+        assert not {entry.scene for entry in trained.entries} & {entry.scene for entry in tested.entries}
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["score_range"] == [1.0, 5.0] and str(output) not in json.dumps(config)
+    model, processor = load_checkpoint(str(tmp_path), device="cpu")
+    (score,) = model.score(str(next((output / "crops").glob("*/*.png"))), processor)
+    assert -100 < score < 100
+
+    before = {path: path.stat().st_mtime_ns for path in output.glob("**/results.json")}
+    assert len(before) == 7  # without opinions, five folds, with opinions
+    main(["fine-tune", *places, *options])
+    assert before == {path: path.stat().st_mtime_ns for path in output.glob("**/results.json")}
+
+
+def test_too_few_photographs(tmp_path: Path) -> None:
+    main = runpy.run_path(str(SCRIPT))["main"]
+    with pytest.raises(SystemExit, match="no such folder"):
+        main(["crops", "--photos", str(tmp_path / "none"), "--study", str(tmp_path)])
+    with pytest.raises(SystemExit, match="0 photographs; at least 10 are needed"):
+        main(["crops", "--photos", str(tmp_path), "--study", str(tmp_path), "--output", str(tmp_path / "run")])

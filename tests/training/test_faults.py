@@ -89,14 +89,6 @@ def test_only_the_pictures_whose_scores_are_no_numbers_are_named(tmp_path, pictu
     assert sum(path in str(error.value) for path in pictures["image"]) == 1
 
 
-@pytest.fixture
-def small_files():
-    """No file may grow beyond a limit, as on a disk that is full."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 def test_a_disk_that_fills_up_leaves_the_checkpoints_before(tmp_path, pictures, small_files):
     trainer = make_trainer(tmp_path, pictures, callbacks=[At(4, lambda: small_files(1000))], **SAVING)
     with pytest.raises(ValueError, match=r"checkpoint-6: cannot be saved \(.*go on from .*checkpoint-3") as error:

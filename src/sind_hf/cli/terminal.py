@@ -15,6 +15,8 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from sind_hf.data.worker_deaths import worker_death
+
 # Results go to standard output; progress and errors to standard error, so that results can be piped.
 # Without a terminal lines are as long as they need be: cut tables would lose numbers.
 output = Console(highlight=False, width=None if sys.stdout.isatty() else 10_000)
@@ -32,6 +34,8 @@ def fail(error: object, code: int = 2) -> NoReturn:
 def in_one_line(error: object) -> str:
     """Return what an error says, as one line; one that is not the user's with its type."""
     text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, RuntimeError) and (death := worker_death(error)):  # noticed between two pieces of work
+        return f"{death}."
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename or 'system'}: {error.strerror}"
     if isinstance(error, Exception) and not isinstance(error, (ValueError, ImportError)):

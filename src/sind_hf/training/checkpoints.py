@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import tempfile
@@ -13,6 +12,8 @@ from pathlib import Path
 from safetensors import SafetensorError
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from sind_hf.whole_files import reason
 
 
 def whole_checkpoints(folder: str | os.PathLike[str]) -> list[Path]:
@@ -80,10 +81,8 @@ def removed_unless_whole(checkpoint: Path, before: Path | None) -> Iterator[None
 
 def _reason(error: Exception) -> str:
     """What went wrong, without the path that the message names already."""
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return "the disk is full"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
+    if isinstance(error, OSError):
+        return reason(error)
     if isinstance(error, ValueError) and isinstance(error.__cause__, (OSError, SafetensorError)):
         return _reason(error.__cause__)
     return " ".join(str(error).split())

@@ -26,6 +26,7 @@ from sind_hf import metrics
 from sind_hf.calibration import Calibration, fit_affine
 from sind_hf.data.sampling import EpochBatchSampler, SceneBatchSampler, ShuffledBatchSampler
 from sind_hf.data.views import ViewDataset
+from sind_hf.data.worker_deaths import worker_deaths_named
 from sind_hf.image_processing_sind import ImageError, ViewMode
 from sind_hf.losses import by_scene
 from sind_hf.modeling_sind import SindModel, SindOutput
@@ -266,7 +267,7 @@ class SindTrainer(PublishingTrainer):
                 raise ValueError(f"{self.args.output_dir}: there is no checkpoint to go on from.")
             resume_from_checkpoint = str(whole[-1])
         try:
-            with _one_line_errors(), self._signals.listening():
+            with _one_line_errors(self.args.output_dir), self._signals.listening():
                 output = super().train(resume_from_checkpoint, *args, **kwargs)
         finally:
             self._release_train_loader()
@@ -289,7 +290,7 @@ class SindTrainer(PublishingTrainer):
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
         """Evaluate with the averaged weights, the same ones on all processes."""
-        with self._averaged(), _one_line_errors():
+        with self._averaged(), _one_line_errors(self.args.output_dir):
             # BatchNorm's statistics are each process's own; those of the main process are the ones that get saved.
             broadcast(list(self.model.buffers()))
             return super().evaluation_loop(*args, **kwargs)
@@ -402,10 +403,11 @@ class _Bookkeeping(TrainerCallback):
 
 
 @contextmanager
-def _one_line_errors() -> Iterator[None]:
+def _one_line_errors(output_dir: str | None) -> Iterator[None]:
     """A picture's error comes out of a DataLoader's worker inside a traceback, whose last line it is: take it out."""
     try:
-        yield
+        with worker_deaths_named(f"resume from the last checkpoint in {output_dir}, where there is one"):
+            yield
     except ImageError as error:
         *traceback, last = str(error).rstrip().splitlines()
         if not traceback:

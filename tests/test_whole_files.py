@@ -34,9 +34,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, small_files) -> None:
     write_json(path, {"srcc": 0.5})
     before = only(tmp_path)
     small_files(1000)
-    with pytest.raises(
-        ValueError, match=r"report\.json: cannot be written \(File too large\); make room, or"
-    ) as error:
+    with pytest.raises(ValueError, match=r"report\.json: cannot be written \(File too large\); make room") as error:
         write_json(path, {"predictions": list(range(10_000))})
     assert "\n" not in str(error.value) and only(tmp_path) == before
 

@@ -7,11 +7,11 @@ One picture goes through three steps, each a function of its own:
 
 from __future__ import annotations
 
+import http.client
 import io
 import math
 import os
 import struct
-import urllib.error
 import urllib.request
 import warnings
 from collections.abc import Iterator, Sequence
@@ -147,8 +147,8 @@ def _download(url: str) -> bytes:
     try:
         with urllib.request.urlopen(url, timeout=20) as response:
             return response.read()
-    except (urllib.error.URLError, TimeoutError, ValueError) as error:
-        raise ImageError(f"{url}: download failed ({error})") from None
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise ImageError(f"{url}: download failed ({' '.join(str(error).split()) or type(error).__name__})") from None
 
 
 def _from_array(array: np.ndarray) -> Image.Image:

@@ -31,7 +31,7 @@ from sind_hf.image_processing_sind import ImageError, ViewMode
 from sind_hf.losses import by_scene
 from sind_hf.modeling_sind import SindModel, SindOutput
 from sind_hf.training.arguments import SindTrainingArguments
-from sind_hf.training.checkpoints import removed_unless_whole, whole_checkpoints, written_whole
+from sind_hf.training.checkpoints import removed_unless_whole, require_undamaged, whole_checkpoints, written_whole
 from sind_hf.training.ema import ExponentialMovingAverage
 from sind_hf.training.interruption import StopOnSignal, TrainingInterrupted
 from sind_hf.training.publishing import PublishingTrainer
@@ -255,8 +255,8 @@ class SindTrainer(PublishingTrainer):
             **kwargs: Of `Trainer.train`.
 
         Raises:
-            ValueError: When the loss is no number, a picture cannot be read or a checkpoint cannot be saved; the
-                message names pictures and folder.
+            ValueError: When the checkpoint is damaged, the loss is no number, a picture cannot be read, a loader
+                process dies or a checkpoint cannot be saved; the message names pictures, files and folder.
             TrainingInterrupted: When a signal (Ctrl-C, SIGTERM) asked for the end; a checkpoint was saved first.
         """
         self.ema = None
@@ -266,6 +266,8 @@ class SindTrainer(PublishingTrainer):
             if not whole:
                 raise ValueError(f"{self.args.output_dir}: there is no checkpoint to go on from.")
             resume_from_checkpoint = str(whole[-1])
+        if resume_from_checkpoint:
+            require_undamaged(resume_from_checkpoint)
         try:
             with _one_line_errors(self.args.output_dir), self._signals.listening():
                 output = super().train(resume_from_checkpoint, *args, **kwargs)

@@ -60,7 +60,7 @@ def complain(line: str) -> None:
 
 def say(line: str = "", style: str | None = None) -> None:
     """Print a line of the result."""
-    output.print(line, style=style, markup=False)
+    output.print(printable(line), style=style, markup=False)
 
 
 def printable(text: str) -> str:
@@ -71,7 +71,7 @@ def printable(text: str) -> str:
 def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table; the first column is text, the others are numbers."""
     if title:
-        output.print(title, style="bold", markup=False)  # rich would wrap a table's own title to its width
+        output.print(printable(title), style="bold", markup=False)  # rich would wrap a table's own title to its width
     table = Table(box=None, pad_edge=False)
     for number, column in enumerate(columns):
         table.add_column(column, justify="left" if number == 0 else "right", no_wrap=True)

@@ -31,6 +31,7 @@ from sind_hf.data.prepared import (
     file_sha256,
     is_prepared,
 )
+from sind_hf.data.validation import require_utf8_name
 from sind_hf.data.worker_deaths import worker_deaths_named
 from sind_hf.image_processing_sind import (
     MAX_FULL_ASPECT,
@@ -187,6 +188,7 @@ def _check(manifest: Manifest, root: Path, view_size: int, backend: str, shard_p
         raise ValueError(f"{manifest.dataset}: {problems[0]}")
     if not root.is_dir():
         raise ValueError(f"{root}: the image root is not a folder; name the folder of the pictures.")
+    require_utf8_name(root)
     if view_size <= 0 or view_size % (8 * GRID):
         raise ValueError(f"view_size is {view_size}: it must be a positive multiple of {8 * GRID}.")
     if backend not in ("torch", "pillow"):
@@ -196,6 +198,7 @@ def _check(manifest: Manifest, root: Path, view_size: int, backend: str, shard_p
 
 
 def _check_folder(folder: Path, manifest: Manifest) -> None:
+    require_utf8_name(folder)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder}: is a file; name a folder for the prepared data.")
     if is_prepared(folder) and (held := Manifest.load(folder / MANIFEST_FILE).dataset) != manifest.dataset:

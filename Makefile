@@ -1,14 +1,16 @@
 # make demo   a new virtual environment, torch, the package, and the demonstration
 # make test   the same environment with the developers' tools: lint, types, tests
 # make check  lint and types alone
+# make fuzz   damaged pictures, manifests, configurations and split files, for FUZZ_SECONDS in all
 # make browser  tests the web demo in Chromium; installs it from Debian (as root) unless CHROMIUM names one
 
 PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
+FUZZ_SECONDS ?= 180
 
-.PHONY: demo test check browser clean
+.PHONY: demo test check fuzz browser clean
 
 demo: $(VENV)/.demo
 	$(BIN)/sind-hf demo
@@ -20,6 +22,9 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+fuzz: $(VENV)/.dev
+	FUZZ_SECONDS=$(FUZZ_SECONDS) timeout $$(($(FUZZ_SECONDS) * 2 + 120)) $(BIN)/python -m pytest tests/fuzz
 
 browser: $(VENV)/.dev
 	$(BIN)/python -m pip install -e '.[dev,browser]'

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import ctypes
 import os
-from collections.abc import Callable
+import resource
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -155,3 +157,38 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., SimpleNa
         return made[backbone, branch]
 
     return make
+
+
+@pytest.fixture
+def small_files() -> Iterator[Callable[[int], None]]:
+    """No file of this process may grow beyond a limit, as on a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.fixture
+def read_only() -> Iterator[Callable[[Path], Path]]:
+    """Makes folders read-only until the test ends, for the superuser too, whom modes do not stop otherwise."""
+    folders: list[tuple[Path, int]] = []
+    capabilities = (ctypes.c_uint32 * 6)()  # twice: effective, permitted, inheritable
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # version 3, this thread
+    libc = ctypes.CDLL(None, use_errno=True)
+    if os.geteuid() == 0 and not hasattr(libc, "capset"):
+        pytest.skip("the superuser writes everywhere, and this system knows no capabilities")
+
+    def lock(folder: Path) -> Path:
+        folders.append((folder, folder.stat().st_mode))
+        folder.chmod(0o555)
+        if os.geteuid() == 0:
+            assert libc.capget(header, capabilities) == 0
+            capabilities[0] &= ~0b10  # CAP_DAC_OVERRIDE
+            assert libc.capset(header, capabilities) == 0
+        return folder
+
+    yield lock
+    for folder, mode in reversed(folders):
+        folder.chmod(mode)
+    if folders and os.geteuid() == 0:
+        capabilities[0] |= 0b10
+        assert libc.capset(header, capabilities) == 0

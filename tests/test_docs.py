@@ -289,3 +289,21 @@ def test_the_configuration_page_has_every_key(group: str) -> None:
 def test_the_losses_page_has_every_loss() -> None:
     text = (DOCS / "reference" / "losses.md").read_text(encoding="utf-8").partition("## `by_scene`")[0]
     assert [key.strip("`") for key in table(text)] == list(LOSSES)
+
+
+def test_the_reliability_page_names_tests_that_exist() -> None:
+    text = (DOCS / "reliability.md").read_text(encoding="utf-8")
+    rows = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("| ") and "---" not in line]
+    faults = [row for row in rows if row[0].strip() != "Fault"]
+    assert len(faults) > 40
+    for fault, _, tests in faults:
+        assert codes(tests), f"{fault}: no test"
+        for named in codes(tests):
+            path, _, name = named.partition("::")
+            assert (ROOT / path).is_file(), named
+            functions = {
+                each.name
+                for each in ast.parse((ROOT / path).read_text(encoding="utf-8")).body
+                if hasattr(each, "name")
+            }
+            assert name in functions, f"{fault}: there is no {named}"

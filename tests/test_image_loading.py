@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import os
+import resource
+import struct
 import threading
+import zlib
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -297,6 +300,48 @@ def test_other_bad_sources(source: Any, words: list[str]) -> None:
 def test_a_tiff_with_nan_is_refused_by_name(tmp_path: Path) -> None:
     Image.fromarray(np.array([[0.5, np.nan]], np.float32)).save(tmp_path / "hole.tif")
     assert_refused(tmp_path / "hole.tif", "hole.tif", "finite")
+
+
+def png_header(width: int, height: int, *chunks: bytes) -> bytes:
+    """A PNG file that claims a size, with other chunks, and hardly any pixels."""
+    size = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"".join([b"\x89PNG\r\n\x1a\n", size, *chunks, png_chunk(b"IDAT", zlib.compress(bytes(99)))])
+
+
+def png_chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def test_decompression_bombs_are_refused_by_their_headers(tmp_path: Path) -> None:
+    text = b"Title\0\0" + zlib.compress(bytes(50_000_000))
+    bombs = {
+        "pixels.png": (png_header(60_000, 60_000), "more pixels than Pillow's limit of 178,956,970; scale it down"),
+        "text.png": (png_header(40, 30, png_chunk(b"zTXt", text)), "too large"),
+        "profile.png": (png_header(40, 30, png_chunk(b"iCCP", text)), "too large"),
+        "frame.gif": (b"GIF89a" + struct.pack("<HHBBB", 65_535, 65_535, 0, 0, 0) + b",", "frame.gif: "),
+    }
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for name, (data, words) in bombs.items():
+        (tmp_path / name).write_bytes(data)
+        assert_refused(tmp_path / name, name, words)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # KiB; decoded they take GBs
+
+
+def test_the_content_decides_and_not_the_extension(draw: Any, tmp_path: Path) -> None:
+    picture = draw(60, 40)
+    for kind, name in (("PNG", "a.jpg"), ("BMP", "b.png"), ("TIFF", "c.webp"), ("PNG", "d.txt"), ("PNG", "e")):
+        (tmp_path / name).write_bytes(encoded(picture, kind))
+        np.testing.assert_array_equal(pixels(tmp_path / name), np.asarray(picture))
+    (tmp_path / "f.png").write_bytes(b"%PDF-1.7\n")
+    assert_refused(tmp_path / "f.png", "f.png", "not a picture in a known format")
+
+
+def test_sixteen_bit_colours_keep_their_high_bits() -> None:
+    deep = np.array([[[0, 257 * 100, 65535]]], ">u2")
+    size = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0))
+    data = png_chunk(b"IDAT", zlib.compress(b"\0" + deep.tobytes()))
+    found = pixels(b"\x89PNG\r\n\x1a\n" + size + data + png_chunk(b"IEND", b""))
+    assert found.tolist() == [[[0, 100, 255]]]
 
 
 def test_too_many_pixels(tmp_path: Path, draw: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,11 +7,11 @@ One picture goes through three steps, each a function of its own:
 
 from __future__ import annotations
 
+import http.client
 import io
 import math
 import os
 import struct
-import urllib.error
 import urllib.request
 import warnings
 from collections.abc import Iterator, Sequence
@@ -38,7 +38,8 @@ MAX_FULL_ASPECT = 8
 # (vertical, horizontal) places in thirds of the free room, as published: the two views are walked in different orders.
 NINE_GLOBAL = tuple((i, j) for i in (0, 1, 2) for j in (0, 1, 2))
 NINE_LOCAL = ((0, 0), (0, 2), (2, 0), (2, 2), (1, 1), (1, 0), (1, 2), (0, 1), (2, 1))
-PIXEL_LIMIT = 500_000_000  # pictures with more pixels are refused: 1.5 GB of RGB
+# Pictures with more pixels are refused: 1.5 GB of RGB. Pillow refuses more than 179 million, unless told otherwise.
+PIXEL_LIMIT = 500_000_000
 
 
 class ImageError(ValueError):
@@ -65,7 +66,8 @@ def load_image(source: ImageSource, *, short_side: int | None = None) -> Image.I
         A PIL image of mode RGB.
 
     Raises:
-        ImageError: When the source is missing, no picture, damaged, larger than `PIXEL_LIMIT`, or of a wrong shape.
+        ImageError: When the source is missing, no picture, damaged, larger than `PIXEL_LIMIT` or Pillow's
+            `MAX_IMAGE_PIXELS` allow, or of a wrong shape.
     """
     if isinstance(source, Image.Image):
         name = _printable(getattr(source, "filename", "") or "image")
@@ -119,6 +121,11 @@ def _damage_named(name: str) -> Iterator[None]:
         yield
     except (ImageError, FileNotFoundError, IsADirectoryError, UnidentifiedImageError):
         raise
+    except Image.DecompressionBombError as error:
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        raise ImageError(
+            f"{name}: more pixels than Pillow's limit of {limit:,}; scale it down, or raise PIL.Image.MAX_IMAGE_PIXELS"
+        ) from error
     except (
         OSError,
         SyntaxError,
@@ -126,7 +133,6 @@ def _damage_named(name: str) -> Iterator[None]:
         EOFError,
         MemoryError,
         struct.error,
-        Image.DecompressionBombError,
     ) as error:
         raise ImageError(f"{name}: damaged or unreadable picture ({' '.join(str(error).split())})") from error
 
@@ -141,8 +147,8 @@ def _download(url: str) -> bytes:
     try:
         with urllib.request.urlopen(url, timeout=20) as response:
             return response.read()
-    except (urllib.error.URLError, TimeoutError, ValueError) as error:
-        raise ImageError(f"{url}: download failed ({error})") from None
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise ImageError(f"{url}: download failed ({' '.join(str(error).split()) or type(error).__name__})") from None
 
 
 def _from_array(array: np.ndarray) -> Image.Image:

@@ -18,6 +18,7 @@ import sind_hf
 from sind_hf.data import preparation
 from sind_hf.data.preparation import estimate_bytes, prepare
 from sind_hf.data.prepared import PreparedFolder, load_prepared
+from sind_hf.output_lock import sole_use
 
 
 @pytest.fixture
@@ -224,10 +225,73 @@ def test_a_disk_that_fills_up(source, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(preparation, "_prepare_picture", full)
-    with pytest.raises(
-        ValueError, match=r"shard-00000.arrow: cannot be written \(No space left on device\); make room"
-    ):
+    with pytest.raises(ValueError, match=r"shard-00000.arrow: cannot be written \(the disk is full\); make room"):
         run(manifest, root, tmp_path / "set")
+
+
+def test_a_disk_that_is_full_keeps_the_shards_that_are_whole(source, tmp_path, small_files):
+    root, manifest = source
+    folder = tmp_path / "set"
+    run(replace(manifest, entries=manifest.entries[:3]), root, folder)
+    small_files(20_000)
+    with pytest.raises(ValueError, match=r"cannot be written \(File too large\); make room or check"):
+        run(manifest, root, folder, workers=1)
+    small_files(1 << 40)
+    assert {"shard-00000.arrow", "shard-00000.json"} <= set(contents(folder)) and not list(folder.glob("*.part"))
+    assert run(manifest, root, folder).reused >= 3
+    run(manifest, root, tmp_path / "straight")
+    assert contents(folder) == contents(tmp_path / "straight")
+
+
+def test_a_killed_worker_costs_its_shard_alone(source, tmp_path, monkeypatch):
+    root, manifest = source
+    prepare_picture = preparation._prepare_picture
+
+    def die(root, image, settings):
+        if image == manifest.entries[9].image:
+            time.sleep(0.5)  # until the shards before are whole
+            os.kill(os.getpid(), signal.SIGKILL)
+        return prepare_picture(root, image, settings)
+
+    monkeypatch.setattr(preparation, "_prepare_picture", die)
+    with pytest.raises(ValueError, match=r"has died \(Killed\): .*; run prepare again to go on\.$") as error:
+        run(manifest, root, tmp_path / "set", workers=2)
+    assert "\n" not in str(error.value)
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="not finished"):
+        load_prepared(tmp_path / "set")
+    assert run(manifest, root, tmp_path / "set", workers=2).reused > 0
+    run(manifest, root, tmp_path / "straight")
+    assert contents(tmp_path / "set") == contents(tmp_path / "straight")
+
+
+def test_a_picture_that_changes_while_it_is_prepared_is_noticed(source, tmp_path, monkeypatch):
+    root, manifest = source
+    changed = root / manifest.entries[4].image
+    load = preparation.load_image
+
+    def load_and_change(path):
+        picture = load(path)
+        if path == changed:
+            Image.new("RGB", (50, 60), "red").save(path)
+        return picture
+
+    monkeypatch.setattr(preparation, "load_image", load_and_change)
+    run(manifest, root, tmp_path / "set")
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match=r"1 pictures under .* were changed since they were prepared, first .*004"):
+        load_prepared(tmp_path / "set")
+    assert made_again(tmp_path / "set", lambda: run(manifest, root, tmp_path / "set")) == ["shard-00001.arrow"]
+
+
+def test_a_folder_that_is_read_only_or_in_use(source, tmp_path, read_only):
+    root, manifest = source
+    with sole_use(tmp_path / "set"), pytest.raises(ValueError, match="set: another run is writing there"):
+        run(manifest, root, tmp_path / "set")
+    (tmp_path / "locked").mkdir()
+    read_only(tmp_path / "locked")
+    with pytest.raises(ValueError, match=r"locked/set: cannot be written there \(Permission denied\)"):
+        run(manifest, root, tmp_path / "locked" / "set")
 
 
 def test_the_estimate_is_close_and_sampled(source, tmp_path, monkeypatch):

@@ -107,6 +107,22 @@ def test_lists_that_cannot_be_read(tmp_path, name, text, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "words"), [("a.csv", "byte 1 is not UTF-8"), ("a.txt", "UTF-8"), ("a.json", "UTF-8")]
+)
+def test_a_list_that_is_no_utf8_is_named(tmp_path, name, words):
+    """Found by fuzzing."""
+    (tmp_path / name).write_bytes(b"\x80\n")
+    with pytest.raises(ValueError, match=rf"^{tmp_path / name}: .*{words}"):
+        read_image_list(tmp_path / name)
+
+
+def test_a_list_nested_without_end_is_named(tmp_path):
+    (tmp_path / "a.json").write_text("[" * 100_000)
+    with pytest.raises(ValueError, match=r"a\.json is not valid JSON"):
+        read_image_list(tmp_path / "a.json")
+
+
 def test_a_list_that_does_not_exist(tmp_path):
     with pytest.raises(ValueError, match=r"no.json does not exist"):
         read_image_list(tmp_path / "no.json")

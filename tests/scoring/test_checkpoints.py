@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import json
+import os
+import pickle
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoImageProcessor, AutoModel, pipeline
 
-from sind_hf import SindImageProcessor, SindModel
+from sind_hf import SindImageProcessor, SindModel, SindPipeline
 from sind_hf.scoring.checkpoints import default_device, load_checkpoint
 
 
@@ -94,3 +98,79 @@ def test_incomplete_and_damaged_checkpoints(tiny_checkpoint: Path, tmp_path: Pat
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "local_branch": "patches"}))
     refuse(folder, "cannot load", "local_branch is 'patches'")
+
+
+# --- folders that are not trusted ------------------------------------------------------------------------------------
+
+
+class Payload:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self.trace),)
+
+
+def test_weights_in_a_pickle_are_refused_unread(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    trace = tmp_path / "ran"
+    (tiny_checkpoint / "model.safetensors").unlink()
+    torch.save({"quality_head.weight": Payload(trace)}, tiny_checkpoint / "pytorch_model.bin")
+    refuse(tiny_checkpoint, "cannot load", "no file named model.safetensors")
+    for load in (SindModel, AutoModel):  # these read pickles, yet only tensors in them
+        with pytest.raises(pickle.UnpicklingError):
+            load.from_pretrained(tiny_checkpoint)
+    assert not trace.exists()
+    with open(tiny_checkpoint / "pytorch_model.bin", "rb") as file, suppress(Exception):
+        torch.load(file, weights_only=False)
+    assert trace.exists()  # the payload is one
+
+
+def test_code_in_a_folder_is_not_run(tiny_checkpoint: Path, tmp_path: Path, picture_files: list[str]) -> None:
+    """Not even where every place that can name code names it: only `trust_remote_code=True` would."""
+    trace = tmp_path / "ran"
+    expected = load_checkpoint(str(tiny_checkpoint))[0].score(picture_files[:1], SindImageProcessor())
+    (tiny_checkpoint / "payload.py").write_text(f"import os\nos.mkdir({str(trace)!r})\nclass Anything: ...\n")
+    named = {name: "payload.Anything" for name in ("AutoConfig", "AutoModel", "AutoImageProcessor")}
+    for file in ("config.json", "preprocessor_config.json"):
+        content = json.loads((tiny_checkpoint / file).read_text()) | {"auto_map": named, "trust_remote_code": True}
+        if "vision_config" in content:
+            content["vision_config"] |= {"auto_map": named, "trust_remote_code": True}
+            content["custom_pipelines"] = {"image-quality-assessment": {"impl": "payload.Anything", "pt": "AutoModel"}}
+        (tiny_checkpoint / file).write_text(json.dumps(content))
+    model, processor = load_checkpoint(str(tiny_checkpoint))
+    assert model.score(picture_files[:1], processor) == expected
+    assert isinstance(AutoModel.from_pretrained(tiny_checkpoint), SindModel)
+    assert isinstance(AutoImageProcessor.from_pretrained(tiny_checkpoint), SindImageProcessor)
+    pipe = pipeline("image-quality-assessment", model=str(tiny_checkpoint), image_processor=str(tiny_checkpoint))
+    assert isinstance(pipe, SindPipeline)
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"vision_config": [1]},
+        {"vision_config": "clip"},
+        {"vision_config": {"model_type": "no such model"}},
+        {"vision_config": {"model_type": "clip_vision_model", "hidden_size": -3}},
+        {"vision_config": {"model_type": "clip_vision_model", "num_hidden_layers": "two"}},
+        {"view_size": 1e300},
+        {"score_range": "0 to 100"},
+        {"auto_map": 7},
+        {"architectures": 7},
+        {"dtype": "float7"},
+    ],
+)
+def test_configurations_of_any_content_are_one_line_or_harmless(
+    tiny_checkpoint: Path, change: dict[str, object]
+) -> None:
+    config = json.loads((tiny_checkpoint / "config.json").read_text())
+    (tiny_checkpoint / "config.json").write_text(json.dumps(config | change))
+    try:
+        model, _ = load_checkpoint(str(tiny_checkpoint))
+    except ValueError as error:
+        assert str(error).startswith(f"{tiny_checkpoint}: ") and "\n" not in str(error)
+    else:
+        assert isinstance(model, SindModel) and set(change) <= {"auto_map", "architectures", "dtype"}

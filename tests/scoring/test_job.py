@@ -145,7 +145,7 @@ def test_unusable_options_score_nothing(
         ([], {}, "No pictures to score"),
         ([tmp_path / "empty.txt"], {}, "No pictures to score"),
         (picture_files, {"output": tmp_path / "s.xlsx"}, "unknown format"),
-        (picture_files, {"output": tmp_path / "gone" / "s.csv"}, "there is no folder"),
+        (picture_files, {"output": tmp_path / "file" / "s.csv"}, "cannot be written there"),
         (picture_files, {"quality_maps": tmp_path / "file"}, "cannot make this folder"),
     ]
     for paths, options, message in cases:

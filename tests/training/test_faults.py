@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import signal
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from safetensors.torch import load_file
 from tiny_training import make_model, make_trainer
 from transformers import TrainerCallback
 
+from sind_hf import SindImageProcessor
 from sind_hf.training.checkpoints import whole_checkpoints
 from sind_hf.training.interruption import TrainingInterrupted
 
@@ -89,14 +91,6 @@ def test_only_the_pictures_whose_scores_are_no_numbers_are_named(tmp_path, pictu
     assert sum(path in str(error.value) for path in pictures["image"]) == 1
 
 
-@pytest.fixture
-def small_files():
-    """No file may grow beyond a limit, as on a disk that is full."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 def test_a_disk_that_fills_up_leaves_the_checkpoints_before(tmp_path, pictures, small_files):
     trainer = make_trainer(tmp_path, pictures, callbacks=[At(4, lambda: small_files(1000))], **SAVING)
     with pytest.raises(ValueError, match=r"checkpoint-6: cannot be saved \(.*go on from .*checkpoint-3") as error:
@@ -137,3 +131,80 @@ def test_whole_checkpoints_are_ordered_by_step(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         (tmp_path / name / "trainer_state.json").write_text("{}")
     assert [path.name for path in whole_checkpoints(tmp_path)] == ["checkpoint-9", "checkpoint-10"]
+
+
+def test_a_killed_loader_is_named_and_training_goes_on(tmp_path, pictures, monkeypatch):
+    make_views, main = SindImageProcessor.make_views, os.getpid()
+
+    def make_or_die(self, *args):
+        if os.getpid() != main and list(tmp_path.glob("checkpoint-3/trainer_state.json")):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return make_views(self, *args)
+
+    monkeypatch.setattr(SindImageProcessor, "make_views", make_or_die)
+    trainer = make_trainer(tmp_path, pictures, dataloader_num_workers=2, **SAVING | {"max_steps": 30})
+    with pytest.raises(ValueError, match=rf"has died \(Killed\): .*; resume from the last .* in {tmp_path}") as error:
+        trainer.train()
+    assert "\n" not in str(error.value)
+    monkeypatch.undo()
+    trainer = make_trainer(tmp_path, pictures, dataloader_num_workers=2, **SAVING | {"max_steps": 12})
+    trainer.train(resume_from_checkpoint=True)
+    assert trainer.state.global_step == 12
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_pictures_that_vanish_while_training_are_named(tmp_path, pictures, workers):
+    copies = [shutil.copy(path, tmp_path) for path in pictures["image"]]
+    copied = pictures.remove_columns("image").add_column("image", copies)
+    gone = copies[7]
+    remove = At(4, lambda: Path(gone).unlink())
+    options = SAVING | {"dataloader_num_workers": workers, "max_steps": 30}
+    trainer = make_trainer(tmp_path / "run", copied, callbacks=[remove], **options)
+    with pytest.raises(ValueError, match=rf"row 7 of the dataset: {gone}: no such file$"):
+        trainer.train()
+    assert whole_checkpoints(tmp_path / "run")
+
+
+class Payload:
+    def __init__(self, trace):
+        self.trace = trace
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.trace),)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory, pictures):
+    folder = tmp_path_factory.mktemp("trained")
+    make_trainer(folder, pictures, ema_decay=0.9, **SAVING | {"max_steps": 3}).train()
+    return folder / "checkpoint-3"
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "model.safetensors",
+        "training_weights.safetensors",
+        "optimizer.pt",
+        "scheduler.pt",
+        "rng_state.pth",
+        "trainer_state.json",
+        "config.json",
+    ],
+)
+@pytest.mark.parametrize("damage", ["cut", "empty", "pickle"])
+def test_a_damaged_checkpoint_is_named(tmp_path, pictures, checkpoint, file, damage):
+    copy = Path(shutil.copytree(checkpoint, tmp_path / "checkpoint-3"))
+    if damage == "cut":
+        (copy / file).write_bytes((copy / file).read_bytes()[:-40])
+    elif damage == "empty":
+        (copy / file).write_bytes(b"")
+    else:
+        torch.save({"state": Payload(tmp_path / "ran")}, copy / file)
+    trainer = make_trainer(tmp_path, pictures, ema_decay=0.9, **SAVING | {"max_steps": 6})
+    with pytest.raises(
+        ValueError, match=rf"^{copy / file}: damaged \(.*\); resume from another checkpoint\.$"
+    ) as error:
+        trainer.train(resume_from_checkpoint=str(copy))
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "ran").exists()

@@ -15,12 +15,14 @@ from sind_hf.data.manifest import Manifest
 from sind_hf.experiments.checkpoint_calibration import calibrate_checkpoint, check_calibration
 from sind_hf.experiments.evaluation import evaluate_manifest, write_json
 from sind_hf.experiments.figures import draw_evaluation
+from sind_hf.output_lock import sole_use
 from sind_hf.scoring.checkpoints import load_scorer
 
 COLUMNS = ("srcc", "plcc", "krcc", "rmse", "plcc_logistic4", "plcc_logistic5", "n")
 
 
 def evaluate(
+    context: typer.Context,
     model: ModelOption,
     manifest: Annotated[list[Path], typer.Option(help="Manifest of a dataset; may be given several times.")],
     image_root: Annotated[Path, typer.Option(help="Folder that the manifests' image paths start from.")],
@@ -46,6 +48,8 @@ def evaluate(
     terminal.quiet_libraries()
     if calibrate:
         check_calibration(model, len(manifest))
+    if output is not None:
+        context.with_resource(sole_use(output))  # an output that cannot be written is refused before the work
     manifests = [Manifest.load(path) for path in manifest]
     scorer, processor = load_scorer(model, device=device, dtype=dtype)
     evaluations = []

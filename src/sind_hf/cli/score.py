@@ -55,11 +55,11 @@ def score(
             else:
                 scored += 1
                 if output is None:
-                    terminal.say(f"{row.score:10.4f}  {terminal.printable(row.image)}")
+                    terminal.say(f"{row.score:10.4f}  {row.image}")
     low_high = scorer.config.score_range
     scale = f"on the scale {low_high[0]:g} to {low_high[1]:g}" if low_high else "on no declared scale"
     where = f", written to {output}" if output else ""
     summary = f"{scored} pictures scored{where}; higher is better, {scale}"
-    terminal.messages.print(summary + (f"; {failed} left out" if failed else ""), markup=False)
+    terminal.note(summary + (f"; {failed} left out" if failed else ""))
     if failed:
         raise typer.Exit(1 if scored or resume else 2)

@@ -15,6 +15,8 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from sind_hf.data.worker_deaths import worker_death
+
 # Results go to standard output; progress and errors to standard error, so that results can be piped.
 # Without a terminal lines are as long as they need be: cut tables would lose numbers.
 output = Console(highlight=False, width=None if sys.stdout.isatty() else 10_000)
@@ -32,6 +34,8 @@ def fail(error: object, code: int = 2) -> NoReturn:
 def in_one_line(error: object) -> str:
     """Return what an error says, as one line; one that is not the user's with its type."""
     text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, RuntimeError) and (death := worker_death(error)):  # noticed between two pieces of work
+        return f"{death}."
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename or 'system'}: {error.strerror}"
     if isinstance(error, Exception) and not isinstance(error, (ValueError, ImportError)):
@@ -56,7 +60,7 @@ def complain(line: str) -> None:
 
 def say(line: str = "", style: str | None = None) -> None:
     """Print a line of the result."""
-    output.print(line, style=style, markup=False)
+    output.print(printable(line), style=style, markup=False)
 
 
 def printable(text: str) -> str:
@@ -67,7 +71,7 @@ def printable(text: str) -> str:
 def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table; the first column is text, the others are numbers."""
     if title:
-        output.print(title, style="bold", markup=False)  # rich would wrap a table's own title to its width
+        output.print(printable(title), style="bold", markup=False)  # rich would wrap a table's own title to its width
     table = Table(box=None, pad_edge=False)
     for number, column in enumerate(columns):
         table.add_column(column, justify="left" if number == 0 else "right", no_wrap=True)

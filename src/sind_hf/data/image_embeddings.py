@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, BaseImageProcessor, CLIPModel
 
+from sind_hf.data.worker_deaths import worker_deaths_named
 from sind_hf.image_processing_sind import ImageError, SindImageProcessor, load_image
 from sind_hf.modeling_sind import SindModel
 
@@ -144,18 +145,19 @@ def embed_images(
         _Inputs(encoder, image_root, images), batch_size=batch_size, num_workers=workers, collate_fn=list
     )
     done = 0
-    for batch in loader:
-        good, inputs, failures = [], [], []
-        for image, item in zip(images[done : done + len(batch)], batch, strict=True):
-            if isinstance(item, str):
-                failures.append((image, item))
-            else:
-                good.append(image)
-                inputs.append(item)
-        done += len(batch)
-        yield good, encoder.embed(torch.stack(inputs)) if good else np.empty((0, 0), np.float32), failures
-        if progress is not None:
-            progress(done, len(images))
+    with worker_deaths_named("what was read so far is in the cache, if one was named"):
+        for batch in loader:
+            good, inputs, failures = [], [], []
+            for image, item in zip(images[done : done + len(batch)], batch, strict=True):
+                if isinstance(item, str):
+                    failures.append((image, item))
+                else:
+                    good.append(image)
+                    inputs.append(item)
+            done += len(batch)
+            yield good, encoder.embed(torch.stack(inputs)) if good else np.empty((0, 0), np.float32), failures
+            if progress is not None:
+                progress(done, len(images))
 
 
 class _Inputs(TorchDataset):

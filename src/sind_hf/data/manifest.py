@@ -39,6 +39,7 @@ from .validation import (
     header_problems,
     image_problems,
     record_problems,
+    require_utf8_name,
     summary,
 )
 
@@ -289,6 +290,7 @@ class Manifest:
         root = Path(image_root).resolve()
         if not root.is_dir():
             raise ManifestError(f"{image_root}: the image root is not a folder; name the folder of the images")
+        require_utf8_name(root)
         if problems := self.validate():
             raise ManifestError(f"{self.dataset}: {summary(problems)}")
         names, classes = self.scene_classes()

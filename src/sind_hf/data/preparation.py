@@ -31,6 +31,8 @@ from sind_hf.data.prepared import (
     file_sha256,
     is_prepared,
 )
+from sind_hf.data.validation import require_utf8_name
+from sind_hf.data.worker_deaths import worker_deaths_named
 from sind_hf.image_processing_sind import (
     MAX_FULL_ASPECT,
     ImageError,
@@ -42,6 +44,7 @@ from sind_hf.image_processing_sind import (
 )
 from sind_hf.output_lock import sole_use
 from sind_hf.version import __version__
+from sind_hf.whole_files import reason
 
 #: Pictures in a shard: about 250 MB at the usual shapes. A kill loses the shards in work, no more.
 SHARD_PICTURES = 128
@@ -163,7 +166,10 @@ def prepare(
             if progress is not None:
                 progress(done, len(images))
         finished = [record for number in range(len(plan)) if (record := records[number]) is not None]
-        _finish(folder, manifest, root, settings, finished)
+        try:
+            _finish(folder, manifest, root, settings, finished)
+        except OSError as error:
+            raise ValueError(f"{folder}: cannot be finished ({reason(error)}); make room, and run again.") from error
         return PreparedResult(
             done=sum(record.rows for record in finished),
             reused=reused,
@@ -182,6 +188,7 @@ def _check(manifest: Manifest, root: Path, view_size: int, backend: str, shard_p
         raise ValueError(f"{manifest.dataset}: {problems[0]}")
     if not root.is_dir():
         raise ValueError(f"{root}: the image root is not a folder; name the folder of the pictures.")
+    require_utf8_name(root)
     if view_size <= 0 or view_size % (8 * GRID):
         raise ValueError(f"view_size is {view_size}: it must be a positive multiple of {8 * GRID}.")
     if backend not in ("torch", "pillow"):
@@ -191,6 +198,7 @@ def _check(manifest: Manifest, root: Path, view_size: int, backend: str, shard_p
 
 
 def _check_folder(folder: Path, manifest: Manifest) -> None:
+    require_utf8_name(folder)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder}: is a file; name a folder for the prepared data.")
     if is_prepared(folder) and (held := Manifest.load(folder / MANIFEST_FILE).dataset) != manifest.dataset:
@@ -320,7 +328,9 @@ class _ShardWork(TorchDataset):
         try:
             return number, _write_shard(self.root, self.folder, self.settings, _shard_file(number), images)
         except OSError as error:
-            return f"{self.folder / _shard_file(number)}: cannot be written ({error.strerror or error})"
+            for part in self.folder.glob(f"shard-{number:05d}.*.{os.getpid()}.part"):
+                part.unlink(missing_ok=True)  # a full disk needs the room
+            return f"{self.folder / _shard_file(number)}: cannot be written ({reason(error)})"
 
 
 def _in_parallel(work: _ShardWork, workers: int) -> Iterator[tuple[int, ShardRecord]]:
@@ -334,10 +344,11 @@ def _in_parallel(work: _ShardWork, workers: int) -> Iterator[tuple[int, ShardRec
         collate_fn=_unchanged,
         in_order=False,
     )
-    for outcome in loader:
-        if isinstance(outcome, str):
-            raise ValueError(f"{outcome}; make room or check the folder, and run prepare again to go on.")
-        yield outcome
+    with worker_deaths_named("run prepare again to go on"):
+        for outcome in loader:
+            if isinstance(outcome, str):
+                raise ValueError(f"{outcome}; make room or check the folder, and run prepare again to go on.")
+            yield outcome
 
 
 def _unchanged(outcome: Any) -> Any:

@@ -53,11 +53,11 @@ def read_image_list(path: str | Path) -> list[str]:
     if not path.is_file():
         raise ValueError(f"{path} does not exist; give the path of a train or test list")
     suffix = path.suffix.lower()
-    text = path.read_text(encoding="utf-8-sig")
+    text = _text_of(path, "utf-8-sig")
     if suffix == ".json":
         try:
             content = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path} is not valid JSON: {error}") from error
         items = content.get("files") if isinstance(content, dict) else content
         if not isinstance(items, list):
@@ -65,7 +65,10 @@ def read_image_list(path: str | Path) -> list[str]:
         names = [name for number, item in enumerate(items) for name in _names_of(item, f"{path}, item {number}")]
     elif suffix == ".csv":
         rows = csv.DictReader(text.splitlines())
-        names = [name for row in rows for name in _names_of(row, f"{path}, line {rows.line_num}")]
+        try:
+            names = [name for row in rows for name in _names_of(row, f"{path}, line {rows.line_num}")]
+        except csv.Error as error:
+            raise ValueError(f"{path}, line {rows.line_num} is not valid CSV: {error}") from error
     else:
         names = [line.split("\t")[0].strip() for line in text.splitlines() if line.strip()]
     return [name.replace("\\", "/") for name in names]
@@ -225,6 +228,15 @@ def _list_of(side: Literal["train", "test"], lists: Sequence[str | Path]) -> lis
     return read_image_list(found[0]) if found else None
 
 
+def _text_of(path: Path, encoding: str) -> str:
+    try:
+        return path.read_text(encoding=encoding)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: byte {error.start + 1} is not UTF-8; save the file as UTF-8") from error
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
 def _names_of(item: Any, where: str) -> list[str]:
     """Return the image names of one item of a list; an object may name several."""
     if isinstance(item, dict):
@@ -241,7 +253,7 @@ def _names_of(item: Any, where: str) -> list[str]:
 
 def _read_liqe(path: Path) -> list[str]:
     names = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(_text_of(path, "utf-8").splitlines(), start=1):
         columns = line.split("\t")
         if len(columns) != _LIQE_COLUMNS:
             raise ValueError(

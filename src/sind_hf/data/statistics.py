@@ -18,6 +18,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from sind_hf.whole_files import written_file
+
 from .catalog import CATALOG, DatasetFacts
 from .manifest import Manifest, ManifestError, ScoreInfo
 
@@ -319,10 +321,9 @@ def plot_scene_distributions(manifest: Manifest, path: str | os.PathLike[str]) -
     left.set_yticks(range(len(order)), [f"{name}  ({len(scenes[name]):,})" for name in order])
     left.set_xlabel(manifest.score.name if manifest.score.higher_is_better else f"{manifest.score.name}, flipped")
     right.set_xlabel("(score − median) / mean absolute deviation")
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, format="png", facecolor="white")
-    return path
+    with written_file(path) as temporary:
+        figure.savefig(temporary, format="png", facecolor="white")
+    return Path(path)
 
 
 def _draw_ridges(

@@ -73,6 +73,20 @@ class Problem:
         return f"{place}: {self.what}" if place else self.what
 
 
+def require_utf8_name(folder: Path) -> None:
+    """Refuse a folder whose name the tables of datasets cannot hold.
+
+    Raises:
+        ManifestError: When the name is no UTF-8.
+    """
+    name = str(folder)
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        readable = os.fsencode(folder).decode("utf-8", "backslashreplace")
+        raise ManifestError(f"{readable}: the name of this folder is not UTF-8; rename it") from None
+
+
 def shown(value: object, length: int = 80) -> str:
     """`value` as one printable line of at most about `length` characters, for error messages."""
     if isinstance(value, int) and value.bit_length() > 256:

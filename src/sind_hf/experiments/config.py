@@ -16,6 +16,7 @@ import yaml
 from transformers import HfArgumentParser
 
 from sind_hf.training.arguments import SindTrainingArguments
+from sind_hf.whole_files import write_text
 
 
 @dataclass
@@ -113,8 +114,12 @@ class RunConfig:
     source: dict[str, dict[str, Any]]
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the resolved configuration as YAML; `load_config` reads it back."""
-        Path(path).write_text(yaml.safe_dump(self.source, sort_keys=False, allow_unicode=True), encoding="utf-8")
+        """Write the resolved configuration as YAML; `load_config` reads it back.
+
+        Raises:
+            ValueError: When it cannot be written.
+        """
+        write_text(path, yaml.safe_dump(self.source, sort_keys=False, allow_unicode=True))
 
 
 GROUPS: dict[str, type] = {

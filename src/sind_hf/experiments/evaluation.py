@@ -15,9 +15,11 @@ from sind_hf.data.joint import oriented
 from sind_hf.data.manifest import Manifest
 from sind_hf.data.prepared import PreparedFolder, is_prepared, load_prepared
 from sind_hf.data.prepared_pictures import PreparedPicture, PreparedPictures
+from sind_hf.data.worker_deaths import worker_deaths_named
 from sind_hf.image_processing_sind import ImageSource, SindImageProcessor, ViewMode
 from sind_hf.scoring.onnx_model import ScoringModel
 from sind_hf.scoring.scorer import score_images
+from sind_hf.whole_files import write_text
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def evaluate_manifest(
         progress: Called with (pictures done, pictures in all).
 
     Raises:
-        ValueError: When fewer than two pictures could be scored.
+        ValueError: When fewer than two pictures could be scored, or a loader process dies.
     """
     failures: list[str] = []
     images: Sequence[ImageSource | PreparedPicture]
@@ -84,14 +86,15 @@ def evaluate_manifest(
     targets = manifest.oriented_scores()
     kept, predictions = [], []
     results = score_images(model, processor, images, views=views, batch_size=batch_size, workers=workers)
-    for index, row in enumerate(results):
-        if row.score is None:
-            failures.append(str(row.error))
-        else:
-            kept.append(index)
-            predictions.append(row.score)
-        if progress is not None:
-            progress(index + 1, len(images))
+    with worker_deaths_named("and evaluate again"):
+        for index, row in enumerate(results):
+            if row.score is None:
+                failures.append(str(row.error))
+            else:
+                kept.append(index)
+                predictions.append(row.score)
+            if progress is not None:
+                progress(index + 1, len(images))
     if len(kept) < 2:
         reason = f" First: {failures[0]}" if failures else ""
         raise ValueError(f"{manifest.dataset}: fewer than two pictures could be scored.{reason}")
@@ -115,10 +118,12 @@ def evaluate_manifest(
 
 
 def write_json(path: str | os.PathLike[str], document: Any) -> None:
-    """Write JSON so that the file is whole or not there; numbers that are not finite become null."""
-    temporary = Path(f"{os.fspath(path)}.tmp")
-    temporary.write_text(json.dumps(_finite(document), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    """Write JSON so that the file is whole or not there; numbers that are not finite become null.
+
+    Raises:
+        ValueError: When it cannot be written; what was there before is as it was.
+    """
+    write_text(path, json.dumps(_finite(document), indent=2, ensure_ascii=False) + "\n")
 
 
 def _finite(value: Any) -> Any:

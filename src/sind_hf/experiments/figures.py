@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -103,9 +102,7 @@ def draw_scores(folder: Path) -> list[Path]:
         if len(scores.images) > 1:
             require_matplotlib()
             target.mkdir(exist_ok=True)
-            temporary = path.with_suffix(".tmp")
-            fit_scatter(temporary, scores.targets, scores.predictions, title=name)
-            os.replace(temporary, path)
+            fit_scatter(path, scores.targets, scores.predictions, title=name)
     return sorted(target.glob("*_scatter.png"))
 
 

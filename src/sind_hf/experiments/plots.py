@@ -15,6 +15,7 @@ from PIL import Image
 
 from sind_hf import metrics
 from sind_hf.scoring.quality_maps import COLOURS
+from sind_hf.whole_files import written_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -324,7 +325,8 @@ def _figure(width: float, height: float) -> Figure:
 def _write(figure: Figure, path: str | os.PathLike[str], title: str) -> None:
     if title:
         figure.suptitle(title, fontsize=12)
-    figure.savefig(path, format="png")
+    with written_file(path) as temporary:
+        figure.savefig(temporary, format="png")
 
 
 def _scene_colours(count: int) -> list[Any]:

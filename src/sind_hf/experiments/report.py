@@ -18,6 +18,7 @@ import numpy as np
 from sind_hf.experiments.evaluation import write_json
 from sind_hf.experiments.published import published_result
 from sind_hf.experiments.significance import bootstrap_mean
+from sind_hf.whole_files import write_text, written_file
 
 METRICS = ("srcc", "plcc", "srcc_plcc", "krcc", "rmse", "plcc_logistic4", "plcc_logistic5")
 TITLES = {
@@ -114,8 +115,8 @@ def write_report(records: Sequence[Mapping[str, Any]], folder: str | os.PathLike
     write_json(folder / "report.json", about | {"summary": summary, "folds": folds})
     _write_csv(folder / "report.csv", folds)
     _write_csv(folder / "report_summary.csv", summary)
-    (folder / "report.md").write_text(markdown(records), encoding="utf-8")
-    (folder / "report.tex").write_text(latex(records), encoding="utf-8")
+    write_text(folder / "report.md", markdown(records))
+    write_text(folder / "report.tex", latex(records))
     return [folder / f"report{ending}" for ending in (".json", ".csv", "_summary.csv", ".md", ".tex")]
 
 
@@ -209,7 +210,7 @@ def _escaped(text: str) -> str:
 
 
 def _write_csv(path: Path, rows: Sequence[Row]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with written_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows({key: "" if value is None else value for key, value in row.items()} for row in rows)

@@ -14,6 +14,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from sind_hf.data.catalog import DatasetFacts
 from sind_hf.data.catalog import get as catalog_facts
 from sind_hf.hub.model_facts import ModelFacts, SetResult
+from sind_hf.whole_files import write_text
 
 CARD = "README.md"
 FIGURES = "figures"
@@ -158,9 +159,7 @@ def write_card(card: ModelCard, folder: str | os.PathLike[str]) -> bool:
     path = Path(folder) / CARD
     if path.exists() and not is_ours(path.read_text(encoding="utf-8", errors="replace")):
         return False
-    temporary = path.with_name(f"{CARD}.tmp")
-    temporary.write_text(str(card), encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(path, str(card))
     return True
 
 

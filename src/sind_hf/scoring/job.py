@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from sind_hf.data.worker_deaths import worker_deaths_named
 from sind_hf.image_processing_sind import ImageError, SindImageProcessor, ViewMode, load_image
 from sind_hf.output_lock import sole_use
 from sind_hf.scoring.onnx_model import OnnxSindModel, ScoringModel
@@ -50,6 +51,7 @@ def run_job(
 
     Raises:
         ValueError: On unusable options, or when another job writes the same output; nothing has been scored then.
+            Also when the disk is full or a loader process dies; the scores so far are kept then.
     """
     images = list(dict.fromkeys(list_images(paths)))
     if not images:
@@ -65,7 +67,8 @@ def run_job(
         file = None if output is None else ScoreFile(output, images, settings, resume=resume)
         remaining = images if file is None else file.remaining
         done = len(images) - len(remaining)
-        with file or nullcontext():
+        kept = "nothing was kept" if file is None else f"the scores so far are in {file.part}, resume to go on"
+        with worker_deaths_named(kept), file or nullcontext():
             for row in score_images(
                 model,
                 processor,

@@ -13,6 +13,8 @@ import numpy.typing as npt
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from sind_hf.whole_files import written_file
+
 LONGEST_NAME = 200  # bytes; file systems allow 255, and the digest and the extension need some
 # Bad to good: a diverging scale that colour-blind readers can tell apart (red over pale yellow to blue).
 COLOURS = np.array([[178, 24, 43], [239, 138, 98], [253, 241, 205], [103, 169, 207], [33, 102, 172]], np.float64)
@@ -44,11 +46,16 @@ def overlay(
 
 
 def save_overlay(folder: Path, name: str, image: Image.Image, quality_map: npt.NDArray[np.floating]) -> Path:
-    """Write the overlay of one picture as PNG; its text chunk `quality_map` holds the 49 numbers as JSON."""
+    """Write the overlay of one picture as PNG; its text chunk `quality_map` holds the 49 numbers as JSON.
+
+    Raises:
+        ValueError: When it cannot be written.
+    """
     path = folder / _file_name(name)
     info = PngInfo()
     info.add_text("quality_map", json.dumps([[round(float(x), 6) for x in row] for row in quality_map]))
-    overlay(image, quality_map).save(path, pnginfo=info)
+    with written_file(path) as temporary:
+        overlay(image, quality_map).save(temporary, "PNG", pnginfo=info)
     return path
 
 

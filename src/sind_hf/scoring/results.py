@@ -11,10 +11,12 @@ import csv
 import json
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from sind_hf.scoring.scorer import ScoredImage
+from sind_hf.whole_files import reason, written_file
 
 FORMATS = (".csv", ".jsonl", ".parquet")
 COLUMNS = ("image", "score", "error")
@@ -88,30 +90,45 @@ class ScoreFile:
         return done
 
     def __enter__(self) -> ScoreFile:
-        self._file: IO[str] = open(self.part, "w" if self._fresh else "a", encoding="utf-8")
-        if self._fresh:
-            self._file.write(json.dumps(self.settings) + "\n")
+        with self._part_named():
+            self._file: IO[str] = open(self.part, "w" if self._fresh else "a", encoding="utf-8")
+            if self._fresh:
+                self._file.write(json.dumps(self.settings) + "\n")
         return self
 
     def write(self, row: ScoredImage) -> None:
         """Keep one result; once it is flushed it survives the death of this process."""
         # ASCII escapes carry file names that are no valid UTF-8, too.
-        self._file.write(json.dumps({"image": row.image, "score": row.score, "error": row.error}) + "\n")
+        with self._part_named():
+            self._file.write(json.dumps({"image": row.image, "score": row.score, "error": row.error}) + "\n")
 
     def flush(self) -> None:
         """Hand the rows so far to the operating system."""
-        self._file.flush()
+        with self._part_named():
+            self._file.flush()
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._file.close()
-        if kind is None:
-            self._finish()
+        if kind is not None:
+            with suppress(OSError):  # where the disk is full, that is what is being said already
+                self._file.close()
+            return
+        with self._part_named():
+            self._file.close()
+        self._finish()
+
+    @contextmanager
+    def _part_named(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise ValueError(
+                f"{self.part}: cannot be written ({reason(error)}); make room, and resume: what it holds is kept."
+            ) from error
 
     def _finish(self) -> None:
-        temporary = self.path.with_name(self.path.name + ".tmp")
         write = {".csv": _write_csv, ".jsonl": _write_jsonl, ".parquet": _write_parquet}[self.path.suffix.lower()]
-        write(self._rows(), temporary)
-        os.replace(temporary, self.path)
+        with written_file(self.path) as temporary:
+            write(self._rows(), temporary)
         self.part.unlink()
 
     def _rows(self) -> Iterator[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import errno
+import json
 import os
 import shutil
 import tempfile
@@ -10,9 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from safetensors import SafetensorError
+import torch
+from safetensors import SafetensorError, safe_open
 from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_pt_utils import safe_globals
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from sind_hf.whole_files import reason
 
 
 def whole_checkpoints(folder: str | os.PathLike[str]) -> list[Path]:
@@ -29,6 +33,45 @@ def whole_checkpoints(folder: str | os.PathLike[str]) -> list[Path]:
         if step.isdecimal() and (path / TRAINER_STATE_NAME).is_file():
             found[int(step)] = path
     return [found[step] for step in sorted(found)]
+
+
+def require_undamaged(checkpoint: str | os.PathLike[str]) -> None:
+    """Look through the files that a training goes on from, before it does. Nothing but tensors is unpickled.
+
+    Args:
+        checkpoint: Folder of a checkpoint.
+
+    Raises:
+        ValueError: When a file is cut off or overwritten, or is a pickle of anything but tensors; it is named.
+    """
+    folder = Path(checkpoint)
+    if not (folder / TRAINER_STATE_NAME).is_file():
+        raise ValueError(
+            f"{folder}: is no whole checkpoint ({TRAINER_STATE_NAME} is missing); resume from another one."
+        )
+    for file in sorted(path for path in folder.iterdir() if path.suffix in _READERS):
+        try:
+            _READERS[file.suffix](file)
+        except Exception as error:  # what a reader raises on bytes of any kind is not agreed upon
+            what = " ".join(str(error).split())[:120] or type(error).__name__
+            raise ValueError(f"{file}: damaged ({what}); resume from another checkpoint.") from error
+
+
+def _read_json(file: Path) -> None:
+    json.loads(file.read_text(encoding="utf-8"))
+
+
+def _read_header(file: Path) -> None:
+    with safe_open(file, framework="pt") as tensors:
+        tensors.keys()
+
+
+def _read_tensors(file: Path) -> None:
+    with safe_globals():  # the few classes of NumPy that the Trainer's random states are made of
+        torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+
+
+_READERS = {".json": _read_json, ".safetensors": _read_header, ".pt": _read_tensors, ".pth": _read_tensors}
 
 
 @contextmanager
@@ -80,10 +123,8 @@ def removed_unless_whole(checkpoint: Path, before: Path | None) -> Iterator[None
 
 def _reason(error: Exception) -> str:
     """What went wrong, without the path that the message names already."""
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return "the disk is full"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
+    if isinstance(error, OSError):
+        return reason(error)
     if isinstance(error, ValueError) and isinstance(error.__cause__, (OSError, SafetensorError)):
         return _reason(error.__cause__)
     return " ".join(str(error).split())

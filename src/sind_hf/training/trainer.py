@@ -26,11 +26,12 @@ from sind_hf import metrics
 from sind_hf.calibration import Calibration, fit_affine
 from sind_hf.data.sampling import EpochBatchSampler, SceneBatchSampler, ShuffledBatchSampler
 from sind_hf.data.views import ViewDataset
+from sind_hf.data.worker_deaths import worker_deaths_named
 from sind_hf.image_processing_sind import ImageError, ViewMode
 from sind_hf.losses import by_scene
 from sind_hf.modeling_sind import SindModel, SindOutput
 from sind_hf.training.arguments import SindTrainingArguments
-from sind_hf.training.checkpoints import removed_unless_whole, whole_checkpoints, written_whole
+from sind_hf.training.checkpoints import removed_unless_whole, require_undamaged, whole_checkpoints, written_whole
 from sind_hf.training.ema import ExponentialMovingAverage
 from sind_hf.training.interruption import StopOnSignal, TrainingInterrupted
 from sind_hf.training.publishing import PublishingTrainer
@@ -258,8 +259,8 @@ class SindTrainer(PublishingTrainer):
             **kwargs: Of `Trainer.train`.
 
         Raises:
-            ValueError: When the loss is no number, a picture cannot be read or a checkpoint cannot be saved; the
-                message names pictures and folder.
+            ValueError: When the checkpoint is damaged, the loss is no number, a picture cannot be read, a loader
+                process dies or a checkpoint cannot be saved; the message names pictures, files and folder.
             TrainingInterrupted: When a signal (Ctrl-C, SIGTERM) asked for the end; a checkpoint was saved first.
         """
         self.ema = None
@@ -269,8 +270,10 @@ class SindTrainer(PublishingTrainer):
             if not whole:
                 raise ValueError(f"{self.args.output_dir}: there is no checkpoint to go on from.")
             resume_from_checkpoint = str(whole[-1])
+        if resume_from_checkpoint:
+            require_undamaged(resume_from_checkpoint)
         try:
-            with _one_line_errors(), self._signals.listening():
+            with _one_line_errors(self.args.output_dir), self._signals.listening():
                 output = super().train(resume_from_checkpoint, *args, **kwargs)
         finally:
             self._release_train_loader()
@@ -293,7 +296,7 @@ class SindTrainer(PublishingTrainer):
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
         """Evaluate with the averaged weights, the same ones on all processes."""
-        with self._averaged(), _one_line_errors():
+        with self._averaged(), _one_line_errors(self.args.output_dir):
             # BatchNorm's statistics are each process's own; those of the main process are the ones that get saved.
             broadcast(list(self.model.buffers()))
             return super().evaluation_loop(*args, **kwargs)
@@ -406,10 +409,11 @@ class _Bookkeeping(TrainerCallback):
 
 
 @contextmanager
-def _one_line_errors() -> Iterator[None]:
+def _one_line_errors(output_dir: str | None) -> Iterator[None]:
     """A picture's error comes out of a DataLoader's worker inside a traceback, whose last line it is: take it out."""
     try:
-        yield
+        with worker_deaths_named(f"resume from the last checkpoint in {output_dir}, where there is one"):
+            yield
     except ImageError as error:
         *traceback, last = str(error).rstrip().splitlines()
         if not traceback:

@@ -15,7 +15,7 @@ HUB_FILES = ("configuration_sind", "modeling_sind", "image_processing_sind", "pi
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("version",),
     HUB_FILES,
-    ("metrics", "output_lock", "whole_files"),
+    ("bundled", "metrics", "output_lock", "whole_files"),
     ("calibration", "evaluate_modules"),
     ("data",),
     ("scoring",),

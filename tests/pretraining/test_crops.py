@@ -81,7 +81,7 @@ def test_labels_are_ranks(made: Path) -> None:
     assert {entry.scene for entry in manifest.entries} == set(names)
     scores = np.array([entry.score for entry in manifest.entries])
     clean = np.array([entry.distortion is None for entry in manifest.entries])
-    assert scores[clean].tolist() == [1.0] * 4 and scores.min() == 0 and (scores[~clean] < 1).all()
+    assert scores[clean].tolist() == [5.0] * 4 and scores.min() == 1 and (scores[~clean] < 5).all()
     assert ((fragments >= 0) & (fragments <= 1)).all()
     assert np.corrcoef(fragments.mean((1, 2)), scores)[0, 1] > 0.7
     for picture in (json.loads((made / f"{name}.json").read_text()) for name in names):

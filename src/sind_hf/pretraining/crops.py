@@ -127,8 +127,8 @@ def label_crops(
 ) -> tuple[Manifest, npt.NDArray[np.float32]]:
     """Score crops by their rank among all of them, averaged over the full-reference indices.
 
-    Ranks make the indices comparable and need no opinion to be put on a scale: 0 is the worst of these pictures, 1 the
-    originals.
+    Ranks make the indices comparable and need no opinion to be put on a scale. Like opinions they go from 1, the worst
+    of these pictures, to 5, the originals.
 
     Args:
         folder: That `make_crops` filled.
@@ -136,7 +136,7 @@ def label_crops(
 
     Returns:
         The manifest (scene: the photograph; reference: the crop; images relative to `folder`), and the same for the
-        7×7 fragments of every picture, (pictures, 7, 7), ranked among all fragments.
+        7×7 fragments of every picture, (pictures, 7, 7), as shares of all fragments between 0 and 1.
 
     Raises:
         ValueError: When the crops of a photograph are missing.
@@ -155,7 +155,7 @@ def label_crops(
     entries = [
         ManifestEntry(
             image=picture["image"],
-            score=round(float(score), 5),
+            score=round(1 + 4 * float(score), 4),
             scene=picture["scene"],
             domain_id=domains[picture["scene"]],
             reference=picture["reference"],
@@ -166,7 +166,7 @@ def label_crops(
     manifest = Manifest(
         dataset=_DATASET,
         entries=entries,
-        score=ScoreInfo(name="rank by full-reference indices", range=(0.0, 1.0), higher_is_better=True),
+        score=ScoreInfo(name="rank by full-reference indices", range=(1.0, 5.0), higher_is_better=True),
         domain_names={number: name for name, number in domains.items()},
         reference_based=True,
         source=f"synthetic: distorted photographs, ranked by {', '.join(INDICES)}; no human ratings",

@@ -32,6 +32,7 @@ from sind_hf.losses import by_scene
 from sind_hf.modeling_sind import SindModel, SindOutput
 from sind_hf.training.arguments import SindTrainingArguments
 from sind_hf.training.checkpoints import removed_unless_whole, require_undamaged, whole_checkpoints, written_whole
+from sind_hf.training.data_wait import DataWait
 from sind_hf.training.ema import ExponentialMovingAverage
 from sind_hf.training.interruption import StopOnSignal, TrainingInterrupted
 from sind_hf.training.publishing import PublishingTrainer
@@ -86,6 +87,7 @@ class SindTrainer(PublishingTrainer):
         if args.ema_decay and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
             raise ValueError("The averaged weights need the whole model on each process: set ema_decay=0 under FSDP.")
         self.add_callback(_Bookkeeping(self))
+        self.data_wait = DataWait()
         self._signals = StopOnSignal()
         self.add_callback(self._signals)
 
@@ -218,6 +220,17 @@ class SindTrainer(PublishingTrainer):
             self._created_lr_scheduler = True
         return super().create_scheduler(num_training_steps, optimizer)
 
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], Tensor | int | None]:
+        """Fetch the batches of one update, and count the time that takes."""
+        with self.data_wait.fetching():
+            return super().get_batch_samples(*args, **kwargs)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log; beside a training loss stands `data_wait`, the share of the time that went into waiting for data."""
+        if "loss" in logs:
+            logs["data_wait"] = round(self.data_wait.share(), 4)
+        super().log(logs, start_time)
+
     def compute_loss(
         self,
         model: nn.Module,
@@ -264,6 +277,7 @@ class SindTrainer(PublishingTrainer):
             TrainingInterrupted: When a signal (Ctrl-C, SIGTERM) asked for the end; a checkpoint was saved first.
         """
         self.ema = None
+        self.data_wait = DataWait()
         self.logged_in_training = self.logged_on_other_scale = 0
         if resume_from_checkpoint is True:  # the Trainer would take the newest, whether or not it is whole
             whole = whole_checkpoints(str(self.args.output_dir))

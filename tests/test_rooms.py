@@ -16,7 +16,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("version",),
     HUB_FILES,
     ("metrics", "output_lock"),
-    ("calibration", "evaluate_modules"),
+    ("calibration", "evaluate_modules", "processes"),
     ("data",),
     ("scoring",),
     ("hub",),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -9,13 +10,20 @@ import typer
 
 from sind_hf.cli import terminal
 from sind_hf.cli.options import BatchSizeOption, DeviceOption, DtypeOption, ModelOption, Views, WorkersOption
+from sind_hf.processes import in_all, is_main_process, join_launch
 from sind_hf.scoring.checkpoints import load_scorer
 from sind_hf.scoring.job import run_job
+from sind_hf.scoring.sources import SourceOptions
 
 
 def score(
     paths: Annotated[
-        list[str], typer.Argument(help="Pictures, folders, or .txt lists of pictures.", show_default=False)
+        list[str],
+        typer.Argument(
+            help="Pictures, folders, .txt lists, .json manifests, prepared folders; datasets: .parquet, "
+            "hf://datasets/USER/NAME.",
+            show_default=False,
+        ),
     ],
     model: ModelOption,
     views: Annotated[Views, typer.Option(help="nine: nine times the work, steadier scores.")] = "center",
@@ -24,6 +32,17 @@ def score(
     ] = None,
     quality_maps: Annotated[Path | None, typer.Option(help="Folder for a quality map of every picture.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted job of the same output.")] = False,
+    image_root: Annotated[
+        Path | None, typer.Option(help="Of manifests: folder that their image paths start from, prepared or not.")
+    ] = None,
+    subset: Annotated[str | None, typer.Option(help="Of datasets with several: the configuration.")] = None,
+    split: Annotated[str | None, typer.Option(help="Of datasets with several: the split.")] = None,
+    image_column: Annotated[
+        str | None, typer.Option(help="Of datasets: the column; default: the one that holds pictures.")
+    ] = None,
+    fast_decode: Annotated[
+        bool, typer.Option("--fast-decode", help="Decode large JPEG files at a fraction of their size.")
+    ] = False,
     device: DeviceOption = None,
     dtype: DtypeOption = "float32",
     batch_size: BatchSizeOption = 16,
@@ -32,15 +51,19 @@ def score(
     """Score pictures: how good do they look? Higher is better.
 
     Example: [bold]sind-hf score photos/ --model demo_output/model --output scores.csv[/bold]
+
+    Under accelerate launch the processes share the pictures, and write one file.
     """
     terminal.quiet_libraries()
-    scorer, processor = load_scorer(model, device=device, dtype=dtype)
+    join_launch(device)
+    scorer, processor = load_scorer(model, device=device, dtype=dtype, fast_decode=fast_decode)
     failed = scored = 0
-    with terminal.progress("scoring") as update:
+    with terminal.progress("scoring") if is_main_process() else nullcontext() as update:
         for row in run_job(
             scorer,
             processor,
             paths,
+            source_options=SourceOptions(image_root, subset, split, image_column),
             views=views,
             batch_size=batch_size,
             workers=workers,
@@ -56,10 +79,13 @@ def score(
                 scored += 1
                 if output is None:
                     terminal.say(f"{row.score:10.4f}  {terminal.printable(row.image)}")
-    low_high = scorer.config.score_range
-    scale = f"on the scale {low_high[0]:g} to {low_high[1]:g}" if low_high else "on no declared scale"
-    where = f", written to {output}" if output else ""
-    summary = f"{scored} pictures scored{where}; higher is better, {scale}"
-    terminal.messages.print(summary + (f"; {failed} left out" if failed else ""), markup=False)
+    failed, scored = in_all(failed, scored)
+    if is_main_process():
+        low_high = scorer.config.score_range
+        scale = f"on the scale {low_high[0]:g} to {low_high[1]:g}" if low_high else "on no declared scale"
+        where = f", written to {output}" if output else ""
+        summary = f"{scored} pictures scored{where}; higher is better, {scale}"
+        terminal.messages.print(summary + (f"; {failed} left out" if failed else ""), markup=False)
+    in_all()  # a launcher ends the others when one process ends with an error
     if failed:
         raise typer.Exit(1 if scored or resume else 2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -13,7 +13,10 @@ from sind_hf.cli.options import BatchSizeOption, DeviceOption, DtypeOption, Mode
 from sind_hf.processes import in_all, is_main_process, join_launch
 from sind_hf.scoring.checkpoints import load_scorer
 from sind_hf.scoring.job import run_job
+from sind_hf.scoring.ray_engine import RayEngine
 from sind_hf.scoring.sources import SourceOptions
+
+Engine = Literal["local", "ray"]
 
 
 def score(
@@ -47,6 +50,12 @@ def score(
     dtype: DtypeOption = "float32",
     batch_size: BatchSizeOption = 16,
     workers: WorkersOption = 0,
+    engine: Annotated[
+        Engine, typer.Option(help="ray: score on the actors of a Ray cluster, or of a local one.")
+    ] = "local",
+    actors: Annotated[
+        int | None, typer.Option(min=1, help="Of Ray: how many; default: one for each GPU, else as CPUs allow.")
+    ] = None,
 ) -> None:
     """Score pictures: how good do they look? Higher is better.
 
@@ -56,6 +65,11 @@ def score(
     """
     terminal.quiet_libraries()
     join_launch(device)
+    ray = None
+    if engine == "ray":
+        maps = quality_maps is not None
+        ray = RayEngine(model, device, dtype, fast_decode, views, batch_size, workers, maps, actors)
+        device = "cpu"  # of the model here, which only says what it is
     scorer, processor = load_scorer(model, device=device, dtype=dtype, fast_decode=fast_decode)
     failed = scored = 0
     with terminal.progress("scoring") if is_main_process() else nullcontext() as update:
@@ -71,6 +85,7 @@ def score(
             quality_maps=quality_maps,
             resume=resume,
             progress=update,
+            engine=ray,
         ):
             if row.score is None:
                 failed += 1

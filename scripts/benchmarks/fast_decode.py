@@ -69,7 +69,9 @@ def main() -> None:
     parser.add_argument("photos", help="folder of photographs")
     parser.add_argument("--model", help="checkpoint; default: random weights")
     parser.add_argument("--count", type=int, default=60, help="photographs, evenly from the folder")
-    parser.add_argument("--size", type=int, nargs="+", default=[4000, 2000], help="long sides in pixels; 0: as they are")
+    parser.add_argument(
+        "--size", type=int, nargs="+", default=[4000, 2000], help="long sides in pixels; 0: as they are"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     transformers.utils.logging.disable_progress_bar()

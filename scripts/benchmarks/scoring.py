@@ -30,7 +30,13 @@ from sind_hf import SindConfig, SindImageProcessor, SindModel
 from sind_hf.scoring.job import run_job
 from sind_hf.scoring.scorer import ScoredImage
 
-RESNET = {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"}
+RESNET = {
+    "model_type": "resnet",
+    "embedding_size": 8,
+    "hidden_sizes": [8, 16],
+    "depths": [1, 1],
+    "layer_type": "basic",
+}
 VIEW_SIZE = 56
 KINDS = 50  # different pictures; the others are further names of these files
 MIB = 2**20

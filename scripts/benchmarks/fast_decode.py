@@ -4,8 +4,8 @@
 
 Prints a Markdown table. PHOTOS is a folder; every picture of it is enlarged to `--size` pixels on its long side and
 saved as JPEG at two qualities, since only large JPEG files are decoded otherwise; both decodings then go through
-`score_images`. `--size 0` takes the pictures as they are. Without a model, one with random weights is drawn: its scores
-spread over the pictures, and say how much the pixels of the views change, not how much a trained model minds.
+`score_images`. `--size 0` takes the pictures as they are. Without a model, one with random weights is drawn: its
+scores say how much the pixels of the views change, not how much a trained model minds.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
 
 Prints a Markdown table. Pictures are small and the network is tiny, so that what a job itself costs shows. Memory is
 the highest sum over the process and its loaders of what each has resident; pages that they share are counted in each.
-The time runs from the first moment of scoring to the end of the process. The last column is measured apart: the peak of
-Python's own memory while a job without a model lists, deals and writes that many pictures.
+The time runs from the first moment of scoring to the end of the process. The last column is measured apart: the peak
+of Python's own memory while a job without a model lists, deals and writes that many pictures.
 """
 
 from __future__ import annotations

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-import math
 import os
 import pickle
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -95,8 +95,8 @@ class RayEngine:
 
     def _score(self, ray: Any, chunks: list[list[Picture]]) -> Iterator[tuple[Picture, ScoredImage]]:
         gpus = int(ray.cluster_resources().get("GPU", 0)) if self.device != "cpu" else 0
-        cpus = 0 if gpus else 1 + self.workers
-        actors = self.actors or gpus or max(int(ray.cluster_resources().get("CPU", 1)) // cpus, 1)
+        cpus = int(ray.cluster_resources().get("CPU", 1))
+        actors = min(self.actors or gpus or max(cpus // (1 + self.workers), 1), len(chunks))
         rows = ray.data.from_items(
             [{"pictures": pickle.dumps(chunk)} for chunk in chunks], override_num_blocks=len(chunks)
         ).map_batches(
@@ -104,8 +104,8 @@ class RayEngine:
             fn_constructor_args=(asdict(self), os.getcwd()),
             batch_size=1,
             batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(size=min(actors, len(chunks))),
-            num_cpus=min(cpus, max(math.floor(ray.cluster_resources().get("CPU", 1) / actors), 1)) if cpus else 0,
+            compute=ray.data.ActorPoolStrategy(size=actors),
+            num_cpus=0 if gpus else min(1 + self.workers, cpus / actors),  # what was asked for fits, come what may
             num_gpus=1 if gpus else 0,
             max_restarts=-1,
             max_task_retries=-1,
@@ -162,5 +162,7 @@ def _connect() -> Any:
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    # Its way to pass options of actors changes between versions; the one used here is taken by all of them.
+    warnings.filterwarnings("ignore", message=".*ray_remote_args.*")
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     return ray

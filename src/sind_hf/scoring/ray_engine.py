@@ -156,7 +156,7 @@ def _connect() -> Any:
         local: dict[str, Any] = {} if os.environ.get("RAY_ADDRESS") else {"include_dashboard": False}
         try:
             ray.init(logging_level=logging.ERROR, log_to_driver=False, **local)
-        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        except Exception as error:  # Ray raises bare ones when a service of its own does not come up in time
             raise ValueError(f"Ray cannot be started ({' '.join(str(error).split())[:200]}).") from error
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True

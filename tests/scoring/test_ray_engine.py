@@ -31,7 +31,7 @@ def test_without_ray_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A local Ray; ended with the test. On a busy machine its services take long to come up."""
     monkeypatch.setenv("RAY_raylet_start_wait_time_s", "240")
-    monkeypatch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "240")
+    monkeypatch.setenv("RAY_agent_register_timeout_ms", "240000")
     ray = pytest.importorskip("ray", reason="needs Ray Data, of the extra ray")
     pytest.importorskip("ray.data", reason="needs Ray Data, of the extra ray")
     yield ray

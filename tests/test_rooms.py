@@ -16,7 +16,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("version",),
     HUB_FILES,
     ("bundled", "metrics", "output_lock", "whole_files"),
-    ("calibration", "evaluate_modules"),
+    ("calibration", "evaluate_modules", "processes"),
     ("data",),
     ("scoring",),
     ("hub",),

@@ -107,7 +107,9 @@ def main() -> None:
 
     def step_of(name: str) -> Callable[[int], None]:
         model, forward, half = found[name]
-        optimizer = torch.optim.Adam(model.parameters(), lr=1e-5, fused=device == "cuda" and name != "published" or None)
+        optimizer = torch.optim.Adam(
+            model.parameters(), lr=1e-5, fused=device == "cuda" and name != "published" or None
+        )
 
         def step(number: int) -> None:
             with torch.autocast(device, torch.bfloat16) if half else nullcontext():

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sind_hf import cli
+from sind_hf import Manifest, ManifestEntry, ScoreInfo, SindImageProcessor, cli, score_images
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -148,3 +148,39 @@ def test_wrong_usage_is_one_line(run, arguments, expected):
 def test_no_arguments_show_the_help(run):
     code, out, err = run()
     assert code == 2 and "score" in out + err and "demo" in out + err
+
+
+def test_other_sources_and_fast_decoding(run, tiny_checkpoint, tiny_model, tmp_path, draw):
+    names = [f"{number}.jpg" for number in range(3)]
+    for number, name in enumerate(names):
+        draw(3000 + 100 * number, 2800).save(tmp_path / name, quality=90)
+    entries = [ManifestEntry(name, 1.0) for name in names]
+    Manifest("study", entries, ScoreInfo("MOS", (0, 5))).save(tmp_path / "m.json")
+    base = ["--model", tiny_checkpoint, "--output", tmp_path / "s.csv", "--image-root", tmp_path]
+    found = {}
+    for fast in (False, True):
+        code, _, err = run("score", tmp_path / "m.json", *base, *(["--fast-decode"] if fast else []))
+        assert code == 0 and "3 pictures scored" in err
+        rows = rows_of(tmp_path / "s.csv")
+        assert [row["image"] for row in rows] == [str(tmp_path / name) for name in names]
+        processor = SindImageProcessor(fast_decode=fast)
+        expected = [row.score for row in score_images(tiny_model, processor, [row["image"] for row in rows])]
+        found[fast] = [float(row["score"]) for row in rows]
+        assert found[fast] == pytest.approx(expected, rel=1e-6)
+    assert found[True] != found[False]
+    code, _, err = run("score", tmp_path / "m.json", "--model", tiny_checkpoint)
+    assert code == 2 and "--image-root" in err and len(err.strip().splitlines()) == 1
+
+
+def test_a_part_of_full_decoding_is_not_continued_by_fast_decoding(run, tiny_checkpoint, picture_files, tmp_path):
+    output = tmp_path / "s.csv"
+    run("score", *picture_files, "--model", tiny_checkpoint, "--output", output)
+    written = (tiny_checkpoint / "model.safetensors").stat().st_mtime_ns
+    settings = json.dumps({"model": f"{tiny_checkpoint.resolve()} ({written})", "views": "center"})
+    row = json.dumps({"image": picture_files[0], "score": 1.0, "error": None})
+    (tmp_path / "s.csv.part").write_text(f"{settings}\n{row}\n")
+    arguments = ["score", *picture_files, "--model", tiny_checkpoint, "--output", output, "--resume"]
+    code, _, err = run(*arguments, "--fast-decode")
+    assert code == 2 and "'fast_decode': True" in err and (tmp_path / "s.csv.part").exists()
+    code, *_ = run(*arguments)
+    assert code == 0 and rows_of(output)[0]["score"] == "1.0"

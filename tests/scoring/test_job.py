@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from sind_hf import SindConfig, SindImageProcessor, SindModel
-from sind_hf.scoring import job
+from sind_hf.scoring import pictures
 from sind_hf.scoring.job import run_job
 from sind_hf.scoring.scorer import ScoredImage
 
@@ -127,9 +127,9 @@ def test_every_batch_reaches_the_disk(tiny_model: SindModel, picture_files: list
 def test_a_picture_that_goes_away_before_its_overlay(
     tiny_model: SindModel, picture_files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    load = job.load_image
+    load = pictures.load_image
     gone = picture_files[1]
-    monkeypatch.setattr(job, "load_image", lambda name: load("gone.jpg" if name == gone else name))
+    monkeypatch.setattr(pictures, "load_image", lambda name: load("gone.jpg" if name == gone else name))
     found = run(tiny_model, picture_files, quality_maps=tmp_path / "maps", output=tmp_path / "s.jsonl")
     assert [row.score is None for row in found] == [False, True, False, False, False]
     assert found[1].error == "gone.jpg: no such file"

@@ -32,9 +32,29 @@ def as_dicts(rows: list[ScoredImage]) -> list[dict[str, Any]]:
     return [{"image": row.image, "score": row.score, "error": row.error} for row in rows]
 
 
+class Job:
+    """What a job does with its file; leaving it by an exception is its death."""
+
+    def __init__(self, path: Path, images: list[str], settings: Any = SETTINGS, *, resume: bool = False) -> None:
+        self.scores, self.images = ScoreFile(path, settings), images
+        done = self.scores.collect(resume=resume)
+        self.remaining = [image for image in images if image not in done]
+        self.part = self.scores.part
+
+    def __enter__(self) -> Job:
+        self.rows = self.scores.open_part().__enter__()
+        self.write, self.flush = self.rows.write, self.rows.flush
+        return self
+
+    def __exit__(self, kind: Any, *_: object) -> None:
+        self.rows.__exit__()
+        if kind is None:
+            self.scores.finish(self.images)
+
+
 def interrupt(path: Path, rows: list[ScoredImage], images: list[str] = IMAGES, **options: Any) -> None:
     """A job that dies after these rows."""
-    with pytest.raises(KeyboardInterrupt), ScoreFile(path, images, SETTINGS, **options) as file:
+    with pytest.raises(KeyboardInterrupt), Job(path, images, SETTINGS, **options) as file:
         for row in rows:
             file.write(row)
         raise KeyboardInterrupt
@@ -46,7 +66,7 @@ def interrupt(path: Path, rows: list[ScoredImage], images: list[str] = IMAGES, *
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_the_formats_agree_to_the_last_digit(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"scores{suffix}"
-    with ScoreFile(path, IMAGES, SETTINGS) as file:
+    with Job(path, IMAGES, SETTINGS) as file:
         assert file.remaining == IMAGES
         for row in ROWS:
             file.write(row)
@@ -56,7 +76,7 @@ def test_the_formats_agree_to_the_last_digit(tmp_path: Path, suffix: str) -> Non
 
 
 def test_extensions_may_be_upper_case(tmp_path: Path) -> None:
-    with ScoreFile(tmp_path / "S.JSONL", IMAGES[:1], SETTINGS) as file:
+    with Job(tmp_path / "S.JSONL", IMAGES[:1], SETTINGS) as file:
         file.write(ROWS[0])
     assert json.loads((tmp_path / "S.JSONL").read_text())["score"] == ROWS[0].score
 
@@ -64,7 +84,7 @@ def test_extensions_may_be_upper_case(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_rows_are_in_the_order_of_the_pictures(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"scores{suffix}"
-    with ScoreFile(path, IMAGES, SETTINGS) as file:
+    with Job(path, IMAGES, SETTINGS) as file:
         for row in reversed(ROWS):
             file.write(row)
     assert read(path) == as_dicts(ROWS)
@@ -74,7 +94,7 @@ def test_rows_are_in_the_order_of_the_pictures(tmp_path: Path, suffix: str) -> N
 def test_file_names_that_are_no_utf8(tmp_path: Path, suffix: str) -> None:
     name = os.fsdecode(b"caf\xe9.jpg")
     path = tmp_path / f"scores{suffix}"
-    with ScoreFile(path, [name], SETTINGS) as file:
+    with Job(path, [name], SETTINGS) as file:
         file.write(ScoredImage(name, score=3.0))
     shown = "caf\ufffd.jpg" if suffix == ".parquet" else name
     assert read(path) == [{"image": shown, "score": 3.0, "error": None}]
@@ -84,14 +104,14 @@ def test_file_names_that_are_no_utf8(tmp_path: Path, suffix: str) -> None:
 
 def test_an_empty_job_has_an_empty_file(tmp_path: Path) -> None:
     for suffix in FORMATS:
-        with ScoreFile(tmp_path / f"scores{suffix}", [], SETTINGS):
+        with Job(tmp_path / f"scores{suffix}", [], SETTINGS):
             pass
         assert read(tmp_path / f"scores{suffix}") == []
 
 
 def test_many_rows_of_parquet(tmp_path: Path) -> None:
     names = [f"{i}.jpg" for i in range(20_001)]  # two full row groups and a rest
-    with ScoreFile(tmp_path / "s.parquet", names, SETTINGS) as file:
+    with Job(tmp_path / "s.parquet", names, SETTINGS) as file:
         for i, name in enumerate(names):
             file.write(ScoredImage(name, score=float(i)))
     table = pq.read_table(tmp_path / "s.parquet")
@@ -103,7 +123,7 @@ def test_an_older_file_is_replaced_only_at_the_end(tmp_path: Path) -> None:
     path.write_text("older")
     interrupt(path, ROWS[:2])
     assert path.read_text() == "older"
-    with ScoreFile(path, IMAGES, SETTINGS, resume=True) as file:
+    with Job(path, IMAGES, SETTINGS, resume=True) as file:
         for row in ROWS[2:]:
             file.write(row)
     assert read(path) == as_dicts(ROWS)
@@ -118,7 +138,7 @@ def test_resuming_leaves_out_what_is_done(tmp_path: Path, suffix: str) -> None:
     interrupt(path, [ROWS[2], ROWS[0]])
     assert not path.exists()
     interrupt(path, [ROWS[1]], resume=True)  # and once more
-    with ScoreFile(path, IMAGES, SETTINGS, resume=True) as file:
+    with Job(path, IMAGES, SETTINGS, resume=True) as file:
         assert file.remaining == [IMAGES[3], IMAGES[4]]
         for row in ROWS[3:]:
             file.write(row)
@@ -135,7 +155,7 @@ def test_every_way_to_cut_a_part_is_resumed(tmp_path: Path) -> None:
     for length in range(len(whole) + 1):
         part.write_bytes(whole[:length])
         done = max(whole[:length].count(b"\n") - 1, 0)
-        with ScoreFile(path, IMAGES, SETTINGS, resume=True) as file:
+        with Job(path, IMAGES, SETTINGS, resume=True) as file:
             assert file.remaining == IMAGES[done:]
             for row in ROWS[done:]:
                 file.write(row)
@@ -146,7 +166,7 @@ def test_every_way_to_cut_a_part_is_resumed(tmp_path: Path) -> None:
 def test_pictures_that_failed_are_tried_again_and_the_last_answer_counts(tmp_path: Path) -> None:
     path = tmp_path / "scores.csv"
     interrupt(path, [ScoredImage(IMAGES[0], error="was being copied"), ROWS[1]])
-    with ScoreFile(path, IMAGES[:2], SETTINGS, resume=True) as file:
+    with Job(path, IMAGES[:2], SETTINGS, resume=True) as file:
         assert file.remaining == [IMAGES[0]]
         file.write(ROWS[0])
     assert read(path) == as_dicts(ROWS[:2])
@@ -156,7 +176,7 @@ def test_pictures_may_have_come_and_gone_meanwhile(tmp_path: Path) -> None:
     path = tmp_path / "scores.csv"
     interrupt(path, ROWS[:2])
     images = ["new.jpg", IMAGES[1]]
-    with ScoreFile(path, images, SETTINGS, resume=True) as file:
+    with Job(path, images, SETTINGS, resume=True) as file:
         assert file.remaining == ["new.jpg"]
         file.write(ScoredImage("new.jpg", score=1.0))
     assert [row["image"] for row in read(path)] == images
@@ -166,7 +186,7 @@ def test_a_part_without_scores_is_started_anew(tmp_path: Path) -> None:
     path = tmp_path / "scores.jsonl"
     interrupt(path, [])
     interrupt(path, ROWS[4:])  # errors only
-    with ScoreFile(path, IMAGES, SETTINGS) as file:
+    with Job(path, IMAGES, SETTINGS) as file:
         assert file.remaining == IMAGES
         for row in ROWS:
             file.write(row)
@@ -174,7 +194,7 @@ def test_a_part_without_scores_is_started_anew(tmp_path: Path) -> None:
 
 
 def test_rows_are_on_disk_after_a_flush(tmp_path: Path) -> None:
-    with ScoreFile(tmp_path / "s.csv", IMAGES, SETTINGS) as file:
+    with Job(tmp_path / "s.csv", IMAGES, SETTINGS) as file:
         file.write(ROWS[0])
         file.flush()
         assert len(file.part.read_text().splitlines()) == 2
@@ -187,7 +207,7 @@ def test_rows_are_on_disk_after_a_flush(tmp_path: Path) -> None:
 
 def refused(path: Path, *words: str, settings: Any = SETTINGS, **options: Any) -> None:
     with pytest.raises(ValueError) as error:
-        ScoreFile(path, IMAGES, settings, **options)
+        Job(path, IMAGES, settings, **options)
     assert "\n" not in str(error.value)
     for word in words:
         assert word in str(error.value), str(error.value)
@@ -216,7 +236,7 @@ def test_damaged_lines_are_scored_again(tmp_path: Path) -> None:
         interrupt(path, ROWS[:2])
         with open(f"{path}.part", "a") as part:
             part.write(damage + "\n" + json.dumps(as_dicts(ROWS)[2]) + "\n")
-        with ScoreFile(path, IMAGES, SETTINGS, resume=True) as file:
+        with Job(path, IMAGES, SETTINGS, resume=True) as file:
             assert file.remaining == IMAGES[2:]
             for row in ROWS[2:]:
                 file.write(row)
@@ -226,4 +246,3 @@ def test_damaged_lines_are_scored_again(tmp_path: Path) -> None:
 def test_unusable_paths(tmp_path: Path) -> None:
     refused(tmp_path / "scores.xlsx", "unknown format", ".csv, .jsonl, .parquet")
     refused(tmp_path / "scores", "unknown format")
-    refused(tmp_path / "gone" / "scores.csv", "there is no folder")

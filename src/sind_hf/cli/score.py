@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from sind_hf.cli import terminal
 from sind_hf.cli.options import BatchSizeOption, DeviceOption, DtypeOption, ModelOption, Views, WorkersOption
+from sind_hf.processes import in_all, is_main_process, join_launch
 from sind_hf.scoring.checkpoints import load_scorer
 from sind_hf.scoring.job import run_job
+from sind_hf.scoring.ray_engine import RayEngine
+from sind_hf.scoring.sources import SourceOptions
+
+Engine = Literal["local", "ray"]
 
 
 def score(
     paths: Annotated[
-        list[str], typer.Argument(help="Pictures, folders, or .txt lists of pictures.", show_default=False)
+        list[str],
+        typer.Argument(
+            help="Pictures, folders, .txt lists, .json manifests, prepared folders; datasets: .parquet, "
+            "hf://datasets/USER/NAME.",
+            show_default=False,
+        ),
     ],
     model: ModelOption,
     views: Annotated[Views, typer.Option(help="nine: nine times the work, steadier scores.")] = "center",
@@ -24,23 +35,49 @@ def score(
     ] = None,
     quality_maps: Annotated[Path | None, typer.Option(help="Folder for a quality map of every picture.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted job of the same output.")] = False,
+    image_root: Annotated[
+        Path | None, typer.Option(help="Of manifests: folder that their image paths start from, prepared or not.")
+    ] = None,
+    subset: Annotated[str | None, typer.Option(help="Of datasets with several: the configuration.")] = None,
+    split: Annotated[str | None, typer.Option(help="Of datasets with several: the split.")] = None,
+    image_column: Annotated[
+        str | None, typer.Option(help="Of datasets: the column; default: the one that holds pictures.")
+    ] = None,
+    fast_decode: Annotated[
+        bool, typer.Option("--fast-decode", help="Decode large JPEG files at a fraction of their size.")
+    ] = False,
     device: DeviceOption = None,
     dtype: DtypeOption = "float32",
     batch_size: BatchSizeOption = 16,
     workers: WorkersOption = 0,
+    engine: Annotated[
+        Engine, typer.Option(help="ray: score on the actors of a Ray cluster, or of a local one.")
+    ] = "local",
+    actors: Annotated[
+        int | None, typer.Option(min=1, help="Of Ray: how many; default: one for each GPU, else as CPUs allow.")
+    ] = None,
 ) -> None:
     """Score pictures: how good do they look? Higher is better.
 
     Example: [bold]sind-hf score photos/ --model demo_output/model --output scores.csv[/bold]
+
+    Under accelerate launch the processes share the pictures, and write one file.
     """
     terminal.quiet_libraries()
-    scorer, processor = load_scorer(model, device=device, dtype=dtype)
+    join_launch(device)
+    ray = None
+    if engine == "ray":
+        maps = quality_maps is not None
+        ray = RayEngine(model, device, dtype, fast_decode, views, batch_size, workers, maps, actors)
+        device = "cpu"  # of the model here, which only says what it is
+    scorer, processor = load_scorer(model, device=device, dtype=dtype, fast_decode=fast_decode)
     failed = scored = 0
-    with terminal.progress("scoring") as update:
+    with terminal.progress("scoring") if is_main_process() else nullcontext() as update:
         for row in run_job(
             scorer,
             processor,
             paths,
+            source_options=SourceOptions(image_root, subset, split, image_column),
             views=views,
             batch_size=batch_size,
             workers=workers,
@@ -48,6 +85,7 @@ def score(
             quality_maps=quality_maps,
             resume=resume,
             progress=update,
+            engine=ray,
         ):
             if row.score is None:
                 failed += 1
@@ -56,10 +94,13 @@ def score(
                 scored += 1
                 if output is None:
                     terminal.say(f"{row.score:10.4f}  {row.image}")
-    low_high = scorer.config.score_range
-    scale = f"on the scale {low_high[0]:g} to {low_high[1]:g}" if low_high else "on no declared scale"
-    where = f", written to {output}" if output else ""
-    summary = f"{scored} pictures scored{where}; higher is better, {scale}"
-    terminal.note(summary + (f"; {failed} left out" if failed else ""))
+    failed, scored = in_all(failed, scored)
+    if is_main_process():
+        low_high = scorer.config.score_range
+        scale = f"on the scale {low_high[0]:g} to {low_high[1]:g}" if low_high else "on no declared scale"
+        where = f", written to {output}" if output else ""
+        summary = f"{scored} pictures scored{where}; higher is better, {scale}"
+        terminal.note(summary + (f"; {failed} left out" if failed else ""))
+    in_all()  # a launcher ends the others when one process ends with an error
     if failed:
         raise typer.Exit(1 if scored or resume else 2)

@@ -81,8 +81,11 @@ def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
 
 
 @contextmanager
-def progress(title: str) -> Iterator[Callable[[int, int], None]]:
-    """Show how far a job is: a bar on a terminal, else a line every ten seconds. Yields `update(done, total)`."""
+def progress(title: str) -> Iterator[Callable[[int, int | None], None]]:
+    """Show how far a job is: a bar on a terminal, else a line every ten seconds. Yields `update(done, total)`.
+
+    A total of None says that nobody knows it.
+    """
     if not messages.is_terminal:
         yield _plain_progress(title)
         return
@@ -93,7 +96,7 @@ def progress(title: str) -> Iterator[Callable[[int, int], None]]:
 
 
 @contextmanager
-def stage(title: str) -> Iterator[Callable[[int, int], None]]:
+def stage(title: str) -> Iterator[Callable[[int, int | None], None]]:
     """Show the progress of a named stage, and how long it took when it ends."""
     started = time.monotonic()
     with progress(title) as update:
@@ -101,14 +104,14 @@ def stage(title: str) -> Iterator[Callable[[int, int], None]]:
     messages.print(f"{title}: done in {time.monotonic() - started:.0f} s", style="dim", markup=False)
 
 
-def _plain_progress(title: str) -> Callable[[int, int], None]:
+def _plain_progress(title: str) -> Callable[[int, int | None], None]:
     last = time.monotonic()
 
-    def update(done: int, total: int) -> None:
+    def update(done: int, total: int | None) -> None:
         nonlocal last
         if time.monotonic() - last >= PLAIN_INTERVAL:
             last = time.monotonic()
-            messages.print(f"{title}: {done}/{total}", markup=False)
+            messages.print(f"{title}: {done}" + (f"/{total}" if total is not None else ""), markup=False)
 
     return update
 

@@ -27,7 +27,7 @@ from sind_hf.modeling_sind import SindModel
 from sind_hf.scoring.job import run_job
 from sind_hf.scoring.scorer import score_images
 
-Stage = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
+Stage = Callable[[str], AbstractContextManager[Callable[[int, int | None], None]]]
 
 HELD_OUT = ("cat", "coffee", "motorcycle", "rocket")
 LOSSES = ("scale_shift", "l1")
@@ -109,7 +109,7 @@ def demo_config(output: Path, loss: str) -> RunConfig:
 
 
 def run_demo(
-    output: Path, stage: Stage, callback: Callable[[Callable[[int, int], None]], TrainerCallback]
+    output: Path, stage: Stage, callback: Callable[[Callable[[int, int | None], None]], TrainerCallback]
 ) -> DemoResult:
     """Run the demonstration.
 

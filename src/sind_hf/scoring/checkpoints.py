@@ -60,7 +60,7 @@ def load_checkpoint(
 
 
 def load_scorer(
-    path: str, *, device: str | None = None, dtype: str = "float32"
+    path: str, *, device: str | None = None, dtype: str = "float32", fast_decode: bool = False
 ) -> tuple[ScoringModel, SindImageProcessor]:
     """Load whatever can score pictures: a checkpoint, or the file of an exported one.
 
@@ -68,22 +68,31 @@ def load_scorer(
         path: Folder, Hub repository, or `.onnx` file.
         device: See `load_checkpoint`; of a file `"cpu"` (default) or `"cuda"`.
         dtype: See `load_checkpoint`; a file computes in float32.
+        fast_decode: Whether its processor decodes large JPEG files at a fraction of their size, whatever the
+            checkpoint says; see `SindImageProcessor`.
 
     Raises:
         ValueError: As `load_checkpoint` and `OnnxSindModel`.
     """
-    if not is_onnx(path):
-        return load_checkpoint(path, device=device, dtype=dtype)
-    if dtype != "float32":
-        raise ValueError(f"{path}: dtype is {dtype!r}, but an ONNX file computes in float32: leave it out.")
-    model = OnnxSindModel(path, device=device)
-    return model, model.image_processor()
+    model: ScoringModel
+    if is_onnx(path):
+        if dtype != "float32":
+            raise ValueError(f"{path}: dtype is {dtype!r}, but an ONNX file computes in float32: leave it out.")
+        model = OnnxSindModel(path, device=device)
+        processor = model.image_processor()
+    else:
+        model, processor = load_checkpoint(path, device=device, dtype=dtype)
+    processor.fast_decode = processor.fast_decode or fast_decode
+    return model, processor
 
 
 def default_device() -> str:
-    """Return the accelerator that torch finds, else `"cpu"`."""
+    """Return the accelerator that torch finds, of several processes on a machine each its own; else `"cpu"`."""
     accelerator = torch.accelerator.current_accelerator(check_available=True)
-    return accelerator.type if accelerator is not None else "cpu"
+    if accelerator is None:
+        return "cpu"
+    number = os.environ.get("LOCAL_RANK")
+    return accelerator.type if number is None else f"{accelerator.type}:{number}"
 
 
 def check_folder(path: str) -> None:

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from accelerate import PartialState
 
 from sind_hf.data.worker_deaths import worker_deaths_named
-from sind_hf.image_processing_sind import ImageError, SindImageProcessor, ViewMode, load_image
-from sind_hf.output_lock import sole_use
+from sind_hf.image_processing_sind import ImageError, SindImageProcessor, ViewMode
+from sind_hf.processes import in_all, on_main_process, only_run_in
 from sind_hf.scoring.onnx_model import OnnxSindModel, ScoringModel
+from sind_hf.scoring.pictures import Picture
 from sind_hf.scoring.quality_maps import save_overlay
 from sind_hf.scoring.results import ScoreFile
-from sind_hf.scoring.scorer import ScoredImage, score_images
-from sind_hf.scoring.sources import list_images
+from sind_hf.scoring.scorer import ScoredImage, score_pictures
+from sind_hf.scoring.sources import SourceOptions, Sources, open_sources
 
-Progress = Callable[[int, int], None]
+Progress = Callable[[int, int | None], None]
+Engine = Callable[[Iterable[Picture]], Iterator[tuple[Picture, ScoredImage]]]
 
 
 def run_job(
@@ -27,6 +33,7 @@ def run_job(
     processor: SindImageProcessor,
     paths: Sequence[str | os.PathLike[str]],
     *,
+    source_options: SourceOptions | None = None,
     views: ViewMode = "center",
     batch_size: int = 16,
     workers: int = 0,
@@ -34,60 +41,102 @@ def run_job(
     quality_maps: str | os.PathLike[str] | None = None,
     resume: bool = False,
     progress: Progress | None = None,
+    engine: Engine | None = None,
 ) -> Iterator[ScoredImage]:
     """Score the pictures that `paths` stand for, keep the results, and yield them as they come.
+
+    Under `accelerate launch` the processes take batches in turn, and each yields its own results; all of them must be
+    taken to the end. The output is one file of all.
 
     Args:
         model: See `score_images`, as `processor`, `views`, `batch_size` and `workers`.
         processor: Of the same checkpoint.
-        paths: Files, folders, lists; see `list_images`. A picture named twice is scored once.
+        paths: Files, folders, lists, manifests, prepared folders, datasets; see `open_sources`. A picture named twice
+            is scored once.
+        source_options: What manifests and datasets need besides.
         views: `"center"` or `"nine"`.
         batch_size: Pictures per forward pass.
         workers: Loader processes.
         output: CSV, JSON Lines or Parquet file for the scores; see `ScoreFile`.
         quality_maps: Folder for one overlay per picture.
         resume: Continue an interrupted job: yields only what was not done yet.
-        progress: Called with (pictures done, pictures in all).
+        progress: Called with (pictures done, pictures in all, None where a dataset does not know).
+        engine: What scores in the place of this process; the options of scoring are its own then.
 
     Raises:
         ValueError: On unusable options, or when another job writes the same output; nothing has been scored then.
-            Also when the disk is full or a loader process dies; the scores so far are kept then.
+            Also when a dataset cannot be read to its end, the disk is full or a loader process dies; the scores so
+            far are kept then.
     """
-    images = list(dict.fromkeys(list_images(paths)))
-    if not images:
-        raise ValueError("No pictures to score: the lists are empty.")
     folder = None if quality_maps is None else Path(quality_maps)
     if folder is not None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ValueError(f"{folder}: cannot make this folder for quality maps ({error.strerror}).") from None
-    with sole_use(output) if output is not None else nullcontext():
-        settings = {"model": _identity(model), "views": views}
-        file = None if output is None else ScoreFile(output, images, settings, resume=resume)
-        remaining = images if file is None else file.remaining
-        done = len(images) - len(remaining)
+
+    # What the main process sees is what counts: others may be on machines with another disk, or look a moment later.
+    file = None if output is None else on_main_process(lambda: ScoreFile(output, _settings(model, processor, views)))
+
+    def open_job() -> tuple[Sources, Collection[str]]:
+        sources = open_sources(paths, source_options)
+        if next(iter(sources), None) is None:
+            raise ValueError("No pictures to score: the lists are empty.")
+        sources.require(processor)
+        return sources, () if file is None else file.collect(resume=resume)
+
+    score = engine or partial(
+        score_pictures,
+        model,
+        processor,
+        views=views,
+        batch_size=batch_size,
+        workers=workers,
+        quality_maps=folder is not None,
+    )
+    with only_run_in(output) if output is not None else nullcontext():
+        sources, done = on_main_process(open_job)
+        state = PartialState()
+        names: dict[str, None] = {}
+        mine = _share(_to_do(sources, done, names), batch_size, state.process_index, state.num_processes)
         kept = "nothing was kept" if file is None else f"the scores so far are in {file.part}, resume to go on"
-        with worker_deaths_named(kept), file or nullcontext():
-            for row in score_images(
-                model,
-                processor,
-                remaining,
-                views=views,
-                batch_size=batch_size,
-                workers=workers,
-                quality_maps=folder is not None,
-            ):
+        with worker_deaths_named(kept), file.open_part(state.process_index) if file else nullcontext() as part:
+            for number, (picture, row) in enumerate(score(mine), start=1):
                 if folder is not None and row.quality_map is not None:
-                    row = _save_map(folder, row, row.quality_map)
-                done += 1
-                if file is not None:
-                    file.write(row)
-                    if done % batch_size == 0:
-                        file.flush()
+                    row = _save_map(folder, picture, row, row.quality_map)
+                if part is not None:
+                    part.write(row)
+                    if number % batch_size == 0:
+                        part.flush()
                 if progress is not None:
-                    progress(done, len(images))
+                    progress(picture.position + 1, sources.total)
                 yield row
+        if file is not None:
+            in_all()  # all parts are closed
+            on_main_process(lambda: file.finish(names))
+
+
+def _to_do(sources: Sources, done: Collection[str], names: dict[str, None]) -> Iterator[Picture]:
+    """Yield the pictures that have no score yet, each once; `names` gets all of the job, in order."""
+    for picture in sources:
+        if picture.name not in names:
+            position = len(names)
+            names[picture.name] = None
+            if picture.name not in done:
+                yield replace(picture, position=position)
+
+
+def _share(pictures: Iterable[Picture], batch_size: int, process: int, processes: int) -> Iterator[Picture]:
+    """Yield the pictures of one process: whole batches in turn, the very ones that a single process would score."""
+    for number, picture in enumerate(pictures):
+        if number // batch_size % processes == process:
+            yield picture
+
+
+def _settings(model: ScoringModel, processor: SindImageProcessor, views: ViewMode) -> dict[str, Any]:
+    """What scores depend on."""
+    fast = {"fast_decode": True} if processor.fast_decode else {}
+    return {"model": _identity(model), "views": views, **fast}
 
 
 def _identity(model: ScoringModel) -> str:
@@ -102,9 +151,9 @@ def _identity(model: ScoringModel) -> str:
     return f"{named.resolve()} ({weights.stat().st_mtime_ns})"
 
 
-def _save_map(folder: Path, row: ScoredImage, quality_map: npt.NDArray[np.float32]) -> ScoredImage:
+def _save_map(folder: Path, picture: Picture, row: ScoredImage, quality_map: npt.NDArray[np.float32]) -> ScoredImage:
     try:
-        save_overlay(folder, row.image, load_image(row.image), quality_map)
+        save_overlay(folder, picture.name, picture.load(), quality_map)
     except ImageError as error:  # the file changed since it was scored
         return ScoredImage(row.image, error=str(error))
     return row

@@ -1,16 +1,18 @@
 """Scores on disk: rows are kept as they come, and the finished file appears whole.
 
-While a job runs, its rows go to `OUTPUT.part`, one JSON object a line, flushed batch by batch. When it ends they are
-written in the wanted format to a temporary file, which replaces OUTPUT in one step. After an interruption `resume`
-reads the part and leaves out what is done.
+While a job runs, its rows go to `OUTPUT.part`, one JSON object a line, flushed batch by batch; where several processes
+share a job, those of the others go to `OUTPUT.part-1`, `OUTPUT.part-2` … When it ends they are joined and written in
+the wanted format to a temporary file, which replaces OUTPUT in one step. After an interruption the parts are joined,
+too, and say what is done.
 """
 
 from __future__ import annotations
 
 import csv
+import glob
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -23,52 +25,80 @@ COLUMNS = ("image", "score", "error")
 
 
 class ScoreFile:
-    """Writes scores to a CSV, JSON Lines or Parquet file with the columns image, score, error.
+    """A CSV, JSON Lines or Parquet file with the columns image, score, error, and the parts that it is made from.
 
-    Use it as a context manager: leaving it normally finishes the file, leaving it by an exception keeps the part.
+    One process collects before and finishes after a job; each writes its own part meanwhile.
 
     Args:
         path: The file to make; its extension says the format.
-        images: Names of all pictures of the job, each once; the finished file has their order.
-        settings: What the scores depend on (model, views); a part made with others is not continued.
-        resume: Continue the part of an interrupted job, where there is one. Pictures that failed are tried again.
-
-    Attributes:
-        remaining: The pictures that have no score yet, in order.
+        settings: What the scores depend on (model, views); parts made with others are not continued.
 
     Raises:
-        ValueError: Unknown extension, missing folder, a part of other settings, or a part that is not to be resumed.
+        ValueError: Unknown extension.
     """
 
-    def __init__(
-        self,
-        path: str | os.PathLike[str],
-        images: Sequence[str],
-        settings: dict[str, Any],
-        *,
-        resume: bool = False,
-    ) -> None:
+    def __init__(self, path: str | os.PathLike[str], settings: dict[str, Any]) -> None:
         self.path = Path(path)
         self.part = self.path.with_name(self.path.name + ".part")
-        self.images = images
         self.settings = settings
         if self.path.suffix.lower() not in FORMATS:
             raise ValueError(f"{self.path}: unknown format; use one of {', '.join(FORMATS)}.")
-        if not self.path.parent.is_dir():
-            raise ValueError(f"{self.path}: there is no folder {self.path.parent}.")
-        done = self._read_done() if self.part.exists() else set()
+
+    def collect(self, *, resume: bool = False) -> set[str]:
+        """Find what an interrupted job has left behind, and join its parts.
+
+        Args:
+            resume: Continue it, where there is one.
+
+        Returns:
+            The pictures that have a score. Those that failed are to be tried again.
+
+        Raises:
+            ValueError: When parts were made with other settings, or hold scores and are not to be resumed.
+        """
+        done: set[str] = set()
+        for part in (self.part, *self._shards()):
+            if part.exists():
+                done |= self._read_done(part)
         if done and not resume:
             raise ValueError(
                 f"{self.part}: holds {len(done)} scores of an interrupted job: resume it, or delete this file."
             )
-        self._fresh = not done
-        self.remaining = [image for image in images if image not in done]
+        if done:
+            self._join()
+        else:
+            for part in (self.part, *self._shards()):
+                part.unlink(missing_ok=True)
+        return done
 
-    def _read_done(self) -> set[str]:
+    def open_part(self, process: int = 0) -> Part:
+        """Open the part that a process, known by its number, adds its rows to."""
+        path = self.part if process == 0 else self.part.with_name(f"{self.part.name}-{process}")
+        return Part(path, self.settings)
+
+    def finish(self, images: Iterable[str]) -> None:
+        """Write the file from all parts, which must be closed by now, and remove them.
+
+        Args:
+            images: Names of all pictures of the job, each once; the file has their order.
+
+        Raises:
+            ValueError: When one of them has no row, or the file cannot be written; the parts are kept.
+        """
+        self._join()
+        write = {".csv": _write_csv, ".jsonl": _write_jsonl, ".parquet": _write_parquet}[self.path.suffix.lower()]
+        with written_file(self.path) as temporary:
+            write(self._rows(images), temporary)
+        self.part.unlink()
+
+    def _shards(self) -> list[Path]:
+        return sorted(self.part.parent.glob(f"{glob.escape(self.part.name)}-*"))
+
+    def _read_done(self, part: Path) -> set[str]:
         """Return the pictures that have a score, and cut off what the interruption left damaged."""
         done: set[str] = set()
         keep = 0
-        with open(self.part, "rb") as file:
+        with open(part, "rb") as file:
             for number, line in enumerate(file):
                 try:
                     row = json.loads(line) if line.endswith(b"\n") else None
@@ -77,72 +107,93 @@ class ScoreFile:
                 if row is None:
                     break
                 if number == 0 and row != self.settings:
-                    raise ValueError(
-                        f"{self.part}: was made with {row}, not {self.settings}: delete it to start again."
-                    )
+                    raise ValueError(f"{part}: was made with {row}, not {self.settings}: delete it to start again.")
                 if number:
                     if not isinstance(row, dict) or not row.keys() >= set(COLUMNS):
                         break
                     if row["score"] is not None:
                         done.add(row["image"])
                 keep += len(line)
-        os.truncate(self.part, keep)
+        os.truncate(part, keep)
         return done
 
-    def __enter__(self) -> ScoreFile:
-        with self._part_named():
-            self._file: IO[str] = open(self.part, "w" if self._fresh else "a", encoding="utf-8")
-            if self._fresh:
+    def _join(self) -> None:
+        """Move the rows of all shards to the part; dying on the way repeats rows there, and loses none."""
+        with self.open_part() as joined:
+            for shard in self._shards():
+                with open(shard, encoding="utf-8") as file:
+                    file.readline()  # the settings
+                    joined.copy(file)
+                joined.flush()
+                shard.unlink()
+
+    def _rows(self, images: Iterable[str]) -> Iterator[dict[str, Any]]:
+        """Yield the rows in the order of the pictures, of a repeated one the last."""
+        with open(self.part, "rb") as file:
+            file.readline()
+            offsets: dict[str, int | None] = dict.fromkeys(images)
+            start = file.tell()
+            for line in iter(file.readline, b""):
+                image = json.loads(line)["image"]
+                if image in offsets:  # and not of a picture that went away since
+                    offsets[image] = start
+                start += len(line)
+            for image, offset in offsets.items():
+                if offset is None:
+                    raise ValueError(f"{self.part}: holds no result of {image}: run again with --resume.")
+                file.seek(offset)
+                yield json.loads(file.readline())
+
+
+class Part:
+    """The rows of one process as they come; a context manager. What is flushed survives the death of the process.
+
+    Raises:
+        ValueError: From every method, when the part cannot be written; it names the file.
+    """
+
+    def __init__(self, path: Path, settings: dict[str, Any]) -> None:
+        self.path, self.settings = path, settings
+
+    def __enter__(self) -> Part:
+        with self._named():
+            self._file: IO[str] = open(self.path, "a", encoding="utf-8")
+            if self._file.tell() == 0:
                 self._file.write(json.dumps(self.settings) + "\n")
         return self
 
-    def write(self, row: ScoredImage) -> None:
-        """Keep one result; once it is flushed it survives the death of this process."""
-        # ASCII escapes carry file names that are no valid UTF-8, too.
-        with self._part_named():
-            self._file.write(json.dumps({"image": row.image, "score": row.score, "error": row.error}) + "\n")
-
-    def flush(self) -> None:
-        """Hand the rows so far to the operating system."""
-        with self._part_named():
-            self._file.flush()
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None = None, *_: object) -> None:
         if kind is not None:
             with suppress(OSError):  # where the disk is full, that is what is being said already
                 self._file.close()
             return
-        with self._part_named():
+        with self._named():
             self._file.close()
-        self._finish()
+
+    def write(self, row: ScoredImage) -> None:
+        """Keep one result."""
+        # ASCII escapes carry file names that are no valid UTF-8, too.
+        with self._named():
+            self._file.write(json.dumps({"image": row.image, "score": row.score, "error": row.error}) + "\n")
+
+    def copy(self, lines: Iterable[str]) -> None:
+        """Keep rows of another part."""
+        with self._named():
+            self._file.writelines(lines)
+
+    def flush(self) -> None:
+        """Hand the rows so far to the operating system."""
+        with self._named():
+            self._file.flush()
 
     @contextmanager
-    def _part_named(self) -> Iterator[None]:
+    def _named(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
             raise ValueError(
-                f"{self.part}: cannot be written ({reason(error)}); make room, and resume: what it holds is kept."
+                f"{self.path}: cannot be written ({reason(error)}); make room, and resume: what it holds is kept."
             ) from error
-
-    def _finish(self) -> None:
-        write = {".csv": _write_csv, ".jsonl": _write_jsonl, ".parquet": _write_parquet}[self.path.suffix.lower()]
-        with written_file(self.path) as temporary:
-            write(self._rows(), temporary)
-        self.part.unlink()
-
-    def _rows(self) -> Iterator[dict[str, Any]]:
-        """Yield the rows in the order of the pictures, of a repeated one the last."""
-        with open(self.part, "rb") as file:
-            file.readline()
-            offsets: dict[str, int] = {}
-            start = file.tell()
-            for line in iter(file.readline, b""):
-                offsets[json.loads(line)["image"]] = start
-                start += len(line)
-            for image in self.images:
-                file.seek(offsets[image])
-                yield json.loads(file.readline())
 
 
 def _write_csv(rows: Iterator[dict[str, Any]], path: Path) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from torch.utils.data import Dataset as TorchDataset
 from sind_hf.data.prepared_pictures import PreparedPicture, PreparedPictures
 from sind_hf.image_processing_sind import ImageError, ImageSource, SindImageProcessor, ViewMode
 from sind_hf.scoring.onnx_model import ScoringModel
+from sind_hf.scoring.pictures import Picture
 
 
 @dataclass(frozen=True)
@@ -36,26 +39,26 @@ class ScoredImage:
 
 
 class _Views(TorchDataset):
-    """The views of each picture, or the words of the error: one bad picture must not stop the others."""
+    """The views of a picture, or the words of the error: one bad picture must not stop the others.
 
-    def __init__(
-        self, images: Sequence[ImageSource | PreparedPicture], processor: SindImageProcessor, mode: ViewMode
-    ) -> None:
-        self.images, self.processor, self.mode = images, processor, mode
+    Its keys are the pictures themselves; or, where it was made with a list, numbers of those.
+    """
 
-    def __len__(self) -> int:
-        return len(self.images)
+    def __init__(self, processor: SindImageProcessor, mode: ViewMode, images: Sequence[Any] | None = None) -> None:
+        self.processor, self.mode, self.images = processor, mode, images
 
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor] | str:
-        image = self.images[index]
+    def __getitem__(self, key: Picture | int) -> tuple[torch.Tensor, torch.Tensor] | str:
+        picture: Any = key if self.images is None else self.images[key]  # type: ignore[index]
         try:
-            if isinstance(image, PreparedPicture):
-                global_views, local_views = image.make_views(self.mode)
+            if isinstance(picture, Picture):
+                views = picture.make_views(self.processor, self.mode)
+            elif isinstance(picture, PreparedPicture):
+                views = picture.make_views(self.mode)
             else:
-                global_views, local_views = self.processor.make_views(image, self.mode)
+                views = self.processor.make_views(picture, self.mode)
         except ImageError as error:
             return str(error)
-        return torch.from_numpy(global_views), torch.from_numpy(local_views)
+        return torch.from_numpy(views[0]), torch.from_numpy(views[1])
 
 
 def score_images(
@@ -85,25 +88,77 @@ def score_images(
     """
     if isinstance(images, PreparedPictures):
         images.require(processor)
+    dataset = _Views(processor, views, images)
+    keys = ((_name(images[number]), number) for number in range(len(images)))
+    yield from _score(model, dataset, keys, batch_size, workers, quality_maps)
+
+
+def score_pictures(
+    model: ScoringModel,
+    processor: SindImageProcessor,
+    pictures: Iterable[Picture],
+    *,
+    views: ViewMode = "center",
+    batch_size: int = 16,
+    workers: int = 0,
+    quality_maps: bool = False,
+) -> Iterator[tuple[Picture, ScoredImage]]:
+    """Score a stream of any length, as `score_images` does a list.
+
+    The stream is read in this process, a few batches ahead of the model. What it yields goes to the workers, which
+    read, decode and cut: so it should be quick, and its pictures small.
+
+    Yields:
+        Every picture with its result, in the order of the stream.
+
+    Raises:
+        ValueError: When maps are asked of a variant without patch tokens.
+    """
+    handed_out: deque[Picture] = deque()
+
+    def keys() -> Iterator[tuple[str, Picture]]:
+        for picture in pictures:
+            handed_out.append(picture)
+            yield picture.name, picture
+
+    for row in _score(model, _Views(processor, views), keys(), batch_size, workers, quality_maps):
+        yield handed_out.popleft(), row
+
+
+def _score(
+    model: ScoringModel,
+    dataset: _Views,
+    keys: Iterable[tuple[str, Any]],
+    batch_size: int,
+    workers: int,
+    quality_maps: bool,
+) -> Iterator[ScoredImage]:
+    """Score what `dataset` has under a stream of (name, key)."""
     if quality_maps and model.config.local_branch != "patch":
         raise ValueError(f"No quality maps: this model's local_branch is {model.config.local_branch!r}, not 'patch'.")
-    loader = DataLoader(
-        _Views(images, processor, views), batch_size=batch_size, num_workers=workers, collate_fn=_collate
-    )
-    position = 0
+    waiting: deque[list[str]] = deque()  # the names of every batch that was handed to the loaders
+
+    def batches() -> Iterator[list[Any]]:
+        stream = iter(keys)
+        while batch := list(islice(stream, batch_size)):
+            waiting.append([name for name, _ in batch])
+            yield [key for _, key in batch]
+
+    # The loader takes keys from its sampler only as fast as results are fetched: memory does not grow with the stream.
+    loader = DataLoader(dataset, batch_sampler=batches(), num_workers=workers, collate_fn=_collate)
     for good, global_views, local_views, errors in loader:
+        names = waiting.popleft()
         scores, maps = _forward(model, global_views, local_views, quality_maps) if good else ([], None)
-        results: list[ScoredImage | None] = [None] * (len(good) + len(errors))
+        results: list[ScoredImage | None] = [None] * len(names)
         for row, slot in enumerate(good):
-            name, score = _name(images[position + slot]), scores[row]
+            name, score = names[slot], scores[row]
             if math.isfinite(score):
                 results[slot] = ScoredImage(name, score, quality_map=None if maps is None else maps[row])
             else:
                 results[slot] = ScoredImage(name, error=f"{name}: the model's score is {score}")
         for slot, error in errors:
-            results[slot] = ScoredImage(_name(images[position + slot]), error=error)
+            results[slot] = ScoredImage(names[slot], error=error)
         yield from (result for result in results if result is not None)
-        position += len(results)
 
 
 @torch.inference_mode()

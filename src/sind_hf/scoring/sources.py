@@ -4,11 +4,191 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from PIL import Image
 
-LIST_SUFFIX = ".txt"
+from sind_hf.data.manifest import Manifest
+from sind_hf.data.prepared import PreparedFolder, is_prepared, load_prepared
+from sind_hf.data.saved_datasets import is_saved_dataset
+from sind_hf.image_processing_sind import SindImageProcessor
+from sind_hf.scoring.dataset_rows import HUB_PREFIX, PARQUET, DatasetRows
+from sind_hf.scoring.pictures import Picture, PreparedRow, Unusable, prepared_pictures, prepared_place
+
+LIST_SUFFIX, MANIFEST_SUFFIX = ".txt", ".json"
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """What some kinds of sources need to be told.
+
+    Attributes:
+        image_root: Of manifests: the folder that their paths start from, or a folder of prepared pictures.
+        subset: Of datasets: the configuration; None for the only one.
+        split: Of datasets: the split; None for the only one.
+        image_column: Of datasets: the column; None finds it by its type.
+    """
+
+    image_root: str | os.PathLike[str] | None = None
+    subset: str | None = None
+    split: str | None = None
+    image_column: str | None = None
+
+
+class Source(Protocol):
+    """Pictures of one kind. It can be iterated over again and again, and be sent to other processes."""
+
+    @property
+    def total(self) -> int | None:
+        """Number of pictures, where it is known."""
+
+    def __iter__(self) -> Iterator[Picture]: ...
+
+
+@dataclass(frozen=True)
+class Files:
+    """Files and addresses, named by themselves."""
+
+    paths: Sequence[str]
+
+    @property
+    def total(self) -> int:
+        """Number of pictures."""
+        return len(self.paths)
+
+    def __iter__(self) -> Iterator[Picture]:
+        return (Picture(path, path) for path in self.paths)
+
+
+@dataclass(frozen=True)
+class PreparedFiles:
+    """Pictures of a prepared folder, named by the files that they were made from.
+
+    Attributes:
+        folder: The prepared folder.
+        written: When its index was written.
+        image_root: Where the original files were.
+        places: Path in the manifest, and row among the prepared pictures or the reason why there is none.
+    """
+
+    folder: str
+    written: int
+    image_root: str
+    places: Sequence[tuple[str, int | str]]
+
+    @property
+    def total(self) -> int:
+        """Number of pictures."""
+        return len(self.places)
+
+    def __iter__(self) -> Iterator[Picture]:
+        for image, place in self.places:
+            name = os.path.join(self.image_root, image)
+            if isinstance(place, str):
+                yield Picture(name, Unusable(f"{name}: {place}"))
+            else:
+                yield Picture(name, PreparedRow(self.folder, self.written, place))
+
+
+@dataclass(frozen=True)
+class Sources:
+    """All pictures of a job, in order."""
+
+    parts: Sequence[Source]
+
+    @property
+    def total(self) -> int | None:
+        """Number of pictures, those named twice counted twice; None where a dataset does not know."""
+        totals = [part.total for part in self.parts]
+        return None if None in totals else sum(total for total in totals if total is not None)
+
+    def __iter__(self) -> Iterator[Picture]:
+        for part in self.parts:
+            yield from part
+
+    def require(self, processor: SindImageProcessor) -> None:
+        """Check that prepared pictures are those that a processor would make.
+
+        Raises:
+            ValueError: When they were prepared otherwise.
+        """
+        for part in self.parts:
+            if isinstance(part, PreparedFiles):
+                try:
+                    prepared_pictures(part.folder, part.written).require(processor)
+                except ValueError as error:
+                    raise ValueError(f"{part.folder}: {error}") from None
+
+
+def open_sources(paths: Sequence[str | os.PathLike[str]], options: SourceOptions | None = None) -> Sources:
+    """Find the pictures that paths stand for; of datasets nothing but descriptions is read.
+
+    Besides what `list_images` takes, a `.json` file is a manifest; a folder that `prepare` wrote stands for its
+    pictures; `hf://datasets/USER/NAME`, a `.parquet` file, a folder that `save_to_disk` wrote and a folder with
+    Parquet files and no pictures are datasets, which are read row by row.
+
+    Args:
+        paths: As a user names them.
+        options: What manifests and datasets need besides.
+
+    Raises:
+        ValueError: When one cannot be opened, holds no picture, or needs another option.
+    """
+    options = options or SourceOptions()
+    parts = [_open_source(str(path), options) for path in paths]
+    if options.image_root is not None and not any(str(path).lower().endswith(MANIFEST_SUFFIX) for path in paths):
+        raise ValueError("--image-root belongs to manifests (.json): name one, or leave it out.")
+    asked = {"--subset": options.subset, "--split": options.split, "--image-column": options.image_column}
+    if (given := [name for name, value in asked.items() if value]) and not any(
+        isinstance(part, DatasetRows) for part in parts
+    ):
+        raise ValueError(f"{given[0]} belongs to datasets (hf://datasets/…, .parquet): name one, or leave it out.")
+    return Sources(parts)
+
+
+def _open_source(path: str, options: SourceOptions) -> Source:
+    folder = Path(path)
+    if path.lower().endswith(MANIFEST_SUFFIX) and not path.startswith(("http://", "https://", HUB_PREFIX)):
+        return _manifest_files(path, options.image_root)
+    if is_prepared(path):
+        return _prepared_files(path, None)
+    local_dataset = path.lower().endswith(PARQUET) or is_saved_dataset(folder)
+    if path.startswith(HUB_PREFIX) or (local_dataset and folder.exists()) or _holds_parquet_only(folder):
+        return DatasetRows(path, options.subset, options.split, options.image_column).checked()
+    return Files(list(list_images([path])))
+
+
+def _manifest_files(path: str, image_root: str | os.PathLike[str] | None) -> Source:
+    manifest = Manifest.load(path)
+    if image_root is None:
+        raise ValueError(f"{path}: a manifest: name the folder that its image paths start from by --image-root.")
+    if is_prepared(image_root):
+        return _prepared_files(os.fspath(image_root), manifest)
+    if not Path(image_root).is_dir():
+        raise ValueError(f"{image_root}: the image root is not a folder; name the folder of the images.")
+    return Files([os.path.join(image_root, entry.image) for entry in manifest.entries])
+
+
+def _prepared_files(folder: str, manifest: Manifest | None) -> PreparedFiles:
+    prepared = PreparedFolder(folder)
+    failed = prepared.failures
+    wanted = prepared.manifest if manifest is None else manifest
+    load_prepared(
+        folder, wanted.filter(lambda entry: entry.image not in failed)
+    )  # complains of stale and unknown ones
+    whole = [entry.image for entry in prepared.manifest.entries if entry.image not in failed]
+    places: dict[str, int | str] = {image: row for row, image in enumerate(whole)} | failed
+    place, written = prepared_place(folder)
+    images = [(entry.image, places[entry.image]) for entry in wanted.entries]
+    return PreparedFiles(place, written, str(prepared.image_root), images)
+
+
+def _holds_parquet_only(folder: Path) -> bool:
+    if not folder.is_dir() or next(_pictures_in(folder), None) is not None:
+        return False
+    return next(folder.rglob(f"*{PARQUET}"), None) is not None
 
 
 def list_images(paths: Sequence[str | os.PathLike[str]]) -> Iterator[str]:
@@ -37,16 +217,20 @@ def list_images(paths: Sequence[str | os.PathLike[str]]) -> Iterator[str]:
 
 
 def _in_folder(folder: Path) -> Iterator[str]:
+    path = None
+    for path in _pictures_in(folder):
+        yield path
+    if path is None:
+        raise ValueError(f"{folder}: no pictures in this folder or below it (known by extensions such as .jpg, .png).")
+
+
+def _pictures_in(folder: Path) -> Iterator[str]:
     known = picture_suffixes()
-    found = False
     for directory, subfolders, files in os.walk(folder):
         subfolders.sort()  # os.walk descends in the order of this list
         for name in sorted(files):
             if Path(name).suffix.lower() in known:
-                found = True
                 yield os.path.join(directory, name)
-    if not found:
-        raise ValueError(f"{folder}: no pictures in this folder or below it (known by extensions such as .jpg, .png).")
 
 
 def _in_list(path: Path) -> Iterator[str]:

@@ -5,14 +5,35 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import timedelta
 from typing import Any, TypeVar
 
+import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, gather_object
 
 from sind_hf.output_lock import sole_use
 
 Result = TypeVar("Result")
+
+# A process may have to wait for the slowest one's share of a long job; one that died is noticed by the launcher.
+PATIENCE = timedelta(days=30)
+
+
+def join_launch(device: str | None = None) -> None:
+    """Meet the other processes, where `accelerate launch` or `torchrun` started this one among several.
+
+    Args:
+        device: What the process was told to compute on, see `load_checkpoint`.
+    """
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        on_cpu = not torch.accelerator.is_available() if device is None else torch.device(device).type == "cpu"
+        PartialState(cpu=on_cpu, timeout=PATIENCE)
+
+
+def is_main_process() -> bool:
+    """Whether this is the process that speaks for all; the only one always is."""
+    return PartialState().is_main_process
 
 
 def on_main_process(work: Callable[[], Result]) -> Result:
@@ -51,3 +72,10 @@ def only_run_in(folder: str | os.PathLike[str]) -> Iterator[None]:
     with ExitStack() as held:
         on_main_process(lambda: held.enter_context(sole_use(folder)))
         yield
+
+
+def in_all(*counts: int) -> tuple[int, ...]:
+    """Add up counts over all processes, each of which must call this; none returns before all have."""
+    if PartialState().num_processes == 1:
+        return counts
+    return tuple(map(sum, zip(*gather_object([counts]), strict=True)))

@@ -1,0 +1,96 @@
+"""What --fast-decode does to scores: photographs at a camera's size, decoded in full and at a fraction.
+
+    python scripts/benchmarks/fast_decode.py PHOTOS [--model M] [--count 60] [--size 4000]
+
+Prints a Markdown table. PHOTOS is a folder; every picture of it is enlarged to `--size` pixels on its long side and
+saved as JPEG at two qualities, since only large JPEG files are decoded otherwise; both decodings then go through
+`score_images`. `--size 0` takes the pictures as they are. Without a model, one with random weights is drawn: its
+scores say how much the pixels of the views change, not how much a trained model minds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+from PIL import Image
+from rounds import machine
+
+from sind_hf import SindConfig, SindImageProcessor, SindModel, load_image, score_images
+from sind_hf.metrics import srcc
+from sind_hf.scoring.checkpoints import load_checkpoint
+from sind_hf.scoring.sources import list_images
+
+CLIP = {"model_type": "clip_vision_model", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
+CLIP |= {"projection_dim": 32, "num_attention_heads": 2, "image_size": 224, "patch_size": 16}
+
+
+def load(path: str | None) -> tuple[SindModel, SindImageProcessor]:
+    if path is not None:
+        return load_checkpoint(path, device="cpu")
+    torch.manual_seed(0)
+    return SindModel(SindConfig(vision_config=CLIP, initializer_range=0.5)).eval(), SindImageProcessor()
+
+
+def enlarged(path: str, folder: Path, size: int, quality: int) -> str:
+    """Write a picture as a JPEG of `size` pixels on its long side."""
+    image = load_image(path)
+    factor = size / max(image.size)
+    width, height = (max(round(side * factor), 1) for side in image.size)
+    target = folder / f"{Path(path).stem}.jpg"
+    image.resize((width, height), Image.Resampling.BICUBIC).save(target, quality=quality)
+    return str(target)
+
+
+def row(model: SindModel, processor: SindImageProcessor, paths: list[str], label: str) -> str:
+    """Score all pictures twice, and compare."""
+    scores, seconds = {}, {}
+    for fast in (False, True):
+        processor.fast_decode = fast
+        started = time.perf_counter()
+        for path in paths:
+            processor.make_views(path)
+        seconds[fast] = time.perf_counter() - started
+        scores[fast] = np.array([found.score for found in score_images(model, processor, paths)], float)
+    difference, spread = np.abs(scores[True] - scores[False]), scores[False].std()
+    cells = [label, str(len(paths)), f"{difference.mean() / spread:.4f}", f"{difference.max() / spread:.4f}"]
+    cells += [f"{srcc(scores[True], scores[False]):.4f}", f"{seconds[True] / seconds[False]:.2f}×"]
+    return "| " + " | ".join(cells) + " |"
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("photos", help="folder of photographs")
+    parser.add_argument("--model", help="checkpoint; default: random weights")
+    parser.add_argument("--count", type=int, default=60, help="photographs, evenly from the folder")
+    parser.add_argument(
+        "--size", type=int, nargs="+", default=[4000, 2000], help="long sides in pixels; 0: as they are"
+    )
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    transformers.utils.logging.disable_progress_bar()
+    model, processor = load(options.model)
+    photos = list(list_images([options.photos]))
+    photos = photos[:: max(len(photos) // options.count, 1)][: options.count]
+    print(f"--fast-decode against full decoding, {options.model or 'random weights'} ({machine()})\n")
+    print("| pictures | count | mean difference | largest | SRCC of both | time of the views |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: |")
+    for size in options.size:
+        if size == 0:
+            print(row(model, processor, photos, "as they are"), flush=True)
+            continue
+        for quality in (95, 75):
+            with tempfile.TemporaryDirectory() as folder:
+                paths = [enlarged(path, Path(folder), size, quality) for path in photos]
+                print(row(model, processor, paths, f"{size} px, JPEG {quality}"), flush=True)
+    print("\nDifferences are in standard deviations of the scores.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""Memory and speed of long scoring jobs: the same command with few and with many pictures.
+
+    python scripts/benchmarks/scoring.py [--pictures 1000 20000] [--workers 1] [--source folder|parquet]
+
+Prints a Markdown table. Pictures are small and the network is tiny, so that what a job itself costs shows. Memory is
+the highest sum over the process and its loaders of what each has resident; pages that they share are counted in each.
+The time runs from the first moment of scoring to the end of the process. The last column is measured apart: the peak
+of Python's own memory while a job without a model lists, deals and writes that many pictures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import psutil
+import torch
+import transformers
+from PIL import Image
+from rounds import machine
+
+from sind_hf import SindConfig, SindImageProcessor, SindModel
+from sind_hf.scoring.job import run_job
+from sind_hf.scoring.scorer import ScoredImage
+
+RESNET = {
+    "model_type": "resnet",
+    "embedding_size": 8,
+    "hidden_sizes": [8, 16],
+    "depths": [1, 1],
+    "layer_type": "basic",
+}
+VIEW_SIZE = 56
+KINDS = 50  # different pictures; the others are further names of these files
+MIB = 2**20
+
+
+def make_checkpoint(folder: Path) -> None:
+    torch.manual_seed(0)
+    SindModel(SindConfig(vision_config=dict(RESNET), view_size=VIEW_SIZE)).save_pretrained(folder)
+    SindImageProcessor(size=VIEW_SIZE).save_pretrained(folder)
+
+
+def make_pictures(folder: Path, count: int, source: str) -> Path:
+    """Write `count` pictures as files, or into one Parquet file; returns what to score."""
+    rng = np.random.default_rng(0)
+    (folder / "kinds").mkdir(parents=True)
+    kinds = []
+    for number in range(min(KINDS, count)):
+        kinds.append(folder / "kinds" / f"{number}.jpg")
+        small = Image.fromarray(rng.integers(0, 256, (12, 16, 3), np.uint8))
+        small.resize((96, 72), Image.Resampling.BICUBIC).save(kinds[-1])
+    if source == "parquet":
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        encoded = [{"bytes": kind.read_bytes(), "path": None} for kind in kinds]
+        image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+        column = pa.array([encoded[number % len(encoded)] for number in range(count)], image)
+        pq.write_table(pa.table({"image": column}), folder / "pictures.parquet", row_group_size=1000)
+        return folder / "pictures.parquet"
+    for number in range(count):
+        path = folder / "pictures" / f"{number // 1000:03}" / f"{number:06}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.link(kinds[number % len(kinds)], path)
+    return folder / "pictures"
+
+
+def resident(process: psutil.Process) -> int:
+    """Bytes that a process and its children have in memory."""
+    total = 0
+    try:
+        for each in (process, *process.children(recursive=True)):
+            total += each.memory_info().rss
+    except psutil.NoSuchProcess:  # ended while it was looked at
+        return 0
+    return total
+
+
+def score(pictures: Path, checkpoint: Path, output: Path, workers: int) -> tuple[int, float]:
+    """Run the command; returns its highest memory in bytes, and its seconds of scoring."""
+    command = [sys.executable, "-m", "sind_hf.cli", "score", str(pictures), "--model", str(checkpoint)]
+    command += ["--output", str(output), "--workers", str(workers), "--batch-size", "32", "--device", "cpu"]
+    started, peak, part = None, 0, output.with_name(output.name + ".part")
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as running:
+        process = psutil.Process(running.pid)
+        while running.poll() is None:
+            if started is None and part.exists():
+                started = time.monotonic()
+            peak = max(peak, resident(process))
+            time.sleep(0.05)
+    if running.returncode:
+        raise SystemExit(f"the command failed with exit code {running.returncode}")
+    return peak, time.monotonic() - (started or time.monotonic())
+
+
+def bytes_of_a_name(pictures: Path, output: Path, count: int) -> float:
+    """Peak of Python's own memory for one picture, in a job whose scores cost nothing."""
+    config = SindConfig(vision_config=dict(RESNET), view_size=VIEW_SIZE)
+    model, processor = SindModel(config).eval(), SindImageProcessor(size=VIEW_SIZE)
+    tracemalloc.start()
+    tracemalloc.reset_peak()
+    before = tracemalloc.get_traced_memory()[0]
+    rows = run_job(
+        model,
+        processor,
+        [pictures],
+        output=output,
+        engine=lambda stream: ((picture, ScoredImage(picture.name, 1.0)) for picture in stream),
+    )
+    for _ in rows:
+        pass
+    peak = tracemalloc.get_traced_memory()[1] - before
+    tracemalloc.stop()
+    return peak / count
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pictures", type=int, nargs="+", default=[1_000, 20_000], help="numbers of pictures")
+    parser.add_argument("--workers", type=int, default=1, help="loader processes")
+    parser.add_argument("--source", choices=("folder", "parquet"), default="folder", help="where pictures are")
+    options = parser.parse_args()
+    transformers.utils.logging.disable_progress_bar()
+    print(f"`sind-hf score` of a {options.source}, {options.workers} loader processes ({machine()})\n")
+    print("| pictures | peak memory | pictures/s | bytes a picture in the job's lists |")
+    print("| ---: | ---: | ---: | ---: |")
+    for count in options.pictures:
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary)
+            make_checkpoint(folder / "model")
+            pictures = make_pictures(folder, count, options.source)
+            peak, seconds = score(pictures, folder / "model", folder / "scores.csv", options.workers)
+            if count == options.pictures[0]:  # what is imported on the way would be counted
+                bytes_of_a_name(pictures, folder / "first.csv", count)
+            names = bytes_of_a_name(pictures, folder / "again.csv", count)
+        print(f"| {count:,} | {peak / MIB:.0f} MiB | {count / seconds:.0f} | {names:.0f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

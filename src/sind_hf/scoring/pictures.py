@@ -1,0 +1,123 @@
+"""One picture on its way to a score: its name, and where its views come from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import fsspec
+import numpy as np
+from PIL import Image
+
+from sind_hf.data.prepared import INDEX_FILE, PreparedFolder
+from sind_hf.data.prepared_pictures import PreparedPicture, PreparedPictures
+from sind_hf.image_processing_sind import (
+    ImageError,
+    ImageSource,
+    SindImageProcessor,
+    StripPicture,
+    ViewMode,
+    load_image,
+)
+
+
+class PreparedRow(NamedTuple):
+    """A picture of a folder that `prepare` wrote.
+
+    Attributes:
+        folder: Its path.
+        written: When its index was last written, so that a folder which was prepared again is opened again.
+        row: Number of the picture among those that could be prepared.
+    """
+
+    folder: str
+    written: int
+    row: int
+
+    def open(self) -> PreparedPicture:
+        """Find the picture in the memory map; nothing is read yet."""
+        return prepared_pictures(self.folder, self.written)[self.row]
+
+
+class RemoteFile(NamedTuple):
+    """A file at an address of fsspec, such as `hf://datasets/user/name/photo.jpg`; read where it is decoded."""
+
+    address: str
+
+    def read(self) -> bytes:
+        """Return the content.
+
+        Raises:
+            OSError: When it cannot be read.
+        """
+        with fsspec.open(self.address, "rb") as file:
+            return file.read()
+
+
+class Unusable(NamedTuple):
+    """The place of a picture that is known to be unusable before it is looked at, and why."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """What goes from process to process: a path, encoded bytes, or the place where they are, never pixels.
+
+    Attributes:
+        name: As it is called in the results.
+        source: Where it is.
+        position: Number of the picture in its job, from 0.
+    """
+
+    name: str
+    source: ImageSource | PreparedRow | RemoteFile | Unusable
+    position: int = 0
+
+    def make_views(self, processor: SindImageProcessor, mode: ViewMode) -> tuple[np.ndarray, np.ndarray]:
+        """Cut the views: uint8 (T, 3, s, s) each.
+
+        Raises:
+            ImageError: When the picture cannot be read; the message names it.
+        """
+        if isinstance(self.source, PreparedRow):
+            return self.source.open().make_views(mode)
+        return processor.make_views(self._plain_source(), mode)
+
+    def load(self) -> Image.Image:
+        """Load the picture to be looked at: RGB; of prepared data the larger one that is stored.
+
+        Raises:
+            ImageError: When it cannot be read; the message names it.
+        """
+        if isinstance(self.source, PreparedRow):
+            local = self.source.open().local_picture
+            return local.image if isinstance(local, StripPicture) else Image.fromarray(local)
+        return load_image(self._plain_source())
+
+    def _plain_source(self) -> ImageSource:
+        """The source as `load_image` takes it; bytes go under the name of the picture, for its messages."""
+        if isinstance(self.source, Unusable):
+            raise ImageError(self.source.reason)
+        if isinstance(self.source, RemoteFile):
+            try:
+                return {"bytes": self.source.read(), "path": self.name}
+            except Exception as error:  # the file systems of fsspec have no base class that they share
+                raise ImageError(f"{self.name}: cannot be read ({' '.join(str(error).split())[:200]})") from error
+        assert not isinstance(self.source, PreparedRow)
+        return self.source
+
+
+def prepared_place(folder: str) -> tuple[str, int]:
+    """Return what `prepared_pictures` and `PreparedRow` take: the folder, and when its index was written."""
+    return folder, (Path(folder) / INDEX_FILE).stat().st_mtime_ns
+
+
+@lru_cache(maxsize=4)
+def prepared_pictures(folder: str, written: int) -> PreparedPictures:
+    """Open a prepared folder, once in every process: all its pictures that could be prepared, in their order."""
+    prepared = PreparedFolder(folder)
+    failed = prepared.failures
+    return PreparedPictures(prepared.dataset(prepared.manifest.filter(lambda entry: entry.image not in failed)))

@@ -1,0 +1,181 @@
+"""Scoring jobs that share the work, and jobs that are killed: as commands, in processes of their own."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pyarrow.parquet as pq
+import pytest
+from datasets import Dataset, Image
+
+from sind_hf.scoring.checkpoints import load_checkpoint
+from sind_hf.scoring.scorer import score_images
+
+pytestmark = pytest.mark.slow
+COUNT = 40
+
+
+@pytest.fixture
+def pictures(draw: Any, tmp_path: Path) -> Path:
+    """Forty pictures and one that is none, in the middle."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(COUNT):
+        draw(90 + 3 * number, 100).save(folder / f"{number:02}.png")
+    (folder / "07_bad.png").write_text("no picture")
+    return folder
+
+
+def start(arguments: list[Any], processes: int = 1, slow: float = 0) -> subprocess.Popen[str]:
+    """Start `sind-hf score`; with `slow`, every picture takes at least that many seconds."""
+    here = Path(__file__).parent
+    paths = [str(here.parents[1] / "src"), str(here), os.environ.get("PYTHONPATH", "")]
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("ACCELERATE_")}
+    launcher = [sys.executable]
+    if processes > 1:
+        launcher += ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes)]
+        launcher += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+        launcher += ["--main_process_port", "0"]
+    return subprocess.Popen(
+        [*launcher, str(here / "noted_score.py"), "score", *map(str, arguments), "--device", "cpu"],
+        env=inherited
+        | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths), "SLOW": str(slow)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def ended(running: subprocess.Popen[str]) -> tuple[int, str]:
+    _, err = running.communicate(timeout=240)
+    return running.returncode, err
+
+
+def kept_rows(output: Path) -> list[dict[str, Any]]:
+    """The whole rows of all parts."""
+    rows = []
+    for part in output.parent.glob(f"{output.name}.part*"):
+        lines = part.read_text().splitlines(keepends=True)
+        rows += [json.loads(line) for line in lines[1:] if line.endswith("\n")]
+    return rows
+
+
+def kill_after(running: subprocess.Popen[str], output: Path, rows: int) -> list[str]:
+    """Kill the job, with all its processes at once, when that many rows are kept; returns the scored pictures."""
+    deadline = time.monotonic() + 200
+    while len(kept_rows(output)) < rows:
+        assert running.poll() is None, f"ended before it could be killed: {running.communicate()[1]}"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    launcher = psutil.Process(running.pid)
+    family = [launcher, *launcher.children(recursive=True)]  # taken down: the launcher alone would leave the others
+    for process in family:
+        process.kill()
+    psutil.wait_procs(family, timeout=30)
+    running.communicate()
+    assert not output.exists()
+    return [row["image"] for row in kept_rows(output) if row["score"] is not None]
+
+
+def noted(folder: Path) -> list[tuple[int, str]]:
+    """(process, picture) of every picture that was looked at since the last call."""
+    found = []
+    for file in sorted(folder.glob("seen-*.txt")):
+        found += [(int(file.stem.split("-")[1]), line) for line in file.read_text().splitlines()]
+        file.unlink()
+    return found
+
+
+def table(output: Path) -> dict[str, float | None]:
+    if output.suffix == ".parquet":
+        return {row["image"]: row["score"] for row in pq.read_table(output).to_pylist()}
+    with open(output, newline="") as file:
+        rows = [(row["image"], row["score"]) for row in csv.DictReader(file)]
+    assert len(dict(rows)) == len(rows)
+    return {image: float(score) if score else None for image, score in rows}
+
+
+def same_scores(found: dict[str, float | None], checkpoint: Path, files: list[str], **tolerance: float) -> None:
+    """Compare with the scores of this process; no two of them are the same, so none can be in another's place."""
+    model, processor = load_checkpoint(str(checkpoint), device="cpu")
+    expected = [row.score for row in score_images(model, processor, files, batch_size=4)]
+    assert len(set(expected)) == len(expected)
+    assert [score is None for score in found.values()] == [score is None for score in expected]
+    scores = [score for score in found.values() if score is not None]
+    assert scores == pytest.approx([score for score in expected if score is not None], **tolerance)
+
+
+def test_two_processes_write_the_file_of_one(
+    tiny_checkpoint: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOTES", str(tmp_path))
+    output = tmp_path / "two.csv"
+    arguments = [pictures, "--model", tiny_checkpoint, "--batch-size", 4, "--output", output]
+    code, err = ended(start(arguments, processes=2))
+    assert code == 1, err  # of the bad picture
+    assert "40 pictures scored" in err and "1 left out" in err and err.count("pictures scored") == 1
+    assert err.count("left out: ") == 1 and "07_bad.png: not a picture" in err
+    seen = noted(tmp_path)
+    assert Counter(process for process, _ in seen) == {0: 21, 1: 20}  # eleven batches, the last one of one picture
+    assert max(Counter(image for _, image in seen).values()) == 1
+    found = table(output)
+    files = sorted(str(path) for path in pictures.iterdir())
+    assert list(found) == files
+    same_scores(found, tiny_checkpoint, files, rel=0, abs=1e-6)
+    assert not list(tmp_path.glob("two.csv?*"))
+
+
+def test_two_processes_are_killed_and_one_goes_on_and_the_other_way_round(
+    tiny_checkpoint: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOTES", str(tmp_path))
+    output = tmp_path / "s.csv"
+    arguments = [pictures, "--model", tiny_checkpoint, "--batch-size", 2, "--output", output]
+    first = kill_after(start(arguments, processes=2, slow=0.1), output, rows=8)
+    assert len(list(tmp_path.glob("s.csv.part-1"))) == 1 and len(first) >= 7
+    noted(tmp_path)
+    second = kill_after(start([*arguments, "--resume"], processes=1, slow=0.1), output, rows=len(first) + 6)
+    assert set(first) < set(second) and len(set(second)) == len(second)
+    assert not {image for _, image in noted(tmp_path)} & set(first)
+    code, err = ended(start([*arguments, "--resume"], processes=2))
+    assert code == 1, err
+    seen = noted(tmp_path)
+    assert {process for process, _ in seen} == {0, 1} and not {image for _, image in seen} & set(second)
+    assert f"{COUNT - len(second)} pictures scored" in err
+    found = table(output)
+    files = sorted(str(path) for path in pictures.iterdir())
+    assert list(found) == files
+    same_scores(found, tiny_checkpoint, files, rel=2e-6)  # batches are others than without the interruptions
+    assert not list(tmp_path.glob("s.csv?*"))
+
+
+def test_a_dataset_is_killed_and_goes_on(
+    tiny_checkpoint: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOTES", str(tmp_path))
+    files = sorted(str(path) for path in pictures.glob("??.png"))
+    Dataset.from_dict({"image": files}).cast_column("image", Image()).to_parquet(tmp_path / "d.parquet")
+    output = tmp_path / "s.parquet"
+    arguments = [tmp_path / "d.parquet", "--model", tiny_checkpoint, "--batch-size", 4, "--output", output]
+    kept = kill_after(start([*arguments, "--workers", 1], slow=0.1), output, rows=8)
+    noted(tmp_path)
+    code, err = ended(start([*arguments, "--resume"]))
+    assert code == 0 and f"{COUNT - len(kept)} pictures scored" in err, err
+    assert not {image for _, image in noted(tmp_path)} & set(kept)
+    found = table(output)
+    assert list(found) == [f"{tmp_path}/d.parquet#{number}" for number in range(COUNT)]
+    same_scores(found, tiny_checkpoint, files, rel=0, abs=1e-6)
+
+
+def test_what_stops_one_process_stops_all(tiny_checkpoint: Path, pictures: Path, tmp_path: Path) -> None:
+    code, err = ended(start([tmp_path / "gone.txt", "--model", tiny_checkpoint], processes=2))
+    assert code != 0 and err.count("gone.txt: cannot read this list of pictures") == 2

@@ -12,6 +12,7 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError
 
 from sind_hf.data.tables import read_table
+from sind_hf.scoring.onnx_model import is_onnx
 
 REFERENCE_FILE = "reference_scores.csv"
 
@@ -72,7 +73,7 @@ class ReferenceScores:
         """Read `reference_scores.csv` beside the weights of a checkpoint; None where there is none.
 
         Args:
-            model: Folder or Hub repository.
+            model: Folder or Hub repository; an exported file has none beside it.
 
         Raises:
             ValueError: When the file is there and cannot be used.
@@ -80,6 +81,8 @@ class ReferenceScores:
         if Path(model).is_dir():
             path = Path(model) / REFERENCE_FILE
             return cls.load(path) if path.is_file() else None
+        if is_onnx(model):
+            return None
         try:
             found = hf_hub_download(model, REFERENCE_FILE)
         except (HfHubHTTPError, OSError, ValueError):  # most repositories have none; offline none is known

@@ -15,6 +15,8 @@ from sind_hf.data.tables import read_table
 from sind_hf.scoring.onnx_model import is_onnx
 
 REFERENCE_FILE = "reference_scores.csv"
+# Relative to scores above 1. The same picture in another batch, or on another device, differs in its last digits.
+EQUAL = 1e-4
 
 
 class ReferenceScores:
@@ -91,5 +93,7 @@ class ReferenceScores:
 
     def percentile(self, score: float) -> float:
         """Return the share of the reference below a score, in percent; of equal ones half counts as below."""
-        below, up_to = np.searchsorted(self._sorted, score, "left"), np.searchsorted(self._sorted, score, "right")
+        margin = EQUAL * max(1.0, abs(score))
+        below = np.searchsorted(self._sorted, score - margin, "left")
+        up_to = np.searchsorted(self._sorted, score + margin, "right")
         return float(50 * (below + up_to) / len(self._sorted))

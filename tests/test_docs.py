@@ -10,6 +10,8 @@ import inspect
 import json
 import re
 import shlex
+import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +22,7 @@ import pytest
 import torch
 import typer
 import yaml
+from PIL import Image
 
 import sind_hf
 from sind_hf import SindConfig, SindImageProcessor, SindModel, cli
@@ -156,6 +159,61 @@ def test_the_keys_of_records_and_reports_are_the_listed_ones(tutorial: SimpleNam
     report = json.loads((tutorial.folder / "report.json").read_text())
     rows = [name for row in table(section(page, "Report of an evaluation")) for name in codes(row)]
     assert rows == [*report, *report["datasets"][0]]
+
+
+WITHOUT_TORCH = """
+import sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("sind_hf", "torch", "transformers"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Absent())
+"""
+
+
+@pytest.mark.slow
+def test_the_onnx_page_can_be_followed(
+    in_folder: Path, exported: Callable[..., Any], draw: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The commands, the package's file of scores, and the few lines that need neither torch nor the package."""
+    model = exported("clip").model
+    shutil.copytree(exported("clip").folder, "demo_output/model", ignore=shutil.ignore_patterns("*.onnx"))
+    Path("photos").mkdir()
+    draw(500, 330).transpose(Image.Transpose.ROTATE_90).save("photo.jpg", exif=turned())
+    shutil.copy("photo.jpg", "photos")
+    page = blocks(DOCS / "how-to" / "export_to_onnx.md")
+    for line in "".join(text for language, text in page if language == "bash").splitlines():
+        assert line.startswith("pip ") or run_command(line) == 0, line
+    (expected,) = model.score(["photo.jpg"], SindImageProcessor())
+    assert float(Path("scores.csv").read_text().splitlines()[1].split(",")[1]) == pytest.approx(expected, abs=1e-4)
+    first, second = [text for language, text in page if language == "python"]
+    capsys.readouterr()
+    exec(compile(first, "export_to_onnx.md", "exec"), {})
+    assert float(capsys.readouterr().out.partition(" [0, 100]")[0]) == pytest.approx(expected, abs=1e-4)
+
+    done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH + second], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    score, _, scale = done.stdout.partition(" ")
+    published = model.score(["photo.jpg"], SindImageProcessor(resize_backend="pillow"))[0]
+    assert float(score) == pytest.approx(published, abs=1e-4) and scale == "[0, 100]\n"
+
+
+def turned() -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: upright when turned to the right
+    return exif
+
+
+def test_the_onnx_page_lists_the_metadata(exported: Callable[..., Any]) -> None:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(exported("clip").path, providers=["CPUExecutionProvider"])
+    metadata = json.loads(session.get_modelmeta().custom_metadata_map["sind_hf"])
+    text = (DOCS / "how-to" / "export_to_onnx.md").read_text(encoding="utf-8").partition("Its metadata hold")[2]
+    listed = [name for row in re.findall(r"^\| (`.+?) \|", text.partition("\n## ")[0], re.M) for name in codes(row)]
+    assert sorted(listed) == sorted(metadata)
 
 
 HUB_FILES = ("configuration_sind", "modeling_sind", "image_processing_sind", "pipeline_sind", "losses")

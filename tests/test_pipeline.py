@@ -46,7 +46,11 @@ def test_a_folder_is_enough_and_nothing_is_asked(
 def test_one_picture_gives_one_answer(pipe: SindPipeline, picture_files: list[str], tiny_model: SindModel) -> None:
     expected = tiny_model.score(picture_files[:1], SindImageProcessor())[0]
     answer = pipe(picture_files[0])
-    assert answer == {"score": pytest.approx(expected, rel=1e-4), "score_range": [0, 100]}
+    assert answer == {
+        "score": pytest.approx(expected, rel=1e-4),
+        "score_range": [0, 100],
+        "higher_is_better": True,
+    }
     assert json.loads(json.dumps(answer)) == answer
     assert pipe(Image.open(picture_files[0]))["score"] == pytest.approx(expected, rel=1e-4)
 

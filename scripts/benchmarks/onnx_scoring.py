@@ -83,8 +83,8 @@ def main() -> None:
     pictures = make_pictures(options.pictures)
     machine = f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}"
     versions = ", ".join(f"{each.__name__} {each.__version__}" for each in (torch, transformers, onnxruntime))
-    where = f"{machine}, {versions}; medians of {options.repeats} rounds"
-    print(f"One picture of {SIZE[0]}×{SIZE[1]} on one core ({where})\n")
+    rounds = f"medians of {options.repeats} rounds"
+    print(f"One picture of {SIZE[0]}×{SIZE[1]} on one core ({machine}, {versions}; {rounds})\n")
     print("| backbone | batch | PyTorch | onnxruntime | PyTorch / onnxruntime |")
     print("| --- | --- | --- | --- | --- |")
     for name in options.backbone or BACKBONES:

@@ -12,8 +12,9 @@ class SindPipeline(Pipeline):
     """Score pictures: `pipeline("image-quality-assessment", model=..., image_processor=...)`.
 
     Call it with one picture or with a list, generator or dataset of them (paths, URLs, PIL images), and optionally
-    `views="nine"` (slower, steadier) and `output_quality_map=True`. Each answer is a dict with `score` (higher is
-    better), `score_range` (or None) and, when asked for, `quality_map` (7 lists of 7 numbers).
+    `views="nine"` (slower, steadier) and `output_quality_map=True`. Each answer is a dict with `score`,
+    `score_range` (or None), `higher_is_better` (always True) and, when asked for, `quality_map` (7 lists of 7
+    numbers).
 
     Example:
         >>> from sind_hf import SindConfig, SindImageProcessor, SindModel, SindPipeline
@@ -21,7 +22,7 @@ class SindPipeline(Pipeline):
         >>> tiny = {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1]}
         >>> pipe = SindPipeline(model=SindModel(SindConfig(vision_config=tiny)), image_processor=SindImageProcessor())
         >>> sorted(pipe(Image.new("RGB", (320, 240))))
-        ['score', 'score_range']
+        ['higher_is_better', 'score', 'score_range']
     """
 
     image_processor: Any
@@ -57,6 +58,7 @@ class SindPipeline(Pipeline):
         answer = {
             "score": output["quality"].reshape(()).item(),
             "score_range": None if score_range is None else list(score_range),
+            "higher_is_better": True,
         }
         if "quality_map" in output:
             answer["quality_map"] = output["quality_map"].squeeze(0).tolist()

@@ -90,3 +90,12 @@ def test_memory_holds_few_pictures_at_once(judge, picture_files, monkeypatch):
     verdicts = judge.verdicts(picture_files)
     next(verdicts)
     assert read == picture_files[: judging.CHUNK]
+
+
+def test_an_exported_file_judges_as_its_checkpoint_does(exported, picture_files):
+    case = exported("clip")
+    by_file, by_checkpoint = (Judge.load(str(path), device="cpu") for path in (case.path, case.folder))
+    assert by_file.name == "sind.onnx" and by_file.reference is None
+    for found, expected in zip(by_file.verdicts(picture_files), by_checkpoint.verdicts(picture_files), strict=True):
+        assert found.score == pytest.approx(expected.score, abs=1e-4)
+        np.testing.assert_allclose(found.quality_map, expected.quality_map, rtol=0, atol=1e-3)

@@ -16,6 +16,13 @@ def test_a_percentile_counts_lower_scores_and_half_of_equal_ones():
     assert [reference.percentile(score) for score in (0.5, 1.0, 1.5, 2.0, 3.0, 9.0)] == [0, 12.5, 25, 50, 87.5, 100]
 
 
+def test_a_picture_of_the_reference_equals_itself_in_any_batch():
+    """Sums in another order change the last digits of a score; its place must not jump by half a rank."""
+    reference = ReferenceScores([-71.05284, -46.8, 62.3])
+    assert [reference.percentile(score) for score in (-71.0529, -71.05284, -71.0528)] == [pytest.approx(100 / 6)] * 3
+    assert reference.percentile(-71.03) == pytest.approx(100 / 3)
+
+
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
 def test_files_of_the_score_command_are_read(tmp_path, kind):
     rows = [

@@ -11,6 +11,10 @@ import pytest
 from transformers import pipeline
 
 from sind_hf import Manifest, SindImageProcessor, SindModel
+from sind_hf.app.judge import Judge
+from sind_hf.app.panels import Scale
+from sind_hf.hub.model_card import model_card
+from sind_hf.hub.model_facts import facts_from_folder
 from sind_hf.scoring import scorer
 
 
@@ -65,7 +69,12 @@ def test_scores_are_on_the_scale_everywhere(run, uncalibrated: Path, study: Path
     assert model.score(files, SindImageProcessor()) == pytest.approx(expected, abs=1e-3)
     answers = pipeline("image-quality-assessment", model=str(uncalibrated))(files)
     assert [answer["score"] for answer in answers] == pytest.approx(expected, abs=1e-3)
-    assert all(answer["score_range"] == [-100, 100] for answer in answers)
+    assert all(answer["score_range"] == [-100, 100] and answer["higher_is_better"] is True for answer in answers)
+    card = model_card(facts_from_folder(uncalibrated), "user/sind").text
+    assert "| direction | higher is better, always |" in card and "| range | -100 to 100 |" in card
+    judge = Judge.load(str(uncalibrated), device="cpu")
+    assert Scale.of(judge).in_words() == "on a scale of -100 to 100; higher is better"
+    assert [verdict.score for verdict in judge.verdicts(files)] == pytest.approx(expected, abs=1e-3)
 
 
 def test_lower_is_better_is_turned_around(run, uncalibrated: Path, study: Path) -> None:

@@ -245,6 +245,8 @@ class _Handler(BaseHTTPRequestHandler):
         asked = json.loads(body)
         namespace, kind = asked.get("organization") or USER, asked.get("type") or "model"
         self._writer(namespace)
+        if kind == "space" and asked.get("sdk") not in ("gradio", "docker", "static"):
+            raise _error(400, '"sdk" must be one of [gradio, docker, static]')
         repo = f"{namespace}/{asked['name']}"
         url = f"{self.hub.url}/{PREFIXES[kind]}{repo}"
         if repo in self.hub.repositories:
@@ -368,6 +370,9 @@ class _Handler(BaseHTTPRequestHandler):
                 if value["oid"] not in self.hub.objects:
                     raise _error(400, f"object {value['oid']} was never uploaded")
                 files[value["path"]] = File(self.hub.objects[value["oid"]], True)
+            elif operation["key"] == "deletedFile":
+                if files.pop(value["path"], None) is None:
+                    raise _error(400, f"{value['path']} is not there to be deleted")
             else:
                 raise _error(400, f"operation {operation['key']} is not known")
         commit = repository.add(revision, header["value"]["summary"], files)

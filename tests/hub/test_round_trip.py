@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,11 +29,10 @@ class Absent:  # the tests' own interpreter may have the package installed: here
 sys.meta_path.insert(0, Absent())
 """
 LOAD = """
-import contextlib, io, json, re, sys
+import json, sys
 repo_id, first, *files = sys.argv[1:]
 trust = "sind_hf" not in sys.modules
 options = {"trust_remote_code": True} if trust else {}
-from huggingface_hub import ModelCard
 from transformers import AutoImageProcessor, AutoModel, pipeline
 
 answers = {}
@@ -45,13 +43,9 @@ for revision in ("main", first):
     answers[revision] = {
         "score": model.score(files, processor),
         "pipeline": [answer["score"] for answer in pipe(files, batch_size=2)],
+        "nine": list(pipe((file for file in files), batch_size=2, views="nine", output_quality_map=True)),
         "code": type(model).__module__,
     }
-blocks = re.findall(r"^```python\\n(.*?)^```$", ModelCard.load(repo_id).text, re.DOTALL | re.MULTILINE)
-printed = io.StringIO()
-with contextlib.redirect_stdout(printed):
-    exec(compile(blocks[1 if trust else 0], "README.md", "exec"), {})
-answers["snippet"] = printed.getvalue()
 print(json.dumps(answers))
 """
 
@@ -63,7 +57,6 @@ def test_what_is_pushed_scores_the_same_elsewhere(
     elsewhere: Callable[..., Any],
     tmp_path: Path,
     picture_files: list[str],
-    draw: Any,
 ) -> None:
     files = picture_files[:3]
     # First by the trainer …
@@ -101,12 +94,8 @@ def test_what_is_pushed_scores_the_same_elsewhere(
     assert by_command != pytest.approx(by_the_trainer, rel=1e-3)
 
     # Back in processes that have nothing but the address, one of them without the package.
-    draw(320, 240).save(tmp_path / "photo.jpg")
-    photo = SindModel.from_pretrained(folder).score(
-        [str(tmp_path / "photo.jpg")], SindImageProcessor.from_pretrained(folder)
-    )
-    (tmp_path / "elsewhere").mkdir()
-    shutil.copy(tmp_path / "photo.jpg", tmp_path / "elsewhere")
+    model, processor = SindModel.from_pretrained(folder), SindImageProcessor.from_pretrained(folder)
+    nine = model.score(files, processor, views="nine")
     for program, package, code in (
         (ABSENT + LOAD, False, "transformers_modules."),
         ("import sind_hf\n" + LOAD, True, "sind_hf.modeling_sind"),
@@ -118,7 +107,32 @@ def test_what_is_pushed_scores_the_same_elsewhere(
             assert answers[revision]["score"] == pytest.approx(expected, rel=1e-5)
             assert answers[revision]["pipeline"] == pytest.approx(expected, rel=1e-5)
             assert answers[revision]["code"].startswith(code)
-        shown = re.match(r"\[([\d.e+-]+)\] \[0, 100\]\n", answers["snippet"])
-        assert shown and float(shown[1]) == pytest.approx(photo[0], rel=1e-5)
-        if not package:  # the second snippet scores once more, with nine pairs of views
-            assert len(answers["snippet"].splitlines()) == 2
+        assert [answer["score"] for answer in answers["main"]["nine"]] == pytest.approx(nine, rel=1e-5)
+        assert [len(answer["quality_map"]) for answer in answers["main"]["nine"]] == [7, 7, 7]
+
+
+@pytest.mark.slow
+def test_the_cards_snippets_run_as_they_stand(
+    hub: Hub, push: Callable[..., Any], elsewhere: Callable[..., Any], tmp_path: Path, draw: Any
+) -> None:
+    """Each is a whole program; the second one where the package cannot be imported."""
+    folder = make_run(save_checkpoint(tmp_path / "checkpoint"))
+    assert push(folder, "--repo-id", REPO)[0] == 0
+    (tmp_path / "elsewhere").mkdir()
+    draw(320, 240).save(tmp_path / "elsewhere" / "photo.jpg")
+    photo = str(tmp_path / "elsewhere" / "photo.jpg")
+    model, processor = SindModel.from_pretrained(folder), SindImageProcessor.from_pretrained(folder)
+    (center,), (nine,) = (model.score([photo], processor, views=views) for views in ("center", "nine"))
+    assert center != pytest.approx(nine, rel=1e-3)
+    card = hub.files(REPO)["README.md"].decode()
+    with_package, with_transformers = re.findall(r"^```python\n(.*?)^```$", card, re.DOTALL | re.MULTILINE)
+    for program, package, scores in (
+        (with_package, True, [center]),
+        (ABSENT + with_transformers, False, [center, nine]),
+    ):
+        done = elsewhere(program, package=package)
+        assert done.returncode == 0, done.stderr[-2000:]
+        first, *others = done.stdout.splitlines()
+        found, _, scale = first.partition("] ")
+        assert scale == "[0, 100]"
+        assert [float(found.strip("[")), *map(float, others)] == pytest.approx(scores, rel=1e-5)

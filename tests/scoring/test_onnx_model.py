@@ -45,7 +45,7 @@ def test_what_the_file_says_of_itself(exported: Exported) -> None:
     case = exported("clip")
     config = OnnxSindModel(case.path).config
     assert (config.backbone, config.local_branch, config.view_size) == ("clip_vision_model", "patch", 224)
-    assert (config.views, config.resize_backend) == ("center", "torch")
+    assert (config.views, config.resize_backend, config.fast_decode) == ("center", "torch", False)
     assert (config.score_scale, config.score_shift, config.score_range) == (10.0, 50.0, [0, 100])
     assert config.higher_is_better is True
     assert config.image_mean == pytest.approx(case.model.config.image_mean)
@@ -75,12 +75,13 @@ def test_the_processor_is_the_one_of_the_file(exported: Exported, tmp_path: Path
     onnx = pytest.importorskip("onnx", reason="needs onnx, of the extra onnx")
     file = onnx.load(exported("resnet").path)
     settings = json.loads({each.key: each.value for each in file.metadata_props}[METADATA_KEY])
-    settings |= {"view_size": 112, "resize_backend": "pillow", "views": "nine", "image_mean": [0.1, 0.2, 0.3]}
+    settings |= {"view_size": 112, "resize_backend": "pillow", "views": "nine"}
+    settings |= {"fast_decode": True, "image_mean": [0.1, 0.2, 0.3]}
     onnx.helper.set_model_props(file, {METADATA_KEY: json.dumps(settings)})
     onnx.save(file, tmp_path / "other.onnx")
     processor = OnnxSindModel(tmp_path / "other.onnx").image_processor()
     assert processor.size == {"height": 112, "width": 112} and list(processor.image_mean) == [0.1, 0.2, 0.3]
-    assert (processor.resize_backend, processor.views) == ("pillow", "nine")
+    assert (processor.resize_backend, processor.views, processor.fast_decode) == ("pillow", "nine", True)
 
 
 def test_pairs_of_views_are_averaged_picture_by_picture(exported: Exported) -> None:

@@ -15,8 +15,8 @@ from PIL import Image
 from sind_hf.app.pictures import read_picture
 from sind_hf.app.reference import ReferenceScores
 from sind_hf.image_processing_sind import ImageError, SindImageProcessor
-from sind_hf.modeling_sind import SindModel
-from sind_hf.scoring.checkpoints import load_checkpoint
+from sind_hf.scoring.checkpoints import load_scorer
+from sind_hf.scoring.onnx_model import ScoringModel, is_onnx
 from sind_hf.scoring.scorer import score_images
 
 CHUNK = 4  # pictures in memory at once
@@ -58,7 +58,7 @@ class Judge:
 
     def __init__(
         self,
-        model: SindModel,
+        model: ScoringModel,
         processor: SindImageProcessor,
         *,
         name: str = "SIND",
@@ -79,23 +79,25 @@ class Judge:
         views: Literal["center", "nine"] = "center",
         device: str | None = None,
     ) -> Judge:
-        """Load a checkpoint, and the reference named or lying beside it.
+        """Load what scores, and the reference named or lying beside it.
 
         Args:
-            model: Folder or Hub repository.
-            name: Of the model, for the page; default: the repository, or the last two names of the folder's path.
+            model: Folder, Hub repository, or exported file (`.onnx`).
+            name: Of the model, for the page; default: the repository, the file, or the last two names of the folder's
+                path.
             reference: File of scores; default: `reference_scores.csv` of the checkpoint, where it has one.
             views: `"center"` or `"nine"`.
-            device: See `load_checkpoint`.
+            device: See `load_scorer`.
 
         Raises:
             ValueError: When the checkpoint or the reference cannot be used.
         """
         scores = ReferenceScores.load(reference) if reference is not None else ReferenceScores.of_checkpoint(model)
-        network, processor = load_checkpoint(model, device=device)
+        network, processor = load_scorer(model, device=device)
         # Many checkpoints lie in a folder called "model"; more than two names would show how this machine is set up.
         if name is None:
             name = "/".join(Path(model).resolve().parts[-2:]) if Path(model).is_dir() else model
+            name = Path(model).name if is_onnx(model) else name
         return cls(network, processor, name=name, views=views, reference=scores)
 
     def verdicts(

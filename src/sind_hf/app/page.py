@@ -60,7 +60,7 @@ def build_app(
     """Make the page for one checkpoint; `launch_app` serves it.
 
     Args:
-        model: Folder or Hub repository, or a `Judge` that is ready.
+        model: Folder, Hub repository or exported file (`.onnx`), or a `Judge` that is ready.
         reference: Scores that percentiles refer to, as `sind-hf score --output` writes them; default: the file
             `reference_scores.csv` of the checkpoint, where it has one.
         examples: Folder of example pictures; default: see `example_pictures`.

@@ -12,8 +12,11 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError
 
 from sind_hf.data.tables import read_table
+from sind_hf.scoring.onnx_model import is_onnx
 
 REFERENCE_FILE = "reference_scores.csv"
+# Relative to scores above 1. The same picture in another batch, or on another device, differs in its last digits.
+EQUAL = 1e-4
 
 
 class ReferenceScores:
@@ -72,7 +75,7 @@ class ReferenceScores:
         """Read `reference_scores.csv` beside the weights of a checkpoint; None where there is none.
 
         Args:
-            model: Folder or Hub repository.
+            model: Folder or Hub repository; an exported file has none beside it.
 
         Raises:
             ValueError: When the file is there and cannot be used.
@@ -80,6 +83,8 @@ class ReferenceScores:
         if Path(model).is_dir():
             path = Path(model) / REFERENCE_FILE
             return cls.load(path) if path.is_file() else None
+        if is_onnx(model):
+            return None
         try:
             found = hf_hub_download(model, REFERENCE_FILE)
         except (HfHubHTTPError, OSError, ValueError):  # most repositories have none; offline none is known
@@ -88,5 +93,7 @@ class ReferenceScores:
 
     def percentile(self, score: float) -> float:
         """Return the share of the reference below a score, in percent; of equal ones half counts as below."""
-        below, up_to = np.searchsorted(self._sorted, score, "left"), np.searchsorted(self._sorted, score, "right")
+        margin = EQUAL * max(1.0, abs(score))
+        below = np.searchsorted(self._sorted, score - margin, "left")
+        up_to = np.searchsorted(self._sorted, score + margin, "right")
         return float(50 * (below + up_to) / len(self._sorted))

@@ -11,6 +11,7 @@ from huggingface_hub.utils import disable_progress_bars
 from sind_hf.cli import terminal
 from sind_hf.experiments.figures import draw_scores
 from sind_hf.hub.publish import push_model, require_whole
+from sind_hf.hub.space import push_space
 
 CARDS = {
     "written": "the card is {folder}/README.md",
@@ -20,7 +21,12 @@ CARDS = {
 
 
 def push(
-    model_dir: Annotated[Path, typer.Argument(help="Folder of a checkpoint or of a run.", show_default=False)],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="Folder of a checkpoint or of a run; with --space also a model on the Hub.", show_default=False
+        ),
+    ],
     repo_id: Annotated[str, typer.Option(help="Repository of the Hub: user/name; made if need be.")],
     private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
     revision: Annotated[str | None, typer.Option(help="Branch to push to, made if need be; default: main.")] = None,
@@ -28,14 +34,31 @@ def push(
     licence: Annotated[
         str | None, typer.Option("--license", help="Of the weights, one of the Hub's names: mit, cc-by-4.0 …")
     ] = None,
+    space: Annotated[
+        bool, typer.Option("--space", help="Push the web demo of the model, as a Space, in the place of the model.")
+    ] = False,
+    title: Annotated[str | None, typer.Option(help="Of the Space and its page.")] = None,
 ) -> None:
     """Push a checkpoint to the Hub: weights, image processor, code, and a model card with the results of its run.
+
+    With --space: a Space, a page for everybody that shows the model in the browser:
+    [bold]sind-hf push runs/koniq --repo-id user/photo-quality --space[/bold]
 
     Example: [bold]sind-hf push runs/koniq --repo-id user/sind-clip-vit-b16-koniq10k --license mit[/bold]
     """
     terminal.quiet_libraries()
     if not terminal.messages.is_terminal:
         disable_progress_bars()
+    if space:
+        if licence:
+            raise ValueError("--license is of a model's card, which --space does not push: push the model with it.")
+        made = push_space(model, repo_id, title=title, private=private, revision=revision, message=message)
+        terminal.say(f"{len(made.files)} files pushed to {made.repo_id}: {made.commit_url}")
+        terminal.say(f"the page will be at {made.url} when the Hub has built it")
+        return
+    if title is not None:
+        raise ValueError("--title is of a Space: give --space with it, or leave it out.")
+    model_dir = Path(model)
     require_whole(model_dir)
     figures: list[Path] = []
     try:

@@ -162,6 +162,7 @@ def _config(model: SindModel, processor: SindImageProcessor) -> OnnxConfig:
         view_size=int(config.view_size or 0),
         views=processor.views,
         resize_backend=processor.resize_backend,
+        fast_decode=processor.fast_decode,
         image_mean=list(config.image_mean),
         image_std=list(config.image_std),
         score_scale=config.score_scale,

@@ -11,7 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi, ModelCard, constants, get_token
+from huggingface_hub import (
+    CommitInfo,
+    CommitOperationAdd,
+    CommitOperationDelete,
+    HfApi,
+    ModelCard,
+    constants,
+    get_token,
+)
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 from huggingface_hub.utils import filter_repo_objects
 
@@ -195,11 +203,15 @@ def commit_files(
     repo_type: RepoType = "model",
     revision: str | None = None,
     message: str | None = None,
+    deleted: Sequence[str] = (),
 ) -> CommitInfo:
-    """Upload files of a folder as one commit. (`HfApi.upload_folder` may cut one into several.)"""
+    """Upload files of a folder, and delete others, as one commit. (`HfApi.upload_folder` may cut one into several.)"""
     return api.create_commit(
         repo_id,
-        [CommitOperationAdd(name, folder / name) for name in files],
+        [
+            *(CommitOperationAdd(name, folder / name) for name in files),
+            *(CommitOperationDelete(name) for name in deleted),
+        ],
         commit_message=message or f"Upload {repo_type} with sind-hf {__version__}",
         repo_type=repo_type,
         revision=revision,

@@ -1,24 +1,29 @@
-"""The folder of a Hugging Face Space that shows a model in the browser.
+"""Hugging Face Spaces that show a model in the browser: as a folder, and on the Hub.
 
     write_space("space", "user/sind-resnet-koniq10k")
+    push_space("runs/koniq", "user/photo-quality")
 
 The Space carries its own copy of the package, so that it needs no index that has it.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import yaml
+from huggingface_hub import HfApi
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from packaging.requirements import Requirement
 
 import sind_hf
+from sind_hf.hub.publish import commit_files, hub_api, list_files, one_line_errors, open_repository
 from sind_hf.scoring.checkpoints import load_checkpoint
 
 TITLE = "Photo quality with SIND"
@@ -26,6 +31,7 @@ TITLE = "Photo quality with SIND"
 GRADIO_VERSION = "6.31.0"
 PYTHON_VERSION = "3.11"
 MODEL_FOLDER = "model"
+PACKAGE_FOLDER = "sind_hf"
 # What scoring and the page read; no optimizer states, no pickles, no records with the paths of a machine.
 MODEL_FILES = (
     "config.json",
@@ -73,6 +79,88 @@ your own machine: `pip install -r requirements.txt "gradio=={gradio}"`, then `py
 _CPU_TORCH = """# torch for CPUs alone, a tenth of the size; on a Space with a GPU take this line out
 --extra-index-url https://download.pytorch.org/whl/cpu
 """
+
+
+@dataclass(frozen=True)
+class PushedSpace:
+    """A Space on the Hub.
+
+    Attributes:
+        url: Of its page, which is there when the Hub has built it.
+        commit_url: Of what was pushed.
+        repo_id: With the namespace.
+        files: What was pushed, by path.
+    """
+
+    url: str
+    commit_url: str
+    repo_id: str
+    files: tuple[str, ...]
+
+
+def push_space(
+    model: str,
+    repo_id: str,
+    *,
+    title: str | None = None,
+    private: bool = False,
+    revision: str | None = None,
+    message: str | None = None,
+    token: str | None = None,
+) -> PushedSpace:
+    """Put the web demo of a model on the Hub as a Space, as one commit: all of it, or nothing.
+
+    What an earlier push left in the Space's folders of the package and of the model goes; other files stay.
+
+    Args:
+        model: See `write_space`; a repository must be there.
+        repo_id: Of the Space, `user/name`; without a user, the one whom the token belongs to. Made if need be.
+        title: See `write_space`.
+        private: Make a new Space private.
+        revision: Branch to push to, made if need be; default: main, the one that the Hub shows.
+        message: Of the commit.
+        token: Default: that of `hf auth login`, or `HF_TOKEN`.
+
+    Raises:
+        ValueError: When the model cannot be used, or the Hub refuses or cannot be reached; the message says what to
+            do. A model's folder is never changed.
+    """
+    api = hub_api(token)
+    with tempfile.TemporaryDirectory() as folder:
+        space = write_space(Path(folder) / "space", model, title=title)
+        with one_line_errors(api, repo_id, Path(model)):
+            if not Path(model).is_dir():
+                _check_on_hub(api, model)
+            # `.gitattributes` is hidden, and the Hub makes one of its own for every repository.
+            files = list_files(space)
+            repo_id = open_repository(api, repo_id, repo_type="space", private=private, revision=revision)
+            there = api.list_repo_files(repo_id, repo_type="space", revision=revision)
+            ours = (f"{PACKAGE_FOLDER}/", f"{MODEL_FOLDER}/")
+            stale = [name for name in there if name.startswith(ours) and name not in files]
+            commit = commit_files(
+                api,
+                space,
+                files,
+                repo_id,
+                repo_type="space",
+                revision=revision,
+                message=message,
+                deleted=stale,
+            )
+    return PushedSpace(f"{api.endpoint}/spaces/{repo_id}", commit.commit_url, repo_id, tuple(files))
+
+
+def _check_on_hub(api: HfApi, model: str) -> None:
+    """Say what is wrong with the repository of a model now, and not when the Space is built."""
+    if not api.file_exists(model, "config.json"):
+        raise ValueError(
+            f"{model}: neither a folder here nor a model on the Hub: name the folder, or push the model first."
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(api.hf_hub_download(model, "config.json", local_dir=folder))
+        kind = json.loads(path.read_text(encoding="utf-8")).get("model_type")
+    if kind != "sind":
+        raise ValueError(f"{model}: is a checkpoint of {kind!r}, not of SIND.")
 
 
 def write_space(folder: str | os.PathLike[str], model: str, *, title: str | None = None) -> Path:
@@ -136,7 +224,7 @@ def write_space(folder: str | os.PathLike[str], model: str, *, title: str | None
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
         space = Path(temporary) / "space"
         package = Path(sind_hf.__file__).parent
-        shutil.copytree(package, space / "sind_hf", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(package, space / PACKAGE_FOLDER, ignore=shutil.ignore_patterns("__pycache__"))
         for name, text in files.items():
             (space / name).write_text(text, encoding="utf-8")
         if local:

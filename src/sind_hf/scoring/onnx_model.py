@@ -31,6 +31,7 @@ class OnnxConfig:
         view_size: Side of both views, in pixels.
         views: `"center"` or `"nine"`: the checkpoint's own choice, where none is made.
         resize_backend: How pictures are resized, see `resize_pictures`.
+        fast_decode: Whether large JPEG files are decoded at a fraction of their size, see `SindImageProcessor`.
         image_mean: Normalisation, on the 0–1 scale; part of the graph, whose inputs are uint8.
         image_std: See `image_mean`.
         score_scale: Calibration; part of the graph.
@@ -45,6 +46,7 @@ class OnnxConfig:
     view_size: int
     views: ViewMode
     resize_backend: ResizeBackend
+    fast_decode: bool
     image_mean: list[float]
     image_std: list[float]
     score_scale: float
@@ -114,6 +116,7 @@ class OnnxSindModel:
             size={"height": config.view_size, "width": config.view_size},
             views=config.views,
             resize_backend=config.resize_backend,
+            fast_decode=config.fast_decode,
             image_mean=config.image_mean,
             image_std=config.image_std,
         )

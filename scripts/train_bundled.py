@@ -1,7 +1,7 @@
 """Train the checkpoint that comes with the package: from a folder of photographs to weights and results.
 
     python scripts/train_bundled.py --photos PHOTOGRAPHS --study STUDY crops
-    accelerate launch --cpu --num_processes 2 scripts/train_bundled.py --photos PHOTOGRAPHS --study STUDY pretrain
+    torchrun --standalone --nproc_per_node 2 scripts/train_bundled.py --photos PHOTOGRAPHS --study STUDY pretrain
     python scripts/train_bundled.py --photos PHOTOGRAPHS --study STUDY fine-tune
     python scripts/train_bundled.py --photos PHOTOGRAPHS --study STUDY results
 

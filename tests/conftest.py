@@ -3,7 +3,7 @@ from __future__ import annotations
 import ctypes
 import os
 import resource
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -160,11 +160,19 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., SimpleNa
 
 
 @pytest.fixture
-def small_files() -> Iterator[Callable[[int], None]]:
-    """No file of this process may grow beyond a limit, as on a disk that is full."""
+def small_files() -> Callable[[int], None]:
+    """No file of this process may grow beyond a limit until the test ends, as on a disk that is full."""
+    return lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None]:
+    """Lift the limit of `small_files` before pytest reports: its output may go to a file, too."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        return (yield)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.fixture

@@ -163,7 +163,11 @@ def test_an_interrupted_run_goes_on_from_the_cache(clip, source, tmp_path, monke
     resumed = label_scenes(manifest, root, clip, cache=cache, progress=lambda *done: progress.append(done))
     assert embedded == [8]
     assert progress == [(7, 15), (15, 15)]
-    assert resumed == fresh
+    assert {name: label.scene for name, label in resumed.labels.items()} == {
+        name: label.scene for name, label in fresh.labels.items()
+    }
+    for name, label in resumed.labels.items():  # other batches may round the last digit otherwise
+        assert label.confidence == pytest.approx(fresh.labels[name].confidence, abs=2e-6)
     assert len(cache.read_bytes().splitlines()) == 1 + 15
     # complete: the model is asked nothing, whatever the candidates
     embedded.clear()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from transformers import AutoConfig, AutoImageProcessor, AutoModel
 from transformers.pipelines import PIPELINE_REGISTRY
 
+from .bundled import bundled_checkpoint
 from .configuration_sind import SindConfig
 from .image_processing_sind import ImageError, SindImageProcessor, load_image
 from .modeling_sind import SindModel, SindOutput
@@ -69,6 +70,7 @@ __all__ = [
     "SindTrainingArguments",
     "ViewDataset",
     "__version__",
+    "bundled_checkpoint",
     "evaluate_manifest",
     "grade",
     "load_image",

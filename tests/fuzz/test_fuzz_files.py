@@ -161,13 +161,16 @@ def test_scores_of_an_interrupted_job(tmp_path: Path) -> None:
 
     def check(data: bytes) -> None:
         part.write_bytes(data)
-        file = one_line(lambda: ScoreFile(path, images, settings, resume=True), "drawn.jsonl.part")
-        if file is None:
+        file = ScoreFile(path, settings)
+        done = one_line(lambda: file.collect(resume=True), "drawn.jsonl.part")
+        if done is None:
             return
-        assert set(file.remaining) >= set(images[4:]) and len(set(file.remaining)) == len(file.remaining)
-        with file:
-            for image in file.remaining:
-                file.write(ScoredImage(image, 2.5))
+        assert done <= set(images[:4])
+        with file.open_part() as rows:
+            for image in images:
+                if image not in done:
+                    rows.write(ScoredImage(image, 2.5))
+        file.finish(images)
         assert [json.loads(line)["image"] for line in path.read_text().splitlines()] == images
 
     fuzz(check, damaged(whole) | st.binary(max_size=60))

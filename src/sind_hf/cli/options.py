@@ -8,9 +8,24 @@ from typing import Annotated, Literal
 
 import typer
 
+from sind_hf.bundled import bundled_checkpoint
+
 Views = Literal["center", "nine"]
+BUNDLED = "bundled"
+
+
+def _named_model(name: str) -> str:
+    return bundled_checkpoint() if name == BUNDLED else name
+
+
 ModelOption = Annotated[
-    str, typer.Option("--model", "-m", help="SIND checkpoint: a folder, a Hub repository, or an exported .onnx file.")
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        help="SIND checkpoint: a folder, a Hub repository, an exported .onnx file, or the one that comes along.",
+        callback=_named_model,
+    ),
 ]
 DeviceOption = Annotated[
     str | None, typer.Option(help="cpu, cuda, cuda:1, mps …; default: the first accelerator there is.")

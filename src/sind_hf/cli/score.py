@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from sind_hf.cli import terminal
-from sind_hf.cli.options import BatchSizeOption, DeviceOption, DtypeOption, ModelOption, Views, WorkersOption
+from sind_hf.cli.options import BUNDLED, BatchSizeOption, DeviceOption, DtypeOption, ModelOption, Views, WorkersOption
 from sind_hf.processes import in_all, is_main_process, join_launch
 from sind_hf.scoring.checkpoints import load_scorer
 from sind_hf.scoring.job import run_job
@@ -28,7 +28,7 @@ def score(
             show_default=False,
         ),
     ],
-    model: ModelOption,
+    model: ModelOption = BUNDLED,
     views: Annotated[Views, typer.Option(help="nine: nine times the work, steadier scores.")] = "center",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Scores to a .csv, .jsonl or .parquet.")
@@ -59,7 +59,7 @@ def score(
 ) -> None:
     """Score pictures: how good do they look? Higher is better.
 
-    Example: [bold]sind-hf score photos/ --model demo_output/model --output scores.csv[/bold]
+    Example: [bold]sind-hf score photos/ --output scores.csv[/bold]
 
     Under accelerate launch the processes share the pictures, and write one file.
     """

@@ -9,11 +9,11 @@ import typer
 
 from sind_hf.app import build_app, launch_app, wait_for_end
 from sind_hf.cli import terminal
-from sind_hf.cli.options import DeviceOption, ModelOption, Views
+from sind_hf.cli.options import BUNDLED, DeviceOption, ModelOption, Views
 
 
 def web_app(
-    model: ModelOption,
+    model: ModelOption = BUNDLED,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0: every machine may visit.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 7860,
     reference: Annotated[

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from sind_hf import metrics
+from sind_hf.bundled import bundled_checkpoint
 from sind_hf.calibration import Calibration, CalibrationWarning, fit_affine
 from sind_hf.configuration_sind import SindConfig
 from sind_hf.experiments.evaluation import Evaluation, write_json
@@ -70,6 +71,10 @@ def check_calibration(path: str, manifests: int) -> None:
     if manifests != 1:
         raise ValueError(f"--calibrate takes exactly one --manifest, got {manifests}: scales differ between datasets.")
     folder = Path(path)
+    if path == bundled_checkpoint():
+        raise ValueError(
+            f"--calibrate writes to the model's folder, and {path} is the package's own: copy it and name the copy."
+        )
     if not folder.is_dir():
         if folder.exists() or path.startswith((".", os.sep, "~")) or path.count("/") != 1:
             raise ValueError(f"{path}: there is no such checkpoint folder.")

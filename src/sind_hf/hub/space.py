@@ -13,7 +13,7 @@ import os
 import shutil
 import tempfile
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, distribution
+from importlib.metadata import distributions
 from pathlib import Path
 
 import yaml
@@ -253,12 +253,12 @@ def _check_name(model: str) -> None:
 
 def _of_package() -> tuple[list[str], str]:
     """Return what the package with its web demo needs, and its licence."""
-    try:
-        installed = distribution("sind-hf")
+    # A source folder on the path has metadata of its own, without the licence; those of the installation come after.
+    for installed in distributions(name="sind-hf"):
         licence = installed.read_text("licenses/LICENSE")
-    except PackageNotFoundError:
-        licence = None
-    if licence is None:
+        if licence is not None:
+            break
+    else:
         raise ValueError("sind-hf is not installed, so its requirements are unknown: pip install it.")
     lines = []
     for text in installed.requires or ():

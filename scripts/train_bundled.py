@@ -2,6 +2,7 @@
 
     python scripts/train_bundled.py --photos PHOTOGRAPHS --study STUDY crops
     torchrun --standalone --nproc_per_node 2 scripts/train_bundled.py --photos PHOTOGRAPHS --study STUDY pretrain
+    torchrun --standalone --nproc_per_node 2 scripts/train_bundled.py --photos PHOTOGRAPHS --study STUDY ladders
     python scripts/train_bundled.py --photos PHOTOGRAPHS --study STUDY fine-tune
     python scripts/train_bundled.py --photos PHOTOGRAPHS --study STUDY results
 
@@ -10,9 +11,10 @@ mos, scene) and the rated pictures. Every step skips what is finished and goes o
 
 1. `crops`: photographs are distorted in some forty ways, and scored against their originals by full-reference indices.
 2. `pretrain`: a small network learns these scores (configs/bundled.yaml); every tenth photograph is held out.
-3. `fine-tune`: half of every batch are now pictures of the study (configs/bundled_fine_tuning.yaml), once with all of
+3. `ladders`: it goes on with ladders of rising distortion in every batch (configs/bundled_ladders.yaml).
+4. `fine-tune`: half of every batch are now pictures of the study (configs/bundled_fine_tuning.yaml), once with all of
    its scenes, and in folds of scenes for the results.
-4. `results`: tables of both, and of ladders of rising distortion on the photographs that were held out.
+5. `results`: tables of all three, and of ladders of rising distortion on the photographs that were held out.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from sind_hf.pretraining.bundle import measure, results_markdown, write_bundle
 from sind_hf.pretraining.recipe import Recipe, fine_tune, prepare_data, pretrain
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-STEPS = ("crops", "pretrain", "fine-tune", "results")
+STEPS = ("crops", "pretrain", "ladders", "fine-tune", "results")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -43,6 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/bundled"))
     parser.add_argument("--workers", type=int, default=1, help="processes that make the crops")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="changes to configs/bundled.yaml")
+    parser.add_argument(
+        "--set-ladders", nargs="*", default=[], metavar="KEY=VALUE", help="changes to configs/bundled_ladders.yaml"
+    )
     parser.add_argument(
         "--set-tuning", nargs="*", default=[], metavar="KEY=VALUE", help="changes to configs/bundled_fine_tuning.yaml"
     )
@@ -69,12 +74,20 @@ def run(options: argparse.Namespace) -> None:
         ).values():
             terminal.complain(line)
     main_process = PartialState().is_main_process
-    if "pretrain" in steps:
-        config.training.disable_tqdm = True
-        with terminal.stage("training on distorted crops") as update:
-            record = pretrain(config, recipe, [TrainingProgress(update)])
-        if main_process:
-            terminal.say(f"photographs held out: {record['metrics']}")
+    trainings = {
+        "pretrain": ("training on distorted crops", config),
+        "ladders": (
+            "training on ladders",
+            load_config(CONFIGS / "bundled_ladders.yaml", [*recipe.ladder_places(), *options.set_ladders]),
+        ),
+    }
+    for step, (title, chosen) in trainings.items():
+        if step in steps:
+            chosen.training.disable_tqdm = True
+            with terminal.stage(title) as update:
+                record = pretrain(chosen, recipe, [TrainingProgress(update)])
+            if main_process:
+                terminal.say(f"photographs held out: {record['metrics']}")
     if "fine-tune" in steps:
         tuning = load_config(CONFIGS / "bundled_fine_tuning.yaml", [*recipe.tuning_places(), *options.set_tuning])
         tuning.training.disable_tqdm = True

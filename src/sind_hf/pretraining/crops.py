@@ -3,7 +3,7 @@
     make_crops(photographs, "crops")
     manifest, fragments = label_crops("crops")
 
-Every photograph gives some crops, every crop some versions: as it is, two ladders of one kind of distortion at three
+Every photograph gives some crops, every crop some versions: as it is, ladders of one kind of distortion at rising
 levels, single distortions and pairs of them.
 """
 
@@ -15,12 +15,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from scipy.stats import rankdata
 
 from sind_hf.data.graded import keyed_generator, write_png
 from sind_hf.data.manifest import Manifest, ManifestEntry, ScoreInfo
@@ -55,20 +54,24 @@ class CropRecipe:
 
     Attributes:
         crops: Of each photograph.
-        ladders: In each crop: one kind of distortion at three rising levels.
+        ladders: In each crop: one kind of distortion at rising levels.
+        rungs: Levels of a ladder.
         singles: Versions of each crop with one distortion.
         doubles: Versions of each crop with two, one after the other.
         shortest: Short side of the smallest crops in pixels, where the photograph has as many.
         longest: Short side of the largest.
+        kinds: Of the ladders, no kind twice in a crop; empty: any, as for the other versions.
         seed: Of every choice.
     """
 
     crops: int = 2
     ladders: int = 2
+    rungs: int = 3
     singles: int = 4
     doubles: int = 3
     shortest: int = 320
     longest: int = 512
+    kinds: tuple[str, ...] = ()
     seed: int = 0
 
 
@@ -78,6 +81,7 @@ class Version:
 
     name: str
     steps: tuple[tuple[str, float], ...] = ()
+    ladder: str | None = None
 
 
 def make_crops(
@@ -123,7 +127,11 @@ def make_crops(
 
 
 def label_crops(
-    folder: str | os.PathLike[str], photographs: Sequence[str]
+    folder: str | os.PathLike[str],
+    photographs: Sequence[str],
+    *,
+    among: str | os.PathLike[str] | None = None,
+    scenes: Literal["photographs", "ladders"] = "photographs",
 ) -> tuple[Manifest, npt.NDArray[np.float32]]:
     """Score crops by their rank among all of them, averaged over the full-reference indices.
 
@@ -133,35 +141,50 @@ def label_crops(
     Args:
         folder: That `make_crops` filled.
         photographs: Names of those to take.
+        among: Folder of other crops of these photographs, among which the ranks are taken, so that both sets are on
+            one scale.
+        scenes: What the scenes of the manifest are: the photographs, or the ladders alone, each a scene of its own.
 
     Returns:
-        The manifest (scene: the photograph; reference: the crop; images relative to `folder`), and the same for the
-        7×7 fragments of every picture, (pictures, 7, 7), as shares of all fragments between 0 and 1.
+        The manifest (reference: the crop; images relative to `folder`), and the same for the 7×7 fragments of every
+        picture, (pictures, 7, 7), as shares of all fragments between 0 and 1.
 
     Raises:
         ValueError: When the crops of a photograph are missing.
     """
-    pictures: list[dict[str, Any]] = []
-    for name in photographs:
-        try:
-            pictures += json.loads((Path(folder) / f"{name}.json").read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise ValueError(f"{folder}: the crops of {name} are missing: make them first.") from None
-    indices = np.array([[picture["indices"][name] for name in INDICES] for picture in pictures])
-    fragments = np.array([[picture["fragments"][name] for name in INDICES] for picture in pictures], np.float32)
-    scores = _shares(_shares(indices.T).mean(0)[None])[0]
-    local = np.stack([_shares(each.reshape(1, -1))[0] for each in fragments.swapaxes(0, 1)]).mean(0)
-    domains = {name: number for number, name in enumerate(photographs)}
+    pictures = _read_crops(folder, photographs)
+    if scenes == "ladders":
+        pictures = [picture for picture in pictures if picture["ladder"] is not None]
+    ranked = pictures if among is None else _read_crops(among, photographs)
+    indices, ranked_indices = (
+        np.array([[picture["indices"][name] for picture in part] for name in INDICES]) for part in (pictures, ranked)
+    )
+    means, ranked_means = (
+        _shares(values, ranked_indices).mean(0, keepdims=True) for values in (indices, ranked_indices)
+    )
+    scores = _shares(means, ranked_means)[0]
+    fragments, ranked_fragments = (
+        np.array([[picture["fragments"][name] for picture in part] for name in INDICES], np.float32).reshape(
+            len(INDICES), -1
+        )
+        for part in (pictures, ranked)
+    )
+    local = _shares(fragments, ranked_fragments).mean(0)
+    names = [
+        picture["scene"] if scenes == "photographs" else f"{picture['reference']} {picture['ladder']}"
+        for picture in pictures
+    ]
+    domains = {name: number for number, name in enumerate(dict.fromkeys(names))}
     entries = [
         ManifestEntry(
             image=picture["image"],
             score=round(1 + 4 * float(score), 4),
-            scene=picture["scene"],
-            domain_id=domains[picture["scene"]],
+            scene=name,
+            domain_id=domains[name],
             reference=picture["reference"],
             distortion=picture["distortion"],
         )
-        for picture, score in zip(pictures, scores, strict=True)
+        for picture, name, score in zip(pictures, names, scores, strict=True)
     ]
     manifest = Manifest(
         dataset=_DATASET,
@@ -174,15 +197,26 @@ def label_crops(
     return manifest, local.reshape(-1, GRID, GRID).astype(np.float32)
 
 
-def _shares(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Turn every row into ranks between 0 and 1."""
-    return (rankdata(values, axis=1, method="max") - 1) / max(1, values.shape[1] - 1)
+def _read_crops(folder: str | os.PathLike[str], photographs: Sequence[str]) -> list[dict[str, Any]]:
+    pictures: list[dict[str, Any]] = []
+    for name in photographs:
+        try:
+            pictures += json.loads((Path(folder) / f"{name}.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ValueError(f"{folder}: the crops of {name} are missing: make them first.") from None
+    return pictures
+
+
+def _shares(values: npt.NDArray[Any], among: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Turn every row into its ranks between 0 and 1 among the same row of others; equal values get the highest."""
+    below = [np.searchsorted(np.sort(row), part, side="right") for part, row in zip(values, among, strict=True)]
+    return np.clip((np.array(below) - 1) / max(1, among.shape[1] - 1), 0, 1)
 
 
 def _require_same_recipe(path: Path, recipe: CropRecipe) -> None:
     if path.is_file():
         earlier = json.loads(path.read_text(encoding="utf-8"))
-        if earlier != asdict(recipe):
+        if earlier != json.loads(json.dumps(asdict(recipe))):
             raise ValueError(f"{path.parent}: holds crops of another recipe; choose another folder, or delete it.")
     else:
         write_json(path, asdict(recipe))
@@ -215,6 +249,7 @@ def _crop_photograph(name: str, path: Path, folder: Path, recipe: CropRecipe) ->
                     "reference": f"{name}-{number}",
                     "distortion": "+".join(kind for kind, _ in version.steps) or None,
                     "levels": [level for _, level in version.steps],
+                    "ladder": version.ladder,
                     "indices": {index: round(value, 6) for index, (value, _) in found.items()},
                     "fragments": {index: _fragments(similarity) for index, (_, similarity) in found.items()},
                 }
@@ -227,11 +262,12 @@ def plan_versions(recipe: CropRecipe, rng: np.random.Generator) -> Iterator[Vers
     """Draw what is done to one crop."""
     yield Version(CLEAN)
     low, high = _LEVELS
+    kinds = rng.permutation(recipe.kinds).tolist()
     for ladder in range(recipe.ladders):
-        kind = _draw_kind(rng)
-        for step in range(3):
-            level = low + (high - low) * (step + rng.uniform(0.1, 0.9)) / 3
-            yield Version(f"ladder{ladder}.{step}-{kind}", ((kind, level),))
+        kind = kinds[ladder] if kinds else _draw_kind(rng)
+        for step in range(recipe.rungs):
+            level = low + (high - low) * (step + rng.uniform(0.1, 0.9)) / recipe.rungs
+            yield Version(f"ladder{ladder}.{step}-{kind}", ((kind, level),), f"ladder{ladder}-{kind}")
     for single in range(recipe.singles):
         kind = _draw_kind(rng)
         yield Version(f"single{single}-{kind}", ((kind, float(rng.uniform(low, high))),))

@@ -1,9 +1,9 @@
 """From a folder of photographs to a small checkpoint that scores pictures of any scene, in steps that can be resumed.
 
 recipe = Recipe(photographs=Path("photos"), study=Path("study"), output=Path("runs/bundled"))
-prepare_data(recipe)          # distorted crops with their scores, made and resized once
-pretrain(recipe, config)      # without opinions
-fine_tune(recipe, config)     # with the opinions of a study
+prepare_data(recipe, …)       # distorted crops with their scores, made and resized once
+pretrain(config, recipe)      # without opinions: on crops, then on ladders, too
+fine_tune(config, recipe)     # with the opinions of a study
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,9 @@ from sind_hf.scoring.checkpoints import load_checkpoint
 Stage = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
 
 HELD_OUT_EVERY = 10
-FRAGMENTS = "fragments.npy"
+# Kinds whose ladders are learned finely: what a picture of every day goes through.
+LADDERS = ("jpeg", "webp", "avif", "jpeg2000", "video_like", "gaussian_blur", "lens_blur", "white_noise")
+TITLES = {"train": "train crops", "held_out": "held-out crops", "ladders": "ladders"}
 STUDY = "study"
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
@@ -49,13 +51,15 @@ class Recipe:
         study: Folder with `scores.csv` (image, mos, scene) and its pictures; None to do without opinions.
         output: Folder for all that is made.
         crops: What is made of each photograph.
+        ladders: What is made of each photograph that is not held out, for the second part of the training.
         score_range: Scale of the study's opinions.
     """
 
     photographs: Path
     study: Path | None
     output: Path
-    crops: CropRecipe = field(default_factory=CropRecipe)
+    crops: CropRecipe = CropRecipe()
+    ladders: CropRecipe = CropRecipe(crops=1, ladders=4, rungs=8, singles=0, doubles=0, kinds=LADDERS)
     score_range: tuple[float, float] = (1.0, 5.0)
 
     def pretraining_places(self) -> list[str]:
@@ -67,10 +71,20 @@ class Recipe:
             f"training.output_dir={self.output / 'pretrained'}",
         ]
 
+    def ladder_places(self) -> list[str]:
+        """Return the changes to `configs/bundled_ladders.yaml` that keep the training in this output."""
+        return [
+            f"model.checkpoint={self.output / 'pretrained'}",
+            f"data.image_root={self.output / 'prepared'}",
+            f"data.train=[{self.output / 'train.json'}, {self.output / 'ladders.json'}]",
+            f"data.test=[{self.output / 'held_out.json'}]",
+            f"training.output_dir={self.output / 'laddered'}",
+        ]
+
     def tuning_places(self) -> list[str]:
         """Return the changes to `configs/bundled_fine_tuning.yaml` that keep the trainings in this output."""
         return [
-            f"model.checkpoint={self.output / 'pretrained'}",
+            f"model.checkpoint={self.output / 'laddered'}",
             f"data.image_root={self.output / 'prepared'}",
             f"data.train=[{self.output / 'train.json'}, {self.output / 'study.json'}]",
             f"training.output_dir={self.output / 'fine_tuned'}",
@@ -95,8 +109,9 @@ class Recipe:
 def prepare_data(recipe: Recipe, *, view_size: int, stage: Stage, workers: int = 1) -> dict[str, str]:
     """Make, score and prepare the crops, and the pictures of the study.
 
-    `output/` gets `crops/`, the manifests `train.json` and `held_out.json` (every tenth photograph) and `study.json`,
-    the scores of fragments `fragments.npy` (in the order of `train.json`), and `prepared/` with all pictures.
+    `output/` gets `crops/` with the manifests `train.json` and `held_out.json` (every tenth photograph), `ladders/` with
+    `ladders.json`, `study.json`, and `prepared/` with all pictures. Beside the manifests of the training lie the scores
+    of fragments, in the order of their pictures (`train.npy`, `ladders.npy`).
 
     Args:
         recipe: Where from and where to.
@@ -116,15 +131,23 @@ def prepare_data(recipe: Recipe, *, view_size: int, stage: Stage, workers: int =
         failures = make_crops(files, output / "crops", recipe.crops, workers=workers, progress=update)
     names = [name for name in files if name not in failures]
     held_out = names[::HELD_OUT_EVERY]
+    train = [name for name in names if name not in held_out]
+    with stage("making ladders") as update:
+        make_crops(
+            {name: files[name] for name in train}, output / "ladders", recipe.ladders, workers=workers, progress=update
+        )
+    labelled = {
+        "train": label_crops(output / "crops", train),
+        "held_out": label_crops(output / "crops", held_out),
+        "ladders": label_crops(output / "ladders", train, among=output / "crops", scenes="ladders"),
+    }
     parts = []
-    for file, chosen in (("train", [name for name in names if name not in held_out]), ("held_out", held_out)):
-        manifest, fragments = label_crops(output / "crops", chosen)
-        entries = [replace(entry, image=f"crops/{entry.image}") for entry in manifest.entries]
-        manifest = replace(manifest, dataset=f"{file} crops".replace("_", "-"), entries=entries)
-        manifest.save(output / f"{file}.json")
+    for name, (manifest, fragments) in labelled.items():
+        folder = "ladders" if name == "ladders" else "crops"
+        entries = [replace(entry, image=f"{folder}/{entry.image}") for entry in manifest.entries]
+        replace(manifest, dataset=TITLES[name], entries=entries).save(output / f"{name}.json")
+        np.save(output / f"{name}.npy", fragments)
         parts += entries
-        if file == "train":
-            np.save(output / FRAGMENTS, fragments)
     if recipe.study is not None:
         study = _linked_study(recipe, recipe.study)
         study.save(output / "study.json")
@@ -161,10 +184,10 @@ def _linked_study(recipe: Recipe, study: Path) -> Manifest:
 
 
 def pretrain(config: RunConfig, recipe: Recipe, callbacks: Sequence[TrainerCallback] = ()) -> dict[str, Any]:
-    """Train on the distorted crops; goes on from the last checkpoint.
+    """Train on distorted crops, or on ladders of them; goes on from the last checkpoint.
 
     Args:
-        config: `configs/bundled.yaml`, with the places of the recipe.
+        config: `configs/bundled.yaml` or `configs/bundled_ladders.yaml`, with the places of the recipe.
         recipe: Whose data were prepared.
         callbacks: Of the Trainer.
 
@@ -174,12 +197,14 @@ def pretrain(config: RunConfig, recipe: Recipe, callbacks: Sequence[TrainerCallb
     Raises:
         ValueError: As `run_training`; or when the data are not prepared.
     """
-    file = recipe.output / FRAGMENTS
-    if not file.is_file():
-        raise ValueError(f"{recipe.output}: holds no prepared crops: make them first.")
-    entries = Manifest.load(recipe.output / "train.json").entries
     root = recipe.output.resolve()
-    fragments = {str(root / entry.image): each for entry, each in zip(entries, np.load(file), strict=True)}
+    fragments = {}
+    for manifest in map(Path, config.data.train):
+        scores = manifest.with_suffix(".npy")
+        if not scores.is_file():
+            raise ValueError(f"{recipe.output}: holds no prepared crops: make them first.")
+        entries = Manifest.load(manifest).entries
+        fragments |= {str(root / entry.image): each for entry, each in zip(entries, np.load(scores), strict=True)}
     return run_training(
         config, resume=True, callbacks=callbacks, make_trainer=partial(PretrainingTrainer, fragments=fragments)
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,28 @@ def test_labels_are_ranks(made: Path) -> None:
         by_level = sorted(levels, key=lambda image: levels[image])
         rank = {entry.image: entry.score for entry in manifest.entries}
         assert [rank[image] for image in by_level] == sorted((rank[image] for image in by_level), reverse=True)
+
+
+def test_ladders_are_scenes_on_the_scale_of_other_crops(
+    made: Path, photographs: dict[str, Path], tmp_path: Path
+) -> None:
+    names = ["p0", "p1"]
+    kinds = ("jpeg", "gaussian_blur", "white_noise")
+    recipe = replace(SMALL, ladders=2, rungs=5, singles=0, doubles=0, kinds=kinds)
+    make_crops({name: photographs[name] for name in names}, tmp_path, recipe)
+    manifest, fragments = label_crops(tmp_path, names, among=made, scenes="ladders")
+    assert len(manifest.entries) == len(fragments) == 2 * 2 * 5  # the crops as they are belong to no ladder
+    scenes: dict[str, list[float]] = {}
+    for entry in manifest.entries:
+        assert entry.distortion in kinds and entry.distortion in entry.scene and entry.reference in entry.scene
+        scenes.setdefault(entry.scene, []).append(entry.score)
+    assert len(scenes) == 4
+    assert len({scene.rsplit("-", 1)[1] for scene in scenes if scene.startswith("p0-0 ")}) == 2  # no kind twice
+    for scores in scenes.values():
+        assert scores == sorted(scores, reverse=True) and 1 <= scores[-1] < scores[0] <= 5
+    # Among themselves they are ranked as they are alone.
+    alone, together = label_crops(made, names), label_crops(made, names, among=made)
+    assert alone[0].entries == together[0].entries and np.array_equal(alone[1], together[1])
 
 
 def test_crops_keep_shape_and_bounds(made: Path) -> None:

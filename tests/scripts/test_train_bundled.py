@@ -44,7 +44,8 @@ def test_from_photographs_to_a_checkpoint_and_its_results(
 ) -> None:
     monkeypatch.setattr(bundle, "LADDERS", ("gaussian_blur", "jpeg"))
     main = runpy.run_path(str(SCRIPT))["main"]
-    options = ["--set", *SMALL, "model.view_size=56", "--set-tuning", *SMALL, "eval_views=center"]
+    options = ["--set", *SMALL, "model.view_size=56", "--set-ladders", *SMALL]
+    options += ["--set-tuning", *SMALL, "eval_views=center"]
     main(["all", *places, *options, "--bundle", str(tmp_path)])
     output = Path(places[-1])
 
@@ -68,7 +69,7 @@ def test_from_photographs_to_a_checkpoint_and_its_results(
     assert -100 < score < 100
 
     before = {path: path.stat().st_mtime_ns for path in output.glob("**/results.json")}
-    assert len(before) == 7  # without opinions, five folds, with opinions
+    assert len(before) == 8  # crops, ladders, five folds, with opinions
     main(["fine-tune", *places, *options])
     assert before == {path: path.stat().st_mtime_ns for path in output.glob("**/results.json")}
 

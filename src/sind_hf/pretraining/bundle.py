@@ -34,15 +34,15 @@ LADDERS = (
     "jpeg2000",
 )
 FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
-CHECKPOINTS = {"without opinions": "pretrained", "with opinions": "fine_tuned"}
+CHECKPOINTS = {"crops": "pretrained", "crops and ladders": "laddered", "with opinions": "fine_tuned"}
 
 
 def measure(recipe: Recipe) -> dict[str, Any]:
-    """Test both checkpoints of the recipe on what they did not see.
+    """Test the checkpoints of the recipe on what they did not see.
 
     Returns:
         `held_out`: by checkpoint, agreement with the full-reference indices on crops of photographs that were held
-        out; `study`: of the checkpoint without opinions, on all pictures, and of the folds with opinions, where every
+        out; `study`: of the checkpoints without opinions, on all pictures, and of the folds with opinions, where every
         picture is scored by the model that did not see its scene; `ladders`: see `score_ladders`, of the checkpoint
         with opinions on the photographs that were held out; `cost`: size in bytes, seconds to load, and seconds for
         a picture on one core.
@@ -54,7 +54,7 @@ def measure(recipe: Recipe) -> dict[str, Any]:
         model, processor = load_checkpoint(str(output / folder), device="cpu")
         crops = evaluate_manifest(model, processor, held_out, output / "prepared", views="center")
         found["held_out"][name] = _short(crops.report)
-        if name == "without opinions":
+        if name != "with opinions":
             whole = evaluate_manifest(model, processor, study, output / "prepared", views="nine")
             found["study"][name] = _short(whole.report)
     found["study"]["with opinions, unseen scenes"] = _folds(output, study)
@@ -109,7 +109,7 @@ def results_markdown(found: dict[str, Any]) -> str:
     lines = ["| pictures | model | SRCC | SRCC within scenes | PLCC |", "| --- | --- | ---: | ---: | ---: |"]
     for pictures, group in (
         ("crops of photographs held out", "held_out"),
-        (f"the study, {found['study']['without opinions']['n']} pictures", "study"),
+        (f"the study, {found['study']['crops']['n']} pictures", "study"),
     ):
         for name, row in found[group].items():
             shown = (row["srcc"], row["within_scene_srcc"], row["plcc"])

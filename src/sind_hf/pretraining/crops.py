@@ -156,20 +156,10 @@ def label_crops(
     if scenes == "ladders":
         pictures = [picture for picture in pictures if picture["ladder"] is not None]
     ranked = pictures if among is None else _read_crops(among, photographs)
-    indices, ranked_indices = (
-        np.array([[picture["indices"][name] for picture in part] for name in INDICES]) for part in (pictures, ranked)
-    )
-    means, ranked_means = (
-        _shares(values, ranked_indices).mean(0, keepdims=True) for values in (indices, ranked_indices)
-    )
+    indices, ranked_indices = _indices(pictures), _indices(ranked)
+    means, ranked_means = (_shares(each, ranked_indices).mean(0)[None] for each in (indices, ranked_indices))
     scores = _shares(means, ranked_means)[0]
-    fragments, ranked_fragments = (
-        np.array([[picture["fragments"][name] for picture in part] for name in INDICES], np.float32).reshape(
-            len(INDICES), -1
-        )
-        for part in (pictures, ranked)
-    )
-    local = _shares(fragments, ranked_fragments).mean(0)
+    local = _shares(_fragment_indices(pictures), _fragment_indices(ranked)).mean(0)
     names = [
         picture["scene"] if scenes == "photographs" else f"{picture['reference']} {picture['ladder']}"
         for picture in pictures
@@ -205,6 +195,17 @@ def _read_crops(folder: str | os.PathLike[str], photographs: Sequence[str]) -> l
         except FileNotFoundError:
             raise ValueError(f"{folder}: the crops of {name} are missing: make them first.") from None
     return pictures
+
+
+def _indices(pictures: Sequence[dict[str, Any]]) -> npt.NDArray[np.float64]:
+    """(indices, pictures)."""
+    return np.array([[picture["indices"][name] for picture in pictures] for name in INDICES])
+
+
+def _fragment_indices(pictures: Sequence[dict[str, Any]]) -> npt.NDArray[np.float32]:
+    """(indices, fragments of all pictures)."""
+    values = [[picture["fragments"][name] for picture in pictures] for name in INDICES]
+    return np.array(values, np.float32).reshape(len(INDICES), -1)
 
 
 def _shares(values: npt.NDArray[Any], among: npt.NDArray[Any]) -> npt.NDArray[np.float64]:

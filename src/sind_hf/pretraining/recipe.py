@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from transformers import TrainerCallback
 
 from sind_hf.data.importing import import_manifest
@@ -109,9 +110,9 @@ class Recipe:
 def prepare_data(recipe: Recipe, *, view_size: int, stage: Stage, workers: int = 1) -> dict[str, str]:
     """Make, score and prepare the crops, and the pictures of the study.
 
-    `output/` gets `crops/` with the manifests `train.json` and `held_out.json` (every tenth photograph), `ladders/` with
-    `ladders.json`, `study.json`, and `prepared/` with all pictures. Beside the manifests of the training lie the scores
-    of fragments, in the order of their pictures (`train.npy`, `ladders.npy`).
+    `output/` gets `crops/` with the manifests `train.json` and `held_out.json` (every tenth photograph), `ladders/`
+    with `ladders.json`, `study.json`, and `prepared/` with all pictures. Beside the manifests of the training lie the
+    scores of fragments, in the order of their pictures (`train.npy`, `ladders.npy`).
 
     Args:
         recipe: Where from and where to.
@@ -198,7 +199,7 @@ def pretrain(config: RunConfig, recipe: Recipe, callbacks: Sequence[TrainerCallb
         ValueError: As `run_training`; or when the data are not prepared.
     """
     root = recipe.output.resolve()
-    fragments = {}
+    fragments: dict[str, npt.NDArray[np.float32]] = {}
     for manifest in map(Path, config.data.train):
         scores = manifest.with_suffix(".npy")
         if not scores.is_file():

@@ -52,7 +52,7 @@ class Judge:
         model: On its device, in evaluation mode.
         processor: Of the same checkpoint.
         name: Of the model, for the page.
-        views: `"center"` or `"nine"`.
+        views: `"center"` or `"nine"`; default: the processor's own.
         reference: Scores of the same model, and the same views, that percentiles refer to.
     """
 
@@ -62,10 +62,10 @@ class Judge:
         processor: SindImageProcessor,
         *,
         name: str = "SIND",
-        views: Literal["center", "nine"] = "center",
+        views: Literal["center", "nine"] | None = None,
         reference: ReferenceScores | None = None,
     ) -> None:
-        self.model, self.processor, self.views = model, processor, views
+        self.model, self.processor, self.views = model, processor, views or processor.views
         self.name, self.reference = name, reference
         self.makes_maps = model.config.local_branch == "patch"
 
@@ -76,7 +76,7 @@ class Judge:
         *,
         name: str | None = None,
         reference: str | os.PathLike[str] | None = None,
-        views: Literal["center", "nine"] = "center",
+        views: Literal["center", "nine"] | None = None,
         device: str | None = None,
     ) -> Judge:
         """Load what scores, and the reference named or lying beside it.
@@ -86,7 +86,7 @@ class Judge:
             name: Of the model, for the page; default: the repository, the file, or the last two names of the folder's
                 path.
             reference: File of scores; default: `reference_scores.csv` of the checkpoint, where it has one.
-            views: `"center"` or `"nine"`.
+            views: `"center"` or `"nine"`; default: the processor's own.
             device: See `load_scorer`.
 
         Raises:

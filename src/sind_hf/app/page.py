@@ -52,7 +52,7 @@ def build_app(
     *,
     reference: str | os.PathLike[str] | None = None,
     examples: str | os.PathLike[str] | None = None,
-    views: Literal["center", "nine"] = "center",
+    views: Literal["center", "nine"] | None = None,
     device: str | None = None,
     name: str | None = None,
     title: str = TITLE,
@@ -64,7 +64,7 @@ def build_app(
         reference: Scores that percentiles refer to, as `sind-hf score --output` writes them; default: the file
             `reference_scores.csv` of the checkpoint, where it has one.
         examples: Folder of example pictures; default: see `example_pictures`.
-        views: `"center"` or `"nine"` (nine times the work, steadier).
+        views: `"center"` or `"nine"` (nine times the work, steadier); default: the checkpoint's own.
         device: Where the model runs; default: the first accelerator there is, else the CPU.
         name: What the page calls the model; default: its repository, or the end of its folder's path.
         title: Heading of the page.

@@ -27,6 +27,10 @@ ModelOption = Annotated[
         callback=_named_model,
     ),
 ]
+ViewsOption = Annotated[
+    Views | None,
+    typer.Option(help="nine: nine times the work, steadier scores; default: the checkpoint's own."),
+]
 DeviceOption = Annotated[
     str | None, typer.Option(help="cpu, cuda, cuda:1, mps …; default: the first accelerator there is.")
 ]

@@ -9,7 +9,15 @@ from typing import Annotated, Literal
 import typer
 
 from sind_hf.cli import terminal
-from sind_hf.cli.options import BUNDLED, BatchSizeOption, DeviceOption, DtypeOption, ModelOption, Views, WorkersOption
+from sind_hf.cli.options import (
+    BUNDLED,
+    BatchSizeOption,
+    DeviceOption,
+    DtypeOption,
+    ModelOption,
+    ViewsOption,
+    WorkersOption,
+)
 from sind_hf.processes import in_all, is_main_process, join_launch
 from sind_hf.scoring.checkpoints import load_scorer
 from sind_hf.scoring.job import run_job
@@ -29,7 +37,7 @@ def score(
         ),
     ],
     model: ModelOption = BUNDLED,
-    views: Annotated[Views, typer.Option(help="nine: nine times the work, steadier scores.")] = "center",
+    views: ViewsOption = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Scores to a .csv, .jsonl or .parquet.")
     ] = None,

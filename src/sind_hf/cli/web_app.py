@@ -9,7 +9,7 @@ import typer
 
 from sind_hf.app import build_app, launch_app, wait_for_end
 from sind_hf.cli import terminal
-from sind_hf.cli.options import BUNDLED, DeviceOption, ModelOption, Views
+from sind_hf.cli.options import BUNDLED, DeviceOption, ModelOption, ViewsOption
 
 
 def web_app(
@@ -21,7 +21,7 @@ def web_app(
         typer.Option(help="Scores for percentiles, as `sind-hf score` writes them; default: the checkpoint's own."),
     ] = None,
     examples: Annotated[Path | None, typer.Option(help="Folder of example pictures.")] = None,
-    views: Annotated[Views, typer.Option(help="nine: nine times the work, steadier scores.")] = "center",
+    views: ViewsOption = None,
     device: DeviceOption = None,
     open_browser: Annotated[bool, typer.Option("--open", help="Show the page in a browser.")] = False,
 ) -> None:

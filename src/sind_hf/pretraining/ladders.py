@@ -59,7 +59,7 @@ def score_ladders(
     kinds: Sequence[str],
     *,
     longest: int = 768,
-    views: ViewMode = "center",
+    views: ViewMode | None = None,
 ) -> list[LadderResult]:
     """Score the ladders of photographs that the model never saw.
 
@@ -69,7 +69,7 @@ def score_ladders(
         photographs: Files by name.
         kinds: Of distortion.
         longest: Photographs are reduced to this many pixels on their long side first, which saves time.
-        views: Of the scoring.
+        views: Of the scoring; default: the processor's own.
     """
     pictures = {}
     for name, path in photographs.items():

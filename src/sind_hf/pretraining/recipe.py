@@ -243,13 +243,15 @@ def fine_tune(
         records.append(_once(chosen, callbacks))
     final = recipe.output / "fine_tuned"
     _once(_with(config, train=recipe.output / "study.json", test=None, output=final), callbacks)
-    _calibrate(final, study, recipe)
+    _finish(final, study, recipe)
     return records
 
 
-def _calibrate(checkpoint: Path, study: Manifest, recipe: Recipe) -> None:
-    """Put the scores of the checkpoint on the scale of the study."""
+def _finish(checkpoint: Path, study: Manifest, recipe: Recipe) -> None:
+    """Let the checkpoint look at nine pairs of views, being small, and put its scores on the scale of the study."""
     model, processor = load_checkpoint(str(checkpoint), device="cpu")
+    processor.views = "nine"
+    processor.save_pretrained(checkpoint)
     evaluation = evaluate_manifest(model, processor, study, recipe.output / "prepared", views=processor.views)
     calibrate_checkpoint(checkpoint, model.config, evaluation, recipe.score_range)
 

@@ -34,7 +34,7 @@ def run_job(
     paths: Sequence[str | os.PathLike[str]],
     *,
     source_options: SourceOptions | None = None,
-    views: ViewMode = "center",
+    views: ViewMode | None = None,
     batch_size: int = 16,
     workers: int = 0,
     output: str | os.PathLike[str] | None = None,
@@ -54,7 +54,7 @@ def run_job(
         paths: Files, folders, lists, manifests, prepared folders, datasets; see `open_sources`. A picture named twice
             is scored once.
         source_options: What manifests and datasets need besides.
-        views: `"center"` or `"nine"`.
+        views: `"center"` or `"nine"`; default: the processor's own.
         batch_size: Pictures per forward pass.
         workers: Loader processes.
         output: CSV, JSON Lines or Parquet file for the scores; see `ScoreFile`.
@@ -133,10 +133,10 @@ def _share(pictures: Iterable[Picture], batch_size: int, process: int, processes
             yield picture
 
 
-def _settings(model: ScoringModel, processor: SindImageProcessor, views: ViewMode) -> dict[str, Any]:
+def _settings(model: ScoringModel, processor: SindImageProcessor, views: ViewMode | None) -> dict[str, Any]:
     """What scores depend on."""
     fast = {"fast_decode": True} if processor.fast_decode else {}
-    return {"model": _identity(model), "views": views, **fast}
+    return {"model": _identity(model), "views": views or processor.views, **fast}
 
 
 def _identity(model: ScoringModel) -> str:

@@ -55,7 +55,7 @@ class RayEngine:
     device: str | None = None
     dtype: str = "float32"
     fast_decode: bool = False
-    views: ViewMode = "center"
+    views: ViewMode | None = None
     batch_size: int = 16
     workers: int = 0
     quality_maps: bool = False

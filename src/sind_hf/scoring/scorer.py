@@ -44,8 +44,10 @@ class _Views(TorchDataset):
     Its keys are the pictures themselves; or, where it was made with a list, numbers of those.
     """
 
-    def __init__(self, processor: SindImageProcessor, mode: ViewMode, images: Sequence[Any] | None = None) -> None:
-        self.processor, self.mode, self.images = processor, mode, images
+    def __init__(
+        self, processor: SindImageProcessor, mode: ViewMode | None, images: Sequence[Any] | None = None
+    ) -> None:
+        self.processor, self.mode, self.images = processor, mode or processor.views, images
 
     def __getitem__(self, key: Picture | int) -> tuple[torch.Tensor, torch.Tensor] | str:
         picture: Any = key if self.images is None else self.images[key]  # type: ignore[index]
@@ -66,7 +68,7 @@ def score_images(
     processor: SindImageProcessor,
     images: Sequence[ImageSource | PreparedPicture],
     *,
-    views: ViewMode = "center",
+    views: ViewMode | None = None,
     batch_size: int = 16,
     workers: int = 0,
     quality_maps: bool = False,
@@ -77,7 +79,7 @@ def score_images(
         model: On its device, in evaluation mode; or an exported one.
         processor: Of the same checkpoint.
         images: Paths, or anything else that `load_image` takes; or the `PreparedPictures` of prepared data.
-        views: `"center"`, or `"nine"` (nine times the work, steadier).
+        views: `"center"`, or `"nine"` (nine times the work, steadier); default: the processor's own.
         batch_size: Pictures per forward pass.
         workers: Processes that load pictures ahead of the model; 0 loads in this one.
         quality_maps: Whether results carry maps.
@@ -98,7 +100,7 @@ def score_pictures(
     processor: SindImageProcessor,
     pictures: Iterable[Picture],
     *,
-    views: ViewMode = "center",
+    views: ViewMode | None = None,
     batch_size: int = 16,
     workers: int = 0,
     quality_maps: bool = False,

@@ -3,7 +3,7 @@
     python scripts/train_bundled.py --photos PHOTOGRAPHS --study STUDY crops
     torchrun --standalone --nproc_per_node 2 scripts/train_bundled.py --photos PHOTOGRAPHS --study STUDY pretrain
     torchrun --standalone --nproc_per_node 2 scripts/train_bundled.py --photos PHOTOGRAPHS --study STUDY ladders
-    python scripts/train_bundled.py --photos PHOTOGRAPHS --study STUDY fine-tune
+    python scripts/train_bundled.py --photos PHOTOGRAPHS --study STUDY opinions
     python scripts/train_bundled.py --photos PHOTOGRAPHS --study STUDY results
 
 or all of it with `all`. PHOTOGRAPHS is a folder of photographs, or of folders of them; STUDY has `scores.csv` (image,
@@ -12,8 +12,7 @@ mos, scene) and the rated pictures. Every step skips what is finished and goes o
 1. `crops`: photographs are distorted in some forty ways, and scored against their originals by full-reference indices.
 2. `pretrain`: a small network learns these scores (configs/bundled.yaml); every tenth photograph is held out.
 3. `ladders`: it goes on with ladders of rising distortion in every batch (configs/bundled_ladders.yaml).
-4. `fine-tune`: half of every batch are now pictures of the study (configs/bundled_fine_tuning.yaml), once with all of
-   its scenes, and in folds of scenes for the results.
+4. `opinions`: its head is fitted to the opinions of the study, and in folds of scenes for the results.
 5. `results`: tables of all three, and of ladders of rising distortion on the photographs that were held out.
 """
 
@@ -30,10 +29,10 @@ from sind_hf.cli import terminal
 from sind_hf.cli.training_progress import TrainingProgress
 from sind_hf.experiments.config import load_config
 from sind_hf.pretraining.bundle import measure, results_markdown, write_bundle
-from sind_hf.pretraining.recipe import Recipe, fine_tune, prepare_data, pretrain
+from sind_hf.pretraining.recipe import Recipe, learn_opinions, prepare_data, pretrain
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-STEPS = ("crops", "pretrain", "ladders", "fine-tune", "results")
+STEPS = ("crops", "pretrain", "ladders", "opinions", "results")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -47,9 +46,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="changes to configs/bundled.yaml")
     parser.add_argument(
         "--set-ladders", nargs="*", default=[], metavar="KEY=VALUE", help="changes to configs/bundled_ladders.yaml"
-    )
-    parser.add_argument(
-        "--set-tuning", nargs="*", default=[], metavar="KEY=VALUE", help="changes to configs/bundled_fine_tuning.yaml"
     )
     parser.add_argument("--bundle", type=Path, help="folder to copy the checkpoint to, such as src/sind_hf/bundled")
     options = parser.parse_args(arguments)
@@ -88,11 +84,9 @@ def run(options: argparse.Namespace) -> None:
                 record = pretrain(chosen, recipe, [TrainingProgress(update)])
             if main_process:
                 terminal.say(f"photographs held out: {record['metrics']}")
-    if "fine-tune" in steps:
-        tuning = load_config(CONFIGS / "bundled_fine_tuning.yaml", [*recipe.tuning_places(), *options.set_tuning])
-        tuning.training.disable_tqdm = True
-        with terminal.stage("training with opinions") as update:
-            fine_tune(tuning, recipe, callbacks=[TrainingProgress(update)])
+    if "opinions" in steps:
+        with terminal.stage("fitting the head to opinions"):
+            learn_opinions(recipe)
     if "results" in steps:
         with terminal.stage("testing"):
             found = measure(recipe)

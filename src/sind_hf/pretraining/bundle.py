@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 import time
@@ -16,9 +17,8 @@ import torch
 from sind_hf import metrics
 from sind_hf.data.manifest import Manifest
 from sind_hf.experiments.evaluation import evaluate_manifest, write_json
-from sind_hf.experiments.records import RESULTS, read_scores
 from sind_hf.pretraining.ladders import LadderResult, score_ladders
-from sind_hf.pretraining.recipe import HELD_OUT_EVERY, Recipe
+from sind_hf.pretraining.recipe import HELD_OUT_EVERY, UNSEEN, Recipe
 from sind_hf.scoring.checkpoints import load_checkpoint
 
 LADDERS = (
@@ -34,7 +34,7 @@ LADDERS = (
     "jpeg2000",
 )
 FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
-CHECKPOINTS = {"crops": "pretrained", "crops and ladders": "laddered", "with opinions": "fine_tuned"}
+CHECKPOINTS = {"crops": "pretrained", "crops and ladders": "laddered", "with opinions": "fitted"}
 
 
 def measure(recipe: Recipe) -> dict[str, Any]:
@@ -57,11 +57,11 @@ def measure(recipe: Recipe) -> dict[str, Any]:
         if name != "with opinions":
             whole = evaluate_manifest(model, processor, study, output / "prepared", views="nine")
             found["study"][name] = _short(whole.report)
-    found["study"]["with opinions, unseen scenes"] = _folds(output, study)
+    found["study"]["with opinions, unseen scenes"] = _unseen(output / UNSEEN)
     files = list(recipe.files().items())[::HELD_OUT_EVERY]
-    model, processor = load_checkpoint(str(output / "fine_tuned"), device="cpu")
+    model, processor = load_checkpoint(str(output / "fitted"), device="cpu")
     found["ladders"] = [asdict(result) for result in score_ladders(model, processor, dict(files), LADDERS)]
-    found["cost"] = _cost(output / "fine_tuned", [path for _, path in files])
+    found["cost"] = _cost(output / "fitted", [path for _, path in files])
     write_json(output / "bundled_results.json", found)
     return found
 
@@ -71,21 +71,16 @@ def _short(report: dict[str, Any]) -> dict[str, float]:
     return {name: report[name] for name in ("srcc", "plcc", "n")} | {"within_scene_srcc": within["srcc"]}
 
 
-def _folds(output: Path, study: Manifest) -> dict[str, float]:
-    """Every picture by the model that did not see its scene: at once, and by fold."""
-    scenes = {entry.image.rsplit("/", 1)[-1]: entry.scene for entry in study.entries}
-    images: list[str] = []
-    predictions: list[float] = []
-    targets: list[float] = []
-    by_fold = []
-    for record in sorted((output / "folds").glob(f"*/run/{RESULTS}")):
-        scores = read_scores(next(record.parent.glob("scores_*.csv")))
-        images += scores.images
-        predictions += scores.predictions
-        targets += scores.targets
-        by_fold.append(metrics.srcc(scores.predictions, scores.targets))
-    names = [scenes[image.rsplit("/", 1)[-1]] for image in images]
-    pooled = _short(metrics.report(predictions, targets, scene=names))
+def _unseen(path: Path) -> dict[str, float]:
+    """Every picture of the study by the head that did not see its scene: all at once, and by fold."""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    scores, opinions = ([float(row[name]) for row in rows] for name in ("score", "opinion"))
+    pooled = _short(metrics.report(scores, opinions, scene=[row["scene"] for row in rows]))
+    folds = [
+        [index for index, row in enumerate(rows) if row["fold"] == fold] for fold in {row["fold"] for row in rows}
+    ]
+    by_fold = [metrics.srcc([scores[i] for i in fold], [opinions[i] for i in fold]) for fold in folds]
     return pooled | {"srcc_folds_mean": float(np.mean(by_fold)), "srcc_folds_std": float(np.std(by_fold, ddof=1))}
 
 
@@ -142,10 +137,10 @@ def write_bundle(recipe: Recipe, folder: Path) -> list[Path]:
     for name in FILES:
         target = folder / name
         if name.endswith(".json"):
-            document = json.loads((recipe.output / "fine_tuned" / name).read_text(encoding="utf-8"))
+            document = json.loads((recipe.output / "fitted" / name).read_text(encoding="utf-8"))
             document.pop("_name_or_path", None)
             write_json(target, document)
         else:
-            shutil.copyfile(recipe.output / "fine_tuned" / name, target)
+            shutil.copyfile(recipe.output / "fitted" / name, target)
         written.append(target)
     return written

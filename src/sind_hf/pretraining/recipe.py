@@ -3,12 +3,12 @@
 recipe = Recipe(photographs=Path("photos"), study=Path("study"), output=Path("runs/bundled"))
 prepare_data(recipe, …)       # distorted crops with their scores, made and resized once
 pretrain(config, recipe)      # without opinions: on crops, then on ladders, too
-fine_tune(config, recipe)     # with the opinions of a study
+learn_opinions(recipe)        # of a study
 """
 
 from __future__ import annotations
 
-import json
+import csv
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -21,17 +21,16 @@ import numpy.typing as npt
 from transformers import TrainerCallback
 
 from sind_hf.data.importing import import_manifest
-from sind_hf.data.manifest import Manifest, ScoreInfo
+from sind_hf.data.manifest import Manifest, ManifestEntry, ScoreInfo
 from sind_hf.data.preparation import prepare
 from sind_hf.data.splits import k_folds
-from sind_hf.experiments.checkpoint_calibration import calibrate_checkpoint
-from sind_hf.experiments.config import RunConfig, parse_config
-from sind_hf.experiments.evaluation import evaluate_manifest
-from sind_hf.experiments.records import RESULTS
+from sind_hf.experiments.config import RunConfig
 from sind_hf.experiments.runner import run_training
 from sind_hf.pretraining.crops import CropRecipe, label_crops, make_crops
+from sind_hf.pretraining.head import STRENGTH, Head, embed, fit_head
 from sind_hf.pretraining.trainer import PretrainingTrainer
 from sind_hf.scoring.checkpoints import load_checkpoint
+from sind_hf.whole_files import written_file
 
 Stage = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
 
@@ -40,6 +39,9 @@ HELD_OUT_EVERY = 10
 LADDERS = ("jpeg", "webp", "avif", "jpeg2000", "video_like", "gaussian_blur", "lens_blur", "white_noise")
 TITLES = {"train": "train crops", "held_out": "held-out crops", "ladders": "ladders"}
 STUDY = "study"
+UNSEEN = "unseen_scenes.csv"
+# Of the training's crops, those that tell how far embeddings spread.
+SPREAD_EVERY = 8
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 
@@ -82,15 +84,6 @@ class Recipe:
             f"training.output_dir={self.output / 'laddered'}",
         ]
 
-    def tuning_places(self) -> list[str]:
-        """Return the changes to `configs/bundled_fine_tuning.yaml` that keep the trainings in this output."""
-        return [
-            f"model.checkpoint={self.output / 'laddered'}",
-            f"data.image_root={self.output / 'prepared'}",
-            f"data.train=[{self.output / 'train.json'}, {self.output / 'study.json'}]",
-            f"training.output_dir={self.output / 'fine_tuned'}",
-        ]
-
     def files(self) -> dict[str, Path]:
         """Return the photographs by name: the path below the folder, with dashes.
 
@@ -105,6 +98,23 @@ class Recipe:
         if len(found) < HELD_OUT_EVERY:
             raise ValueError(f"{self.photographs}: {len(found)} photographs; at least {HELD_OUT_EVERY} are needed.")
         return found
+
+
+@dataclass(frozen=True)
+class OpinionFold:
+    """Scenes that were left out, and what a head that did not see them makes of their pictures.
+
+    Attributes:
+        name: Of the fold.
+        entries: Its pictures.
+        scores: By the head, (n,).
+        opinions: (n,), higher better.
+    """
+
+    name: str
+    entries: list[ManifestEntry]
+    scores: npt.NDArray[np.float64]
+    opinions: npt.NDArray[np.float64]
 
 
 def prepare_data(recipe: Recipe, *, view_size: int, stage: Stage, workers: int = 1) -> dict[str, str]:
@@ -211,63 +221,50 @@ def pretrain(config: RunConfig, recipe: Recipe, callbacks: Sequence[TrainerCallb
     )
 
 
-def fine_tune(
-    config: RunConfig, recipe: Recipe, folds: int = 5, callbacks: Sequence[TrainerCallback] = ()
-) -> list[dict[str, Any]]:
-    """Train on the opinions of the study, beside the crops: once without each fold of scenes, then with all of them.
+def learn_opinions(recipe: Recipe, folds: int = 5, strength: float = STRENGTH) -> list[OpinionFold]:
+    """Fit the head to the opinions of the study: once without each fold of scenes, then with all of them.
 
-    The folds tell how good the recipe is on scenes that it did not see; the last training is the one to use, and puts
-    its scores on the scale of the opinions. What is finished is not done again.
+    The folds tell how good the recipe is on scenes that it did not see. The last fit becomes the checkpoint
+    `output/fitted`, which looks at nine pairs of views, being small, and scores on the scale of the study.
 
     Args:
-        config: `configs/bundled_fine_tuning.yaml`, with the places of the recipe.
-        recipe: With a study.
-        folds: Of scenes; 0 for the last training alone.
-        callbacks: Of the Trainer.
+        recipe: With a study, after `pretrain`.
+        folds: Of scenes.
+        strength: See `fit_head`.
 
     Returns:
-        The records of the folds.
+        The folds. `output/unseen_scenes.csv` keeps their scores, each by a head that did not see its scene.
 
     Raises:
-        ValueError: As `run_training`.
+        ValueError: When there is no such checkpoint, or its scores fall as the opinions rise.
     """
-    study = Manifest.load(recipe.output / "study.json")
-    records = []
-    places = recipe.output / "folds"
-    for fold in k_folds(study, folds) if folds else ():
-        folder = places / fold.name
-        folder.mkdir(parents=True, exist_ok=True)
-        fold.train.save(folder / "train.json")
-        fold.test.save(folder / "test.json")
-        chosen = _with(config, train=folder / "train.json", test=folder / "test.json", output=folder / "run")
-        records.append(_once(chosen, callbacks))
-    final = recipe.output / "fine_tuned"
-    _once(_with(config, train=recipe.output / "study.json", test=None, output=final), callbacks)
-    _finish(final, study, recipe)
-    return records
-
-
-def _finish(checkpoint: Path, study: Manifest, recipe: Recipe) -> None:
-    """Let the checkpoint look at nine pairs of views, being small, and put its scores on the scale of the study."""
-    model, processor = load_checkpoint(str(checkpoint), device="cpu")
+    output = recipe.output
+    model, processor = load_checkpoint(str(output / "laddered"), device="cpu")
     processor.views = "nine"
-    processor.save_pretrained(checkpoint)
-    evaluation = evaluate_manifest(model, processor, study, recipe.output / "prepared", views=processor.views)
-    calibrate_checkpoint(checkpoint, model.config, evaluation, recipe.score_range)
+    study, crops = (Manifest.load(output / f"{name}.json") for name in (STUDY, "train"))
+    some = replace(crops, entries=crops.entries[::SPREAD_EVERY])
+    spread = embed(model, processor, some, output / "prepared", "center").std(0)
+    embeddings = embed(model, processor, study, output / "prepared")
+    start, opinions = Head.of(model), np.array(study.oriented_scores())
+    place = {entry.image: index for index, entry in enumerate(study.entries)}
+    found = []
+    for fold in k_folds(study, folds):
+        seen, unseen = ([place[entry.image] for entry in part.entries] for part in (fold.train, fold.test))
+        head = fit_head(start, embeddings[seen], opinions[seen], spread, strength)
+        entries = [study.entries[index] for index in unseen]
+        found.append(OpinionFold(fold.name, entries, head(embeddings[unseen]), opinions[unseen]))
+    _write_folds(found, output / UNSEEN)
+    fit_head(start, embeddings, opinions, spread, strength).put_into(model)
+    model.config.score_range = list(recipe.score_range)
+    model.save_pretrained(output / "fitted")
+    processor.save_pretrained(output / "fitted")
+    return found
 
 
-def _with(config: RunConfig, *, train: Path, test: Path | None, output: Path) -> RunConfig:
-    """The configuration of one of the trainings: the crops, and a part of the study."""
-    source = {group: dict(values) for group, values in config.source.items()}
-    source["data"] |= {"train": [source["data"]["train"][0], str(train)], "test": [str(test)] if test else []}
-    source["training"]["output_dir"] = str(output)
-    chosen = parse_config(source, "fine-tuning")
-    chosen.training.disable_tqdm = config.training.disable_tqdm
-    return chosen
-
-
-def _once(config: RunConfig, callbacks: Sequence[TrainerCallback]) -> dict[str, Any]:
-    record = Path(str(config.training.output_dir)) / RESULTS
-    if record.is_file():
-        return json.loads(record.read_text(encoding="utf-8"))
-    return run_training(config, resume=True, callbacks=callbacks)
+def _write_folds(folds: Sequence[OpinionFold], path: Path) -> None:
+    with written_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", "scene", "fold", "opinion", "score"])
+        for fold in folds:
+            for entry, opinion, score in zip(fold.entries, fold.opinions, fold.scores, strict=True):
+                writer.writerow([entry.image, entry.scene, fold.name, opinion, round(float(score), 6)])

@@ -21,7 +21,7 @@ from sind_hf.modeling_sind import SindModel
 
 Array = npt.NDArray[np.float64]
 #: Weight of the ridge, for each picture with an opinion.
-STRENGTH = 3.0
+STRENGTH = 6.0
 _BATCH = 16
 
 

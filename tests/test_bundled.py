@@ -15,6 +15,7 @@ from sind_hf import SindImageProcessor, SindModel, bundled_checkpoint
 from sind_hf.data.graded import packaged_photographs
 from sind_hf.pretraining.ladders import score_ladders
 from sind_hf.scoring.checkpoints import load_checkpoint
+from sind_hf.scoring.scorer import score_images
 
 FOLDER = Path(bundled_checkpoint())
 LIMIT = 6_000_000
@@ -23,9 +24,11 @@ LIMIT = 6_000_000
 PHOTOGRAPHS = ("astronaut", "camera", "cat", "coffee", "motorcycle", "rocket")
 KINDS = {
     "blur": ("gaussian_blur", "lens_blur", "downscaling"),
-    "noise": ("white_noise",),
-    "compression": ("jpeg", "webp"),
+    "noise": ("white_noise", "high_iso_noise"),
+    "compression": ("jpeg", "webp", "avif", "jpeg2000"),
 }
+# Of these kinds, one or two photographs have a step that does not count (docs/results.md says which and why).
+NOT_EVERY_STEP = {"gaussian_blur", "white_noise", "high_iso_noise", "jpeg"}
 
 
 def test_it_is_small_and_names_no_machine() -> None:
@@ -72,7 +75,15 @@ def photographs() -> dict[str, Path]:
 def test_more_distortion_is_a_lower_score(group: str, photographs: dict[str, Path]) -> None:
     model, processor = load_checkpoint(bundled_checkpoint(), device="cpu")
     for result in score_ladders(model, processor, photographs, KINDS[group], longest=512):
-        assert result.steps >= 0.75, result
-        assert list(result.scores[:5]) == sorted(result.scores[:5], reverse=True), result
-    if group == "noise":
-        assert result.monotone >= 0.95
+        assert result.steps >= 0.9, result
+        assert list(result.scores) == sorted(result.scores, reverse=True), result
+        assert result.scores[0] - result.scores[-1] > 1, result
+        assert result.monotone >= (0.6 if result.kind in NOT_EVERY_STEP else 0.95), result
+
+
+def test_it_looks_at_nine_pairs_of_views(photographs: dict[str, Path]) -> None:
+    model, processor = load_checkpoint(bundled_checkpoint(), device="cpu")
+    picture = str(photographs["coffee"])
+    (found,) = (row.score for row in score_images(model, processor, [picture]))
+    assert found == pytest.approx(model.score(picture, processor, views="nine")[0], abs=1e-5)
+    assert found != pytest.approx(model.score(picture, processor, views="center")[0], abs=1e-5)

@@ -1,5 +1,5 @@
 # make demo   a new virtual environment, torch, the package, and the demonstration
-# make test   the same environment with the developers' tools: lint, types, tests
+# make test   the same environment with the developers' tools: lint, types, tests (JOBS at a time)
 # make check  lint and types alone
 # make fuzz   damaged pictures, manifests, configurations and split files, for FUZZ_SECONDS in all
 # make browser  tests the web demo in Chromium; installs it from Debian (as root) unless CHROMIUM names one
@@ -9,6 +9,7 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 FUZZ_SECONDS ?= 180
+JOBS ?= 2
 
 .PHONY: demo test check fuzz browser clean
 
@@ -16,7 +17,7 @@ demo: $(VENV)/.demo
 	$(BIN)/sind-hf demo
 
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -9,6 +9,7 @@ learn_opinions(recipe)        # of a study
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ from sind_hf.data.manifest import Manifest, ManifestEntry, ScoreInfo
 from sind_hf.data.preparation import prepare
 from sind_hf.data.splits import k_folds
 from sind_hf.experiments.config import RunConfig
+from sind_hf.experiments.records import RESULTS
 from sind_hf.experiments.runner import run_training
 from sind_hf.pretraining.crops import CropRecipe, label_crops, make_crops
 from sind_hf.pretraining.head import STRENGTH, Head, embed, fit_head
@@ -195,7 +197,7 @@ def _linked_study(recipe: Recipe, study: Path) -> Manifest:
 
 
 def pretrain(config: RunConfig, recipe: Recipe, callbacks: Sequence[TrainerCallback] = ()) -> dict[str, Any]:
-    """Train on distorted crops, or on ladders of them; goes on from the last checkpoint.
+    """Train on distorted crops, or on ladders of them; goes on from the last checkpoint, or does nothing when done.
 
     Args:
         config: `configs/bundled.yaml` or `configs/bundled_ladders.yaml`, with the places of the recipe.
@@ -208,6 +210,9 @@ def pretrain(config: RunConfig, recipe: Recipe, callbacks: Sequence[TrainerCallb
     Raises:
         ValueError: As `run_training`; or when the data are not prepared.
     """
+    finished = Path(str(config.training.output_dir)) / RESULTS
+    if finished.is_file():
+        return json.loads(finished.read_text(encoding="utf-8"))
     root = recipe.output.resolve()
     fragments: dict[str, npt.NDArray[np.float32]] = {}
     for manifest in map(Path, config.data.train):

@@ -92,6 +92,7 @@ EVERY_OPTION: dict[str, Any] = {
     "score_shift": -1.5,
     "score_range": [1, 5],
     "freeze_backbone": True,
+    "freeze_batch_norm": True,
     "image_mean": [0.5, 0.4, 0.3],
     "image_std": [0.2, 0.3, 0.4],
     "initializer_range": 0.5,

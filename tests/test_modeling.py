@@ -355,6 +355,30 @@ def test_a_frozen_backbone_keeps_weights_and_statistics(when: str, tmp_path: Pat
     assert changed == {"quality_head.weight", "quality_head.bias"}
 
 
+@pytest.mark.parametrize("when", ["config", "call", "loaded"])
+def test_frozen_batch_norm_keeps_statistics_while_weights_are_trained(when: str, tmp_path: Path) -> None:
+    model = build("resnet", freeze_batch_norm=when != "call", loss_type="l2")
+    if when == "loaded":
+        model.save_pretrained(tmp_path)
+        model = SindModel.from_pretrained(tmp_path)
+    if when == "call":
+        model.freeze_batch_norm()
+    views = random_views(3)
+    with torch.no_grad():
+        expected = model.eval()(*views).quality
+    model.train()
+    assert model.vision_model.training
+    torch.testing.assert_close(model(*views).quality, expected)  # of BatchNorm alone the two modes differ
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    model(*views, labels=torch.tensor([1.0, 5.0, 2.0])).loss.backward()
+    optimizer.step()
+    kept = {name for name, value in model.state_dict().items() if torch.equal(value, before[name])}
+    statistics = {name for name in before if "running" in name or "num_batches" in name}
+    assert statistics and statistics <= kept
+    assert kept.isdisjoint({"quality_head.weight"}) and len(kept - statistics) < len(before) / 4
+
+
 def test_a_frozen_clip_keeps_its_projection() -> None:
     model = build("clip", freeze_backbone=True)
     model(*random_views(2), labels=torch.tensor([1.0, 5.0])).loss.backward()

@@ -39,6 +39,8 @@ class SindConfig(PreTrainedConfig):
         score_range: `[lowest, highest]` score of the training data's scale, or `None` when scores are on no declared
             scale. Higher is always better. Scores are never clipped to it.
         freeze_backbone: Train the head alone; the backbone then also keeps its BatchNorm statistics.
+        freeze_batch_norm: Keep BatchNorm's statistics as they are while the weights are trained: for fine-tuning on
+            few pictures, whose statistics would replace them.
         image_mean: Per-channel mean of the normalisation, on the 0–1 scale (ImageNet's, as published; not CLIP's).
         image_std: Per-channel standard deviation of the normalisation.
         initializer_range: Standard deviation of the fresh head's weights.
@@ -68,6 +70,7 @@ class SindConfig(PreTrainedConfig):
     score_shift: float | int = 0.0
     score_range: list[float | int] | tuple[float | int, ...] | None = None
     freeze_backbone: bool = False
+    freeze_batch_norm: bool = False
     image_mean: list[float] | tuple[float, ...] = IMAGENET_MEAN
     image_std: list[float] | tuple[float, ...] = IMAGENET_STD
     initializer_range: float = 0.02

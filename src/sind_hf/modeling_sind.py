@@ -158,6 +158,11 @@ class SindModel(PreTrainedModel):
         self.config.freeze_backbone = True
         self._hold_frozen()
 
+    def freeze_batch_norm(self) -> None:
+        """Stop BatchNorm's statistics, which also normalise in training then; its weights stay trainable."""
+        self.config.freeze_batch_norm = True
+        self._hold_frozen()
+
     def _hold_frozen(self) -> None:
         frozen = self.config.freeze_backbone
         for name, parameter in self.named_parameters():
@@ -166,9 +171,13 @@ class SindModel(PreTrainedModel):
                 parameter.requires_grad_(False)
         if frozen:
             self.vision_model.eval()
+        if self.config.freeze_batch_norm:
+            for module in self.vision_model.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
 
     def train(self, mode: bool = True) -> SindModel:
-        """Switch to training or evaluation mode; a frozen backbone stays in evaluation mode."""
+        """Switch to training or evaluation mode; what is frozen stays in evaluation mode."""
         super().train(mode)
         # Here too, since `from_pretrained` puts new parameters in place of the frozen ones, and ends with `eval()`.
         self._hold_frozen()

@@ -33,6 +33,7 @@ class ModelOptions:
     local_branch: str = field(default="patch", metadata={"help": "patch, class or none; see SindConfig."})
     view_size: int | None = field(default=None, metadata={"help": "Side of the views; default: the backbone's."})
     freeze_backbone: bool = field(default=False, metadata={"help": "Train the head alone."})
+    freeze_batch_norm: bool = field(default=False, metadata={"help": "Keep BatchNorm's statistics as they are."})
     resize_backend: str = field(default="torch", metadata={"help": "torch or pillow; see resize_pictures."})
 
     def __post_init__(self) -> None:

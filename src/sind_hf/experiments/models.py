@@ -33,10 +33,13 @@ def build_model(options: ModelOptions, loss_type: str, seed: int) -> tuple[SindM
         model.config.loss_type = loss_type
         if options.freeze_backbone:
             model.freeze_backbone()
+        if options.freeze_batch_norm:
+            model.freeze_batch_norm()
         return model, processor
     settings: dict[str, Any] = {
         "local_branch": options.local_branch,
         "freeze_backbone": options.freeze_backbone,
+        "freeze_batch_norm": options.freeze_batch_norm,
         "loss_type": loss_type,
         **({"view_size": options.view_size} if options.view_size else {}),
     }

@@ -31,7 +31,7 @@ def gmsd(reference: npt.NDArray[np.uint8], distorted: npt.NDArray[np.uint8]) -> 
     Returns:
         Minus the deviation, 0 for equal pictures; and the map of similarities, at half the size.
     """
-    first, second = (_gradient(_halved(_planes(each, _LHM[:1]))[0]) for each in (reference, distorted))
+    first, second = (_gradient(_planes(each, _LHM[:1])[0]) for each in (reference, distorted))
     similarity = _similarity(first, second, 170)
     return -float(similarity.std()), similarity
 
@@ -48,7 +48,7 @@ def mdsi(reference: npt.NDArray[np.uint8], distorted: npt.NDArray[np.uint8]) -> 
     Returns:
         Minus the index, 0 for equal pictures; and the map of similarities, at half the size.
     """
-    first, second = (_halved(_planes(each, _LHM)) for each in (reference, distorted))
+    first, second = (_planes(each, _LHM) for each in (reference, distorted))
     gradients = [_gradient(plane) for plane in (first[0], second[0], (first[0] + second[0]) / 2)]
     gradient = (
         _similarity(gradients[0], gradients[1], 140)
@@ -73,7 +73,7 @@ def haarpsi(reference: npt.NDArray[np.uint8], distorted: npt.NDArray[np.uint8]) 
         The index, 0 to 1; and the map of similarities weighted by what the eye is drawn to, at half the size.
     """
     constant, alpha = 30.0, 4.2
-    first, second = (_halved(_planes(each, _YIQ)) for each in (reference, distorted))
+    first, second = (_planes(each, _YIQ) for each in (reference, distorted))
     similarities: list[Plane] = []
     weights: list[Plane] = []
     for vertical in (False, True):
@@ -87,7 +87,8 @@ def haarpsi(reference: npt.NDArray[np.uint8], distorted: npt.NDArray[np.uint8]) 
     weights.append((weights[0] + weights[1]) / 2)
     squashed = 1 / (1 + np.exp(-alpha * np.stack(similarities)))
     weighting = np.stack(weights)
-    total = float((squashed * weighting).sum() / max(float(weighting.sum()), 1e-6)) if weighting.any() else 1.0
+    sums = [float(each.sum(dtype=np.float64)) for each in (squashed * weighting, weighting)]
+    total = sums[0] / max(sums[1], 1e-6) if weighting.any() else 1.0
     local = (squashed * weighting).sum(0) / np.maximum(weighting.sum(0), 1e-3)
     top = 1 / (1 + np.exp(-alpha))
     value = min(total, top)
@@ -103,15 +104,11 @@ INDICES: dict[str, Callable[[npt.NDArray[np.uint8], npt.NDArray[np.uint8]], Inde
 
 
 def _planes(picture: npt.NDArray[np.uint8], weights: Plane) -> Plane:
-    """Colour channels to those of the rows of `weights`, (n, H, W)."""
-    return np.moveaxis(picture.astype(np.float32) @ weights.T, -1, 0)
-
-
-def _halved(planes: Plane) -> Plane:
-    """Means over 2×2 pixels."""
-    _, height, width = planes.shape
-    even = planes[:, : height - height % 2, : width - width % 2]
-    return (even[:, ::2, ::2] + even[:, 1::2, ::2] + even[:, ::2, 1::2] + even[:, 1::2, 1::2]) / 4
+    """Means over 2×2 pixels, and from their colour channels those of the rows of `weights`: (n, H/2, W/2)."""
+    height, width, _ = picture.shape
+    even = picture[: height - height % 2, : width - width % 2].astype(np.uint16)
+    total = even[::2, ::2] + even[1::2, ::2] + even[::2, 1::2] + even[1::2, 1::2]
+    return np.ascontiguousarray(np.moveaxis(total.astype(np.float32) @ (weights.T / 4), -1, 0))
 
 
 def _gradient(plane: Plane) -> Plane:

@@ -11,7 +11,7 @@ mos, scene) and the rated pictures. Every step skips what is finished and goes o
 
 1. `crops`: photographs are distorted in some forty ways, and scored against their originals by full-reference indices.
 2. `pretrain`: a small network learns these scores (configs/bundled.yaml); every tenth photograph is held out.
-3. `ladders`: it goes on with ladders of rising distortion in every batch (configs/bundled_ladders.yaml).
+3. `ladders`: it goes on with more crops, most of them in ladders of rising distortion (configs/bundled_ladders.yaml).
 4. `opinions`: its head is fitted to the opinions of the study, and in folds of scenes for the results.
 5. `results`: tables of all three, and of ladders of rising distortion on the photographs that were held out.
 """

@@ -99,7 +99,7 @@ def test_ladders_are_scenes_on_the_scale_of_other_crops(
     kinds = ("jpeg", "gaussian_blur", "white_noise")
     recipe = replace(SMALL, ladders=2, rungs=5, singles=0, doubles=0, kinds=kinds)
     make_crops({name: photographs[name] for name in names}, tmp_path, recipe)
-    manifest, fragments = label_crops(tmp_path, names, among=made, scenes="ladders")
+    manifest, fragments = label_crops(tmp_path, names, among=made, part="ladders")
     assert len(manifest.entries) == len(fragments) == 2 * 2 * 5  # the crops as they are belong to no ladder
     scenes: dict[str, list[float]] = {}
     for entry in manifest.entries:
@@ -109,6 +109,9 @@ def test_ladders_are_scenes_on_the_scale_of_other_crops(
     assert len({scene.rsplit("-", 1)[1] for scene in scenes if scene.startswith("p0-0 ")}) == 2  # no kind twice
     for scores in scenes.values():
         assert scores == sorted(scores, reverse=True) and 1 <= scores[-1] < scores[0] <= 5
+    others, _ = label_crops(tmp_path, names, among=made, part="others")
+    assert {entry.distortion for entry in others.entries} == {None} and len(others.entries) == 2
+    assert {entry.scene for entry in others.entries} == set(names)
     # Among themselves they are ranked as they are alone.
     alone, together = label_crops(made, names), label_crops(made, names, among=made)
     assert alone[0].entries == together[0].entries and np.array_equal(alone[1], together[1])

@@ -51,6 +51,10 @@ def test_from_photographs_to_a_checkpoint_and_its_results(
     train, held_out = (Manifest.load(output / f"{name}.json") for name in ("train", "held_out"))
     assert len({entry.scene for entry in train.entries}) == 9
     assert {entry.scene for entry in held_out.entries} == {"0"}  # every tenth, in the order of their paths
+    more, ladders = (Manifest.load(output / f"{name}.json") for name in ("more", "ladders"))
+    assert {entry.scene for entry in more.entries} == {entry.scene for entry in train.entries}
+    assert len(more.entries) == 9 * 8 * 6 and len(ladders.entries) == 9 * 8 * 8  # 8 crops: the others, ladders of 8
+    assert len({entry.scene for entry in ladders.entries}) == 9 * 8
     found = json.loads((output / "bundled_results.json").read_text())
     assert found["study"]["with opinions, unseen scenes"]["n"] == 32
     assert [row["kind"] for row in found["ladders"]] == ["gaussian_blur", "jpeg"]

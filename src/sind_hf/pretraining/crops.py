@@ -60,7 +60,8 @@ class CropRecipe:
         doubles: Versions of each crop with two, one after the other.
         shortest: Short side of the smallest crops in pixels, where the photograph has as many.
         longest: Short side of the largest.
-        kinds: Of the ladders, no kind twice in a crop; empty: any, as for the other versions.
+        share: Least part of the photograph's side that a crop covers.
+        kinds: Of the ladders of a crop, each at most as often as it stands here; empty: any, as for other versions.
         seed: Of every choice.
     """
 
@@ -71,6 +72,7 @@ class CropRecipe:
     doubles: int = 3
     shortest: int = 320
     longest: int = 512
+    share: float = 0.7
     kinds: tuple[str, ...] = ()
     seed: int = 0
 
@@ -131,7 +133,7 @@ def label_crops(
     photographs: Sequence[str],
     *,
     among: str | os.PathLike[str] | None = None,
-    scenes: Literal["photographs", "ladders"] = "photographs",
+    part: Literal["all", "ladders", "others"] = "all",
 ) -> tuple[Manifest, npt.NDArray[np.float32]]:
     """Score crops by their rank among all of them, averaged over the full-reference indices.
 
@@ -143,7 +145,8 @@ def label_crops(
         photographs: Names of those to take.
         among: Folder of other crops of these photographs, among which the ranks are taken, so that both sets are on
             one scale.
-        scenes: What the scenes of the manifest are: the photographs, or the ladders alone, each a scene of its own.
+        part: Which of their pictures: all, or the ladders alone, or the others. The scenes are the photographs, or the
+            ladders where they are alone.
 
     Returns:
         The manifest (reference: the crop; images relative to `folder`), and the same for the 7×7 fragments of every
@@ -153,15 +156,15 @@ def label_crops(
         ValueError: When the crops of a photograph are missing.
     """
     pictures = _read_crops(folder, photographs)
-    if scenes == "ladders":
-        pictures = [picture for picture in pictures if picture["ladder"] is not None]
+    if part != "all":
+        pictures = [picture for picture in pictures if (picture["ladder"] is not None) == (part == "ladders")]
     ranked = pictures if among is None else _read_crops(among, photographs)
     indices, ranked_indices = _indices(pictures), _indices(ranked)
     means, ranked_means = (_shares(each, ranked_indices).mean(0)[None] for each in (indices, ranked_indices))
     scores = _shares(means, ranked_means)[0]
     local = _shares(_fragment_indices(pictures), _fragment_indices(ranked)).mean(0)
     names = [
-        picture["scene"] if scenes == "photographs" else f"{picture['reference']} {picture['ladder']}"
+        f"{picture['reference']} {picture['ladder']}" if part == "ladders" else picture["scene"]
         for picture in pictures
     ]
     domains = {name: number for number, name in enumerate(dict.fromkeys(names))}
@@ -286,7 +289,7 @@ def _draw_kind(rng: np.random.Generator) -> str:
 def _crop(photograph: Image.Image, recipe: CropRecipe, rng: np.random.Generator) -> Image.Image:
     """Cut a piece at a random place, of random shape and size, and reduce it where it is large."""
     aspect = _ASPECTS[int(rng.integers(len(_ASPECTS)))]
-    share = rng.uniform(0.7, 1)
+    share = rng.uniform(recipe.share, 1)
     width = share * min(photograph.width, photograph.height * aspect)
     height = width / aspect
     left, top = rng.uniform(0, photograph.width - width), rng.uniform(0, photograph.height - height)

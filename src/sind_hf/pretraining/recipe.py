@@ -37,9 +37,13 @@ from sind_hf.whole_files import written_file
 Stage = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
 
 HELD_OUT_EVERY = 10
-# Kinds whose ladders are learned finely: what a picture of every day goes through.
-LADDERS = ("jpeg", "webp", "avif", "jpeg2000", "video_like", "gaussian_blur", "lens_blur", "white_noise")
-TITLES = {"train": "train crops", "held_out": "held-out crops", "ladders": "ladders"}
+# Kinds whose ladders are learned finely: what a picture of every day goes through. JPEG, whose blocks small views
+# hardly see, comes twice.
+LADDERS = (
+    *("jpeg", "jpeg", "webp", "avif", "jpeg2000", "video_like"),
+    *("gaussian_blur", "lens_blur", "motion_blur", "downscaling", "white_noise", "high_iso_noise"),
+)
+TITLES = {"train": "train crops", "held_out": "held-out crops", "more": "more crops", "ladders": "ladders"}
 STUDY = "study"
 UNSEEN = "unseen_scenes.csv"
 # Of the training's crops, those that tell how far embeddings spread.
@@ -56,7 +60,7 @@ class Recipe:
         study: Folder with `scores.csv` (image, mos, scene) and its pictures; None to do without opinions.
         output: Folder for all that is made.
         crops: What is made of each photograph.
-        ladders: What is made of each photograph that is not held out, for the second part of the training.
+        more: What else is made of each photograph that is not held out, for the second part of the training.
         score_range: Scale of the study's opinions.
     """
 
@@ -64,7 +68,9 @@ class Recipe:
     study: Path | None
     output: Path
     crops: CropRecipe = CropRecipe()
-    ladders: CropRecipe = CropRecipe(crops=1, ladders=4, rungs=8, singles=0, doubles=0, kinds=LADDERS)
+    more: CropRecipe = CropRecipe(
+        crops=8, ladders=1, rungs=8, singles=3, doubles=2, longest=576, share=0.45, kinds=LADDERS
+    )
     score_range: tuple[float, float] = (1.0, 5.0)
 
     def pretraining_places(self) -> list[str]:
@@ -81,7 +87,7 @@ class Recipe:
         return [
             f"model.checkpoint={self.output / 'pretrained'}",
             f"data.image_root={self.output / 'prepared'}",
-            f"data.train=[{self.output / 'train.json'}, {self.output / 'ladders.json'}]",
+            f"data.train=[{', '.join(str(self.output / f'{part}.json') for part in ('train', 'more', 'ladders'))}]",
             f"data.test=[{self.output / 'held_out.json'}]",
             f"training.output_dir={self.output / 'laddered'}",
         ]
@@ -122,9 +128,10 @@ class OpinionFold:
 def prepare_data(recipe: Recipe, *, view_size: int, stage: Stage, workers: int = 1) -> dict[str, str]:
     """Make, score and prepare the crops, and the pictures of the study.
 
-    `output/` gets `crops/` with the manifests `train.json` and `held_out.json` (every tenth photograph), `ladders/`
-    with `ladders.json`, `study.json`, and `prepared/` with all pictures. Beside the manifests of the training lie the
-    scores of fragments, in the order of their pictures (`train.npy`, `ladders.npy`).
+    `output/` gets `crops/` with the manifests `train.json` and `held_out.json` (every tenth photograph), `more/` with
+    `ladders.json` (the ladders in it, each a scene of its own) and `more.json` (the others), `study.json`, and
+    `prepared/` with all pictures. Beside the manifests of the training lie the scores of fragments, in the order of
+    their pictures (`train.npy`, `more.npy`, `ladders.npy`).
 
     Args:
         recipe: Where from and where to.
@@ -145,18 +152,19 @@ def prepare_data(recipe: Recipe, *, view_size: int, stage: Stage, workers: int =
     names = [name for name in files if name not in failures]
     held_out = names[::HELD_OUT_EVERY]
     train = [name for name in names if name not in held_out]
-    with stage("making ladders") as update:
+    with stage("distorting them in more ways") as update:
         make_crops(
-            {name: files[name] for name in train}, output / "ladders", recipe.ladders, workers=workers, progress=update
+            {name: files[name] for name in train}, output / "more", recipe.more, workers=workers, progress=update
         )
     labelled = {
         "train": label_crops(output / "crops", train),
         "held_out": label_crops(output / "crops", held_out),
-        "ladders": label_crops(output / "ladders", train, among=output / "crops", scenes="ladders"),
+        "more": label_crops(output / "more", train, among=output / "crops", part="others"),
+        "ladders": label_crops(output / "more", train, among=output / "crops", part="ladders"),
     }
     parts = []
     for name, (manifest, fragments) in labelled.items():
-        folder = "ladders" if name == "ladders" else "crops"
+        folder = "more" if name in ("more", "ladders") else "crops"
         entries = [replace(entry, image=f"{folder}/{entry.image}") for entry in manifest.entries]
         replace(manifest, dataset=TITLES[name], entries=entries).save(output / f"{name}.json")
         np.save(output / f"{name}.npy", fragments)

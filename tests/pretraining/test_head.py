@@ -50,6 +50,19 @@ def test_a_change_is_measured_by_what_it_does_to_other_pictures() -> None:
     assert abs(held.weight[2]) < 0.1 * abs(free.weight[2])
 
 
+def test_steps_of_distortion_go_on_lowering_the_score() -> None:
+    opinions = START(EMBEDDINGS) + EMBEDDINGS[:, 2]
+    worse = -np.abs(RNG.normal(size=(40, 5)))
+    worse[:, 2] *= -1  # as the opinions have it, what is worse would score higher
+    free, held = (fit_head(START, EMBEDDINGS, opinions, SPREAD, 0.01, steps) for steps in (None, worse))
+    rises = [np.maximum(worse @ head.weight, 0).sum() for head in (free, held)]
+    assert rises[0] > 1 and rises[1] < 0.2 * rises[0]
+    # Where the score falls anyway they change nothing.
+    down = -10 * np.sign(free.weight) * np.ones((3, 5))
+    again = fit_head(START, EMBEDDINGS, opinions, SPREAD, 0.01, down)
+    np.testing.assert_allclose(again.weight, free.weight, atol=1e-9)
+
+
 def test_scores_that_fall_are_no_start() -> None:
     with pytest.raises(ValueError, match="nothing to start from"):
         fit_head(START, EMBEDDINGS, -START(EMBEDDINGS), SPREAD)

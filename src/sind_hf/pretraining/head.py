@@ -22,6 +22,11 @@ from sind_hf.modeling_sind import SindModel
 Array = npt.NDArray[np.float64]
 #: Weight of the ridge, for each picture with an opinion.
 STRENGTH = 6.0
+#: Weight of steps of distortion on which the score does not fall by `FALL`, beside that of the opinions.
+STEP_WEIGHT = 10.0
+#: The least fall that is asked, in units of the opinions.
+FALL = 0.05
+_ROUNDS = 50
 _BATCH = 16
 
 
@@ -85,12 +90,20 @@ def embed(
     return np.concatenate(found)
 
 
-def fit_head(start: Head, embeddings: Array, opinions: Array, spread: Array, strength: float = STRENGTH) -> Head:
+def fit_head(
+    start: Head,
+    embeddings: Array,
+    opinions: Array,
+    spread: Array,
+    strength: float = STRENGTH,
+    steps: Array | None = None,
+) -> Head:
     """Turn a head towards opinions.
 
     The scores of `start` are put on the scale of the opinions by a straight line; what is left of the opinions is
     then explained by ridge regression, which keeps the change of the weights small: `min_d |r - E·d|² + n · strength
-    · |spread · d|²` over the centred embeddings E and rests r.
+    · |spread · d|²` over the centred embeddings E and rests r. With `steps`, the opinions do not undo what is known
+    of distortions: `n · STEP_WEIGHT` times the mean of `max(0, step · weight + FALL)²` is added, in Newton's steps.
 
     Args:
         start: Head to stay close to.
@@ -99,6 +112,7 @@ def fit_head(start: Head, embeddings: Array, opinions: Array, spread: Array, str
         spread: (d,), standard deviation of the embedding over pictures of all kinds: a change is measured by what it
             does to those.
         strength: Of the ridge; large: only the scale follows the opinions.
+        steps: (m, d), by how much embeddings change where a picture becomes worse, which the score should follow.
 
     Raises:
         ValueError: When the scores of `start` do not rise with the opinions.
@@ -110,6 +124,16 @@ def fit_head(start: Head, embeddings: Array, opinions: Array, spread: Array, str
     rest = opinions - (slope * scores + shift)
     centre = embeddings.mean(0)
     centred = embeddings - centre
-    penalty = len(opinions) * strength * np.diag(np.maximum(spread, 1e-6) ** 2)
-    change = np.linalg.solve(centred.T @ centred + penalty, centred.T @ rest)
+    curvature = centred.T @ centred + len(opinions) * strength * np.diag(np.maximum(spread, 1e-6) ** 2)
+    change = np.linalg.solve(curvature, centred.T @ rest)
+    if steps is not None:
+        share = len(opinions) * STEP_WEIGHT / len(steps)
+        lacking, before = slope * (steps @ start.weight) + FALL, None
+        for _ in range(_ROUNDS):
+            counted = lacking + steps @ change > 0
+            if before is not None and np.array_equal(counted, before):
+                break
+            some, before = steps[counted], counted
+            target = centred.T @ rest - share * some.T @ lacking[counted]
+            change = np.linalg.solve(curvature + share * some.T @ some, target)
     return Head(slope * start.weight + change, float(slope * start.bias + shift - centre @ change))

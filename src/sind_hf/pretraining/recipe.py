@@ -28,6 +28,8 @@ from sind_hf.data.splits import k_folds
 from sind_hf.experiments.config import RunConfig
 from sind_hf.experiments.records import RESULTS
 from sind_hf.experiments.runner import run_training
+from sind_hf.image_processing_sind import SindImageProcessor
+from sind_hf.modeling_sind import SindModel
 from sind_hf.pretraining.crops import CropRecipe, label_crops, make_crops
 from sind_hf.pretraining.head import STRENGTH, Head, embed, fit_head
 from sind_hf.pretraining.trainer import PretrainingTrainer
@@ -240,6 +242,8 @@ def learn_opinions(recipe: Recipe, folds: int = 5, strength: float = STRENGTH) -
     The folds tell how good the recipe is on scenes that it did not see. The last fit becomes the checkpoint
     `output/fitted`, which looks at nine pairs of views, being small, and scores on the scale of the study.
 
+    On the way the scores of the ladders must go on falling, see `fit_head`.
+
     Args:
         recipe: With a study, after `pretrain`.
         folds: Of scenes.
@@ -257,21 +261,32 @@ def learn_opinions(recipe: Recipe, folds: int = 5, strength: float = STRENGTH) -
     study, crops = (Manifest.load(output / f"{name}.json") for name in (STUDY, "train"))
     some = replace(crops, entries=crops.entries[::SPREAD_EVERY])
     spread = embed(model, processor, some, output / "prepared", "center").std(0)
+    steps = _ladder_steps(model, processor, output)
     embeddings = embed(model, processor, study, output / "prepared")
     start, opinions = Head.of(model), np.array(study.oriented_scores())
     place = {entry.image: index for index, entry in enumerate(study.entries)}
     found = []
     for fold in k_folds(study, folds):
         seen, unseen = ([place[entry.image] for entry in part.entries] for part in (fold.train, fold.test))
-        head = fit_head(start, embeddings[seen], opinions[seen], spread, strength)
+        head = fit_head(start, embeddings[seen], opinions[seen], spread, strength, steps)
         entries = [study.entries[index] for index in unseen]
         found.append(OpinionFold(fold.name, entries, head(embeddings[unseen]), opinions[unseen]))
     _write_folds(found, output / UNSEEN)
-    fit_head(start, embeddings, opinions, spread, strength).put_into(model)
+    fit_head(start, embeddings, opinions, spread, strength, steps).put_into(model)
     model.config.score_range = list(recipe.score_range)
     model.save_pretrained(output / "fitted")
     processor.save_pretrained(output / "fitted")
     return found
+
+
+def _ladder_steps(model: SindModel, processor: SindImageProcessor, output: Path) -> npt.NDArray[np.float64]:
+    """(m, d): how embeddings change along the ladders, over two levels of the eight at a time."""
+    ladders = Manifest.load(output / "ladders.json")
+    embeddings = embed(model, processor, ladders, output / "prepared", "center")
+    rungs: dict[str, list[int]] = {}  # from the lowest level to the highest, as they were made
+    for index, entry in enumerate(ladders.entries):
+        rungs.setdefault(entry.scene, []).append(index)
+    return np.concatenate([embeddings[places[2:]] - embeddings[places[:-2]] for places in rungs.values()])
 
 
 def _write_folds(folds: Sequence[OpinionFold], path: Path) -> None:

@@ -283,7 +283,7 @@ def _ladder_steps(model: SindModel, processor: SindImageProcessor, output: Path)
     """(m, d): how embeddings change along the ladders, over two levels of the eight at a time."""
     ladders = Manifest.load(output / "ladders.json")
     embeddings = embed(model, processor, ladders, output / "prepared", "center")
-    rungs: dict[str, list[int]] = {}  # from the lowest level to the highest, as they were made
+    rungs: dict[str | None, list[int]] = {}  # from the lowest level to the highest, as they were made
     for index, entry in enumerate(ladders.entries):
         rungs.setdefault(entry.scene, []).append(index)
     return np.concatenate([embeddings[places[2:]] - embeddings[places[:-2]] for places in rungs.values()])

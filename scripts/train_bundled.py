@@ -3,6 +3,7 @@
     python scripts/train_bundled.py --photos PHOTOGRAPHS --study STUDY crops
     torchrun --standalone --nproc_per_node 2 scripts/train_bundled.py --photos PHOTOGRAPHS --study STUDY pretrain
     torchrun --standalone --nproc_per_node 2 scripts/train_bundled.py --photos PHOTOGRAPHS --study STUDY ladders
+    torchrun --standalone --nproc_per_node 2 scripts/train_bundled.py --photos PHOTOGRAPHS --study STUDY order
     python scripts/train_bundled.py --photos PHOTOGRAPHS --study STUDY opinions
     python scripts/train_bundled.py --photos PHOTOGRAPHS --study STUDY results
 
@@ -12,8 +13,9 @@ mos, scene) and the rated pictures. Every step skips what is finished and goes o
 1. `crops`: photographs are distorted in some forty ways, and scored against their originals by full-reference indices.
 2. `pretrain`: a small network learns these scores (configs/bundled.yaml); every tenth photograph is held out.
 3. `ladders`: it goes on with more crops, most of them in ladders of rising distortion (configs/bundled_ladders.yaml).
-4. `opinions`: its head is fitted to the opinions of the study, and in folds of scenes for the results.
-5. `results`: tables of all three, and of ladders of rising distortion on the photographs that were held out.
+4. `order`: and on with the same, every step of a ladder being asked to lower the score (configs/bundled_order.yaml).
+5. `opinions`: its head is fitted to the opinions of the study, and in folds of scenes for the results.
+6. `results`: tables of all four, and of ladders of rising distortion on the photographs that were held out.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ from sind_hf.pretraining.bundle import measure, results_markdown, write_bundle
 from sind_hf.pretraining.recipe import Recipe, learn_opinions, prepare_data, pretrain
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-STEPS = ("crops", "pretrain", "ladders", "opinions", "results")
+STEPS = ("crops", "pretrain", "ladders", "order", "opinions", "results")
+# Weight of the order of levels, beside the mean of the three comparisons.
+ORDER = 1.0
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -46,6 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="changes to configs/bundled.yaml")
     parser.add_argument(
         "--set-ladders", nargs="*", default=[], metavar="KEY=VALUE", help="changes to configs/bundled_ladders.yaml"
+    )
+    parser.add_argument(
+        "--set-order", nargs="*", default=[], metavar="KEY=VALUE", help="changes to configs/bundled_order.yaml"
     )
     parser.add_argument("--bundle", type=Path, help="folder to copy the checkpoint to, such as src/sind_hf/bundled")
     options = parser.parse_args(arguments)
@@ -76,12 +83,16 @@ def run(options: argparse.Namespace) -> None:
             "training on ladders",
             load_config(CONFIGS / "bundled_ladders.yaml", [*recipe.ladder_places(), *options.set_ladders]),
         ),
+        "order": (
+            "training on the order of levels",
+            load_config(CONFIGS / "bundled_order.yaml", [*recipe.order_places(), *options.set_order]),
+        ),
     }
     for step, (title, chosen) in trainings.items():
         if step in steps:
             chosen.training.disable_tqdm = True
             with terminal.stage(title) as update:
-                record = pretrain(chosen, recipe, [TrainingProgress(update)])
+                record = pretrain(chosen, recipe, [TrainingProgress(update)], order=ORDER if step == "order" else 0.0)
             if main_process:
                 terminal.say(f"photographs held out: {record['metrics']}")
     if "opinions" in steps:

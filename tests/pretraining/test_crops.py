@@ -117,6 +117,19 @@ def test_ladders_are_scenes_on_the_scale_of_other_crops(
     assert alone[0].entries == together[0].entries and np.array_equal(alone[1], together[1])
 
 
+@pytest.mark.parametrize("kind", ["motion_blur", "video_like"])
+def test_what_is_random_is_drawn_alike_for_all_levels_of_a_ladder(
+    kind: str, photographs: dict[str, Path], tmp_path: Path
+) -> None:
+    # Another direction or codec at every level would make a higher level the better picture now and then.
+    some = dict(list(photographs.items())[:4])
+    make_crops(some, tmp_path, replace(SMALL, rungs=5, singles=0, doubles=0, kinds=(kind,)))
+    for name in some:
+        ladder = [each for each in json.loads((tmp_path / f"{name}.json").read_text()) if each["ladder"]]
+        found = [each["indices"]["gmsd"] for each in ladder]
+        assert len(found) == 5 and found == sorted(found, reverse=True)
+
+
 def test_crops_keep_shape_and_bounds(made: Path) -> None:
     for path in made.glob("*/*.png"):
         with Image.open(path) as picture:

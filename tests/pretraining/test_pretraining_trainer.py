@@ -16,7 +16,7 @@ from sind_hf.data.preparation import prepare
 from sind_hf.data.prepared import load_prepared
 from sind_hf.data.sampling import Draw
 from sind_hf.losses import by_scene
-from sind_hf.pretraining.trainer import FragmentViews, PretrainingTrainer
+from sind_hf.pretraining.trainer import MARGIN, FragmentViews, PretrainingTrainer, order_loss
 from sind_hf.training.arguments import SindTrainingArguments
 
 SIDE = 56
@@ -73,9 +73,9 @@ def test_plans_need_prepared_pictures(photographs: dict[str, Path]) -> None:
         views.plan(Draw(0, 0, 0))
 
 
-def test_the_loss_is_the_mean_of_three_and_training_lowers_it(
-    prepared: Dataset, fragments: dict[str, np.ndarray], tmp_path: Path
-) -> None:
+@pytest.fixture
+def trainer(prepared: Dataset, fragments: dict[str, np.ndarray], tmp_path: Path) -> PretrainingTrainer:
+    """Of a tiny network, every second picture being in a ladder; the order of levels weighs 2."""
     torch.manual_seed(0)
     vision: dict[str, Any] = {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1]}
     model = SindModel(SindConfig(vision_config=vision, view_size=SIDE))
@@ -95,15 +95,23 @@ def test_the_loss_is_the_mean_of_three_and_training_lowers_it(
         use_cpu=True,
         disable_tqdm=True,
     )
-    trainer = PretrainingTrainer(
+    return PretrainingTrainer(
         model=model,
         args=arguments,
         train_dataset=prepared,
         processing_class=SindImageProcessor(size={"height": SIDE, "width": SIDE}),
         fragments=fragments,
+        ladders=prepared["image"][1::2],
+        order=2.0,
     )
+
+
+def test_the_loss_is_the_mean_of_three_and_the_order_of_ladders_and_training_lowers_it(
+    trainer: PretrainingTrainer,
+) -> None:
     batch = next(iter(trainer.get_train_dataloader()))
-    model.train()
+    assert set(batch["scene_ids"][batch["in_ladder"]].tolist()) == {1} and int(batch["in_ladder"].sum()) == 4
+    model = trainer.model.train()
     with torch.no_grad():
         loss, outputs = trainer.compute_loss(model, dict(batch), return_outputs=True)
     parts = [
@@ -111,8 +119,36 @@ def test_the_loss_is_the_mean_of_three_and_training_lowers_it(
         by_scene(outputs.quality, batch["labels"], None, "plcc"),
         by_scene(outputs.quality_map.flatten(), batch["fragment_labels"].flatten(), None, "plcc"),
     ]
-    assert float(loss) == pytest.approx(float(sum(parts)) / 3, rel=1e-5)
+    order = order_loss(outputs.quality, batch["labels"], batch["scene_ids"], batch["in_ladder"])
+    assert float(loss) == pytest.approx(float(sum(parts)) / 3 + 2 * float(order), rel=1e-5)
     assert len({round(float(part), 6) for part in parts}) == 3
     trainer.train()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     assert losses[-1] < 0.8 * losses[0]
+
+
+def test_order_loss_asks_every_level_to_be_lower_than_the_one_before() -> None:
+    labels = torch.tensor([5.0, 4, 3, 2, 1, 5, 1])
+    scenes, in_ladder = torch.tensor([0, 0, 0, 0, 0, 1, 1]), torch.tensor([True] * 5 + [False] * 2)
+    assert order_loss(labels, labels, scenes, in_ladder) == 0
+    assert order_loss(7 * labels + 3, labels, scenes, in_ladder) == 0  # the scale is the batch's own
+    # Scores with the deviation of the labels, two neighbours changed: steps of 1, 2, -1 and 2 where 1 is the label's.
+    quality = torch.tensor([5.0, 4, 2, 3, 1, 5, 1])
+    deviation = labels.std(correction=0)
+    expected = (MARGIN + 1) / deviation / 4
+    torch.testing.assert_close(order_loss(quality, labels, scenes, in_ladder), expected)
+    shuffled = torch.tensor([3, 0, 6, 2, 4, 1, 5])
+    again = order_loss(quality[shuffled], labels[shuffled], scenes[shuffled], in_ladder[shuffled])
+    torch.testing.assert_close(again, expected)
+
+
+def test_order_loss_where_nothing_can_be_compared() -> None:
+    quality = torch.tensor([1.0, 2, 3, 4], requires_grad=True)
+    scenes, none, both = torch.tensor([0, 0, 1, 1]), torch.zeros(4, dtype=torch.bool), torch.ones(4, dtype=torch.bool)
+    for labels, in_ladder in ((torch.arange(4.0), none), (torch.tensor([2.0, 2, 3, 3]), both)):
+        loss = order_loss(quality, labels, scenes, in_ladder)
+        (gradient,) = torch.autograd.grad(loss, quality)
+        assert loss == 0 and gradient.tolist() == [0] * 4
+    constant = torch.zeros(4, requires_grad=True)
+    (gradient,) = torch.autograd.grad(order_loss(constant, torch.arange(4.0), scenes, both), constant)
+    assert gradient.isfinite().all()

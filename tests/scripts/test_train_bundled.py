@@ -44,7 +44,7 @@ def test_from_photographs_to_a_checkpoint_and_its_results(
 ) -> None:
     monkeypatch.setattr(bundle, "LADDERS", ("gaussian_blur", "jpeg"))
     main = runpy.run_path(str(SCRIPT))["main"]
-    options = ["--set", *SMALL, "model.view_size=56", "--set-ladders", *SMALL]
+    options = ["--set", *SMALL, "model.view_size=56", "--set-ladders", *SMALL, "--set-order", *SMALL]
     main(["all", *places, *options, "--bundle", str(tmp_path)])
     output = Path(places[-1])
 
@@ -69,9 +69,9 @@ def test_from_photographs_to_a_checkpoint_and_its_results(
     assert -100 < score < 100
 
     before = {path: path.stat().st_mtime_ns for path in output.glob("**/results.json")}
-    assert len(before) == 2  # crops, ladders
-    main(["pretrain", *places, *options])
-    main(["ladders", *places, *options])
+    assert len(before) == 3
+    for step in ("pretrain", "ladders", "order"):
+        main([step, *places, *options])
     assert before == {path: path.stat().st_mtime_ns for path in output.glob("**/results.json")}
 
 

@@ -34,7 +34,12 @@ LADDERS = (
     "jpeg2000",
 )
 FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
-CHECKPOINTS = {"crops": "pretrained", "crops and ladders": "laddered", "with opinions": "fitted"}
+CHECKPOINTS = {
+    "crops": "pretrained",
+    "crops and ladders": "laddered",
+    "order of levels": "ordered",
+    "with opinions": "fitted",
+}
 
 
 def measure(recipe: Recipe) -> dict[str, Any]:

@@ -79,7 +79,10 @@ class CropRecipe:
 
 @dataclass(frozen=True)
 class Version:
-    """One version of a crop: what was done to it, in this order; nothing for the crop as it is."""
+    """One version of a crop: what was done to it, in this order; nothing for the crop as it is.
+
+    What is random in a distortion, such as the direction of a motion, is drawn alike for all levels of a `ladder`.
+    """
 
     name: str
     steps: tuple[tuple[str, float], ...] = ()
@@ -240,7 +243,7 @@ def _crop_photograph(name: str, path: Path, folder: Path, recipe: CropRecipe) ->
         original = np.asarray(crop)
         for version in plan_versions(recipe, rng):
             image = crop
-            noise = keyed_generator(recipe.seed, name, number, version.name)
+            noise = keyed_generator(recipe.seed, name, number, version.ladder or version.name)
             for kind, level in version.steps:
                 image = DISTORTIONS[kind](image, level, noise)
             file = f"{name}/{number}-{version.name}.png"

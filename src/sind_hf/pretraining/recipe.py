@@ -2,7 +2,7 @@
 
 recipe = Recipe(photographs=Path("photos"), study=Path("study"), output=Path("runs/bundled"))
 prepare_data(recipe, …)       # distorted crops with their scores, made and resized once
-pretrain(config, recipe)      # without opinions: on crops, then on ladders, too
+pretrain(config, recipe)      # without opinions: on crops, then on ladders, too, then on their order
 learn_opinions(recipe)        # of a study
 """
 
@@ -92,6 +92,14 @@ class Recipe:
             f"data.train=[{', '.join(str(self.output / f'{part}.json') for part in ('train', 'more', 'ladders'))}]",
             f"data.test=[{self.output / 'held_out.json'}]",
             f"training.output_dir={self.output / 'laddered'}",
+        ]
+
+    def order_places(self) -> list[str]:
+        """Return the changes to `configs/bundled_order.yaml` that keep the training in this output."""
+        return [
+            *self.ladder_places(),
+            f"model.checkpoint={self.output / 'laddered'}",
+            f"training.output_dir={self.output / 'ordered'}",
         ]
 
     def files(self) -> dict[str, Path]:
@@ -206,13 +214,16 @@ def _linked_study(recipe: Recipe, study: Path) -> Manifest:
     return replace(manifest, entries=[replace(entry, image=f"{STUDY}/{entry.image}") for entry in manifest.entries])
 
 
-def pretrain(config: RunConfig, recipe: Recipe, callbacks: Sequence[TrainerCallback] = ()) -> dict[str, Any]:
+def pretrain(
+    config: RunConfig, recipe: Recipe, callbacks: Sequence[TrainerCallback] = (), *, order: float = 0.0
+) -> dict[str, Any]:
     """Train on distorted crops, or on ladders of them; goes on from the last checkpoint, or does nothing when done.
 
     Args:
-        config: `configs/bundled.yaml` or `configs/bundled_ladders.yaml`, with the places of the recipe.
+        config: `configs/bundled.yaml`, `bundled_ladders.yaml` or `bundled_order.yaml`, with the places of the recipe.
         recipe: Whose data were prepared.
         callbacks: Of the Trainer.
+        order: Weight of the order of the levels in ladders, see `PretrainingTrainer`.
 
     Returns:
         The record of the training, as `run_training`.
@@ -225,15 +236,18 @@ def pretrain(config: RunConfig, recipe: Recipe, callbacks: Sequence[TrainerCallb
         return json.loads(finished.read_text(encoding="utf-8"))
     root = recipe.output.resolve()
     fragments: dict[str, npt.NDArray[np.float32]] = {}
+    ladders: list[str] = []
     for manifest in map(Path, config.data.train):
         scores = manifest.with_suffix(".npy")
         if not scores.is_file():
             raise ValueError(f"{recipe.output}: holds no prepared crops: make them first.")
         entries = Manifest.load(manifest).entries
-        fragments |= {str(root / entry.image): each for entry, each in zip(entries, np.load(scores), strict=True)}
-    return run_training(
-        config, resume=True, callbacks=callbacks, make_trainer=partial(PretrainingTrainer, fragments=fragments)
-    )
+        names = [str(root / entry.image) for entry in entries]
+        fragments |= dict(zip(names, np.load(scores), strict=True))
+        if manifest.stem == "ladders":
+            ladders = names
+    make_trainer = partial(PretrainingTrainer, fragments=fragments, ladders=ladders, order=order)
+    return run_training(config, resume=True, callbacks=callbacks, make_trainer=make_trainer)
 
 
 def learn_opinions(recipe: Recipe, folds: int = 5, strength: float = STRENGTH) -> list[OpinionFold]:
@@ -256,7 +270,7 @@ def learn_opinions(recipe: Recipe, folds: int = 5, strength: float = STRENGTH) -
         ValueError: When there is no such checkpoint, or its scores fall as the opinions rise.
     """
     output = recipe.output
-    model, processor = load_checkpoint(str(output / "laddered"), device="cpu")
+    model, processor = load_checkpoint(str(output / "ordered"), device="cpu")
     processor.views = "nine"
     study, crops = (Manifest.load(output / f"{name}.json") for name in (STUDY, "train"))
     some = replace(crops, entries=crops.entries[::SPREAD_EVERY])
@@ -280,11 +294,11 @@ def learn_opinions(recipe: Recipe, folds: int = 5, strength: float = STRENGTH) -
 
 
 def _ladder_steps(model: SindModel, processor: SindImageProcessor, output: Path) -> npt.NDArray[np.float64]:
-    """(m, d): how embeddings change along the ladders, over two levels of the eight at a time."""
+    """(m, d): how embeddings change along the ladders, over two of the eight levels at a time, in the order of labels."""
     ladders = Manifest.load(output / "ladders.json")
     embeddings = embed(model, processor, ladders, output / "prepared", "center")
-    rungs: dict[str | None, list[int]] = {}  # from the lowest level to the highest, as they were made
-    for index, entry in enumerate(ladders.entries):
+    rungs: dict[str | None, list[int]] = {}
+    for index, entry in sorted(enumerate(ladders.entries), key=lambda each: -each[1].score):
         rungs.setdefault(entry.scene, []).append(index)
     return np.concatenate([embeddings[places[2:]] - embeddings[places[:-2]] for places in rungs.values()])
 

@@ -294,7 +294,7 @@ def learn_opinions(recipe: Recipe, folds: int = 5, strength: float = STRENGTH) -
 
 
 def _ladder_steps(model: SindModel, processor: SindImageProcessor, output: Path) -> npt.NDArray[np.float64]:
-    """(m, d): how embeddings change along the ladders, over two of the eight levels at a time, in the order of labels."""
+    """(m, d): how embeddings change along the ladders, two levels of the eight at a time, in the order of labels."""
     ladders = Manifest.load(output / "ladders.json")
     embeddings = embed(model, processor, ladders, output / "prepared", "center")
     rungs: dict[str | None, list[int]] = {}

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import ImageFilter
+from safetensors.torch import load_file
 
 from sind_hf.data.manifest import Manifest
 from sind_hf.pretraining import bundle
@@ -55,6 +57,12 @@ def test_from_photographs_to_a_checkpoint_and_its_results(
     assert {entry.scene for entry in more.entries} == {entry.scene for entry in train.entries}
     assert len(more.entries) == 9 * 8 * 6 and len(ladders.entries) == 9 * 8 * 8  # 8 crops: the others, ladders of 8
     assert len({entry.scene for entry in ladders.entries}) == 9 * 8
+    parts = ("laddered", "ordered", "averaged")
+    first, second, mean = (load_file(output / name / "model.safetensors") for name in parts)
+    for name, weight in mean.items():
+        if weight.is_floating_point():
+            torch.testing.assert_close(weight, (first[name] + second[name]) / 2)
+    assert any(not torch.equal(weight, first[name]) for name, weight in mean.items())
     found = json.loads((output / "bundled_results.json").read_text())
     assert found["study"]["with opinions, unseen scenes"]["n"] == 32
     assert [row["kind"] for row in found["ladders"]] == ["gaussian_blur", "jpeg"]

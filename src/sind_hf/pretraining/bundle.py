@@ -38,6 +38,7 @@ CHECKPOINTS = {
     "crops": "pretrained",
     "crops and ladders": "laddered",
     "order of levels": "ordered",
+    "mean of both": "averaged",
     "with opinions": "fitted",
 }
 

@@ -14,7 +14,7 @@ mos, scene) and the rated pictures. Every step skips what is finished and goes o
 2. `pretrain`: a small network learns these scores (configs/bundled.yaml); every tenth photograph is held out.
 3. `ladders`: it goes on with more crops, most of them in ladders of rising distortion (configs/bundled_ladders.yaml).
 4. `order`: and on with the same, every step of a ladder being asked to lower the score (configs/bundled_order.yaml).
-5. `opinions`: the weights of both are averaged, and the head is fitted to the opinions; in folds of scenes, too.
+5. `opinions`: the weights after 3 and 4 are averaged, and the head is fitted to the opinions; in folds of scenes, too.
 6. `results`: tables of all of these, and of ladders of rising distortion on the photographs that were held out.
 """
 

@@ -4,6 +4,7 @@
     torchrun --standalone --nproc_per_node 2 scripts/train_bundled.py --photos PHOTOGRAPHS --study STUDY pretrain
     torchrun --standalone --nproc_per_node 2 scripts/train_bundled.py --photos PHOTOGRAPHS --study STUDY ladders
     torchrun --standalone --nproc_per_node 2 scripts/train_bundled.py --photos PHOTOGRAPHS --study STUDY order
+    torchrun --standalone --nproc_per_node 2 scripts/train_bundled.py --photos PHOTOGRAPHS --study STUDY codecs
     python scripts/train_bundled.py --photos PHOTOGRAPHS --study STUDY opinions
     python scripts/train_bundled.py --photos PHOTOGRAPHS --study STUDY results
 
@@ -14,8 +15,9 @@ mos, scene) and the rated pictures. Every step skips what is finished and goes o
 2. `pretrain`: a small network learns these scores (configs/bundled.yaml); every tenth photograph is held out.
 3. `ladders`: it goes on with more crops, most of them in ladders of rising distortion (configs/bundled_ladders.yaml).
 4. `order`: and on with the same, every step of a ladder being asked to lower the score (configs/bundled_order.yaml).
-5. `opinions`: the weights after 3 and 4 are averaged, and the head is fitted to the opinions; in folds of scenes, too.
-6. `results`: tables of all of these, and of ladders of rising distortion on the photographs that were held out.
+5. `codecs`: and on with more ladders of JPEG, AVIF and WebP, down to the lowest quality (configs/bundled_codecs.yaml).
+6. `opinions`: the weights after 3, 4 and 5 are averaged, and the head is fitted to opinions; in folds of scenes, too.
+7. `results`: tables of all of these, and of ladders of rising distortion on the photographs that were held out.
 """
 
 from __future__ import annotations
@@ -29,14 +31,12 @@ from accelerate import PartialState
 
 from sind_hf.cli import terminal
 from sind_hf.cli.training_progress import TrainingProgress
-from sind_hf.experiments.config import load_config
+from sind_hf.experiments.config import RunConfig, load_config
 from sind_hf.pretraining.bundle import measure, results_markdown, write_bundle
-from sind_hf.pretraining.recipe import Recipe, learn_opinions, prepare_data, pretrain
+from sind_hf.pretraining.recipe import PARTS, Recipe, learn_opinions, prepare_data, pretrain
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-STEPS = ("crops", "pretrain", "ladders", "order", "opinions", "results")
-# Weight of the order of levels, beside the mean of the three comparisons.
-ORDER = 1.0
+STEPS = ("crops", *PARTS, "opinions", "results")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -47,15 +47,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--study", type=Path, required=True, help="folder with scores.csv and the rated pictures")
     parser.add_argument("--output", type=Path, default=Path("runs/bundled"))
     parser.add_argument("--workers", type=int, default=1, help="processes that make the crops")
-    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="changes to configs/bundled.yaml")
     parser.add_argument(
-        "--set-ladders", nargs="*", default=[], metavar="KEY=VALUE", help="changes to configs/bundled_ladders.yaml"
-    )
-    parser.add_argument(
-        "--set-order", nargs="*", default=[], metavar="KEY=VALUE", help="changes to configs/bundled_order.yaml"
+        "--set", nargs="*", default=[], metavar="STEP.KEY=VALUE", help="changes to the configuration of a training"
     )
     parser.add_argument("--bundle", type=Path, help="folder to copy the checkpoint to, such as src/sind_hf/bundled")
     options = parser.parse_args(arguments)
+    for change in options.set:
+        if change.partition(".")[0] not in PARTS:
+            sys.exit(f"error: --set {change}: must begin with one of {', '.join(PARTS)}, and a dot.")
     for folder in (options.photos, options.study):
         if not folder.is_dir():
             sys.exit(f"error: {folder}: no such folder")
@@ -70,29 +69,16 @@ def run(options: argparse.Namespace) -> None:
     """Run the steps, those before them being done."""
     recipe = Recipe(options.photos, options.study, options.output)
     steps = STEPS if options.step == "all" else (options.step,)
-    config = load_config(CONFIGS / "bundled.yaml", [*recipe.pretraining_places(), *options.set])
+    configs = {name: configuration(name, recipe, options.set) for name in PARTS}
     if "crops" in steps:
-        for line in prepare_data(
-            recipe, view_size=int(config.model.view_size or 224), workers=options.workers, stage=terminal.stage
-        ).values():
+        view_size = int(configs["pretrain"].model.view_size or 224)
+        for line in prepare_data(recipe, view_size=view_size, workers=options.workers, stage=terminal.stage).values():
             terminal.complain(line)
     main_process = PartialState().is_main_process
-    trainings = {
-        "pretrain": ("training on distorted crops", config),
-        "ladders": (
-            "training on ladders",
-            load_config(CONFIGS / "bundled_ladders.yaml", [*recipe.ladder_places(), *options.set_ladders]),
-        ),
-        "order": (
-            "training on the order of levels",
-            load_config(CONFIGS / "bundled_order.yaml", [*recipe.order_places(), *options.set_order]),
-        ),
-    }
-    for step, (title, chosen) in trainings.items():
-        if step in steps:
-            chosen.training.disable_tqdm = True
-            with terminal.stage(title) as update:
-                record = pretrain(chosen, recipe, [TrainingProgress(update)], order=ORDER if step == "order" else 0.0)
+    for name, part in PARTS.items():
+        if name in steps:
+            with terminal.stage(part.title) as update:
+                record = pretrain(name, configs[name], recipe, [TrainingProgress(update)])
             if main_process:
                 terminal.say(f"photographs held out: {record['metrics']}")
     if "opinions" in steps:
@@ -107,6 +93,15 @@ def run(options: argparse.Namespace) -> None:
     if options.bundle is not None:
         for path in write_bundle(recipe, options.bundle):
             terminal.say(f"{path}: {path.stat().st_size} bytes")
+
+
+def configuration(name: str, recipe: Recipe, changes: Sequence[str]) -> RunConfig:
+    """Load the configuration of a part of the training, with the changes to it that the command line asks for."""
+    file = "bundled.yaml" if name == "pretrain" else f"bundled_{name}.yaml"
+    asked = [change.removeprefix(f"{name}.") for change in changes if change.startswith(f"{name}.")]
+    config = load_config(CONFIGS / file, [*recipe.places(name), *asked])
+    config.training.disable_tqdm = True
+    return config
 
 
 if __name__ == "__main__":

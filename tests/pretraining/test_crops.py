@@ -43,6 +43,11 @@ def test_versions() -> None:
     ]
     assert set(drawn) == set(DISTORTIONS)
     assert all(0 < level <= 5 for v in versions for _, level in v.steps)
+    # Ladders that go on beyond the last level end there.
+    beyond = replace(SMALL, rungs=8, singles=0, doubles=0, levels=(0.6, 5.6))
+    for seed in range(20):
+        levels = [level for v in plan_versions(beyond, np.random.default_rng(seed)) for _, level in v.steps]
+        assert 0.6 < levels[0] < 1.23 and levels[-2] < 5 <= levels[-1] < 5.6
 
 
 def test_what_is_there_is_not_made_again(made: Path, photographs: dict[str, Path], tmp_path: Path) -> None:

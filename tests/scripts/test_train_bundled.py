@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from sind_hf.data.manifest import Manifest
 from sind_hf.pretraining import bundle
+from sind_hf.pretraining.recipe import CODECS, PARTS
 from sind_hf.scoring.checkpoints import load_checkpoint
 
 SCRIPT = Path(__file__).parents[2] / "scripts/train_bundled.py"
@@ -46,7 +47,7 @@ def test_from_photographs_to_a_checkpoint_and_its_results(
 ) -> None:
     monkeypatch.setattr(bundle, "LADDERS", ("gaussian_blur", "jpeg"))
     main = runpy.run_path(str(SCRIPT))["main"]
-    options = ["--set", *SMALL, "model.view_size=56", "--set-ladders", *SMALL, "--set-order", *SMALL]
+    options = ["--set", "pretrain.model.view_size=56", *(f"{part}.{change}" for part in PARTS for change in SMALL)]
     main(["all", *places, *options, "--bundle", str(tmp_path)])
     output = Path(places[-1])
 
@@ -57,11 +58,13 @@ def test_from_photographs_to_a_checkpoint_and_its_results(
     assert {entry.scene for entry in more.entries} == {entry.scene for entry in train.entries}
     assert len(more.entries) == 9 * 8 * 6 and len(ladders.entries) == 9 * 8 * 8  # 8 crops: the others, ladders of 8
     assert len({entry.scene for entry in ladders.entries}) == 9 * 8
-    parts = ("laddered", "ordered", "averaged")
-    first, second, mean = (load_file(output / name / "model.safetensors") for name in parts)
+    codecs = Manifest.load(output / "codecs.json").entries
+    assert len(codecs) == 9 * 4 * 8 and {entry.distortion for entry in codecs} == set(CODECS)
+    checkpoints = ("laddered", "ordered", "compressed", "averaged")
+    first, second, third, mean = (load_file(output / name / "model.safetensors") for name in checkpoints)
     for name, weight in mean.items():
         if weight.is_floating_point():
-            torch.testing.assert_close(weight, (first[name] + second[name]) / 2)
+            torch.testing.assert_close(weight, (first[name] + second[name] + third[name]) / 3)
     assert any(not torch.equal(weight, first[name]) for name, weight in mean.items())
     found = json.loads((output / "bundled_results.json").read_text())
     assert found["study"]["with opinions, unseen scenes"]["n"] == 32
@@ -77,15 +80,17 @@ def test_from_photographs_to_a_checkpoint_and_its_results(
     assert -100 < score < 100
 
     before = {path: path.stat().st_mtime_ns for path in output.glob("**/results.json")}
-    assert len(before) == 3
-    for step in ("pretrain", "ladders", "order"):
+    assert len(before) == len(PARTS)
+    for step in PARTS:
         main([step, *places, *options])
     assert before == {path: path.stat().st_mtime_ns for path in output.glob("**/results.json")}
 
 
-def test_too_few_photographs(tmp_path: Path) -> None:
+def test_what_cannot_be_run(tmp_path: Path) -> None:
     main = runpy.run_path(str(SCRIPT))["main"]
     with pytest.raises(SystemExit, match="no such folder"):
         main(["crops", "--photos", str(tmp_path / "none"), "--study", str(tmp_path)])
     with pytest.raises(SystemExit, match="0 photographs; at least 10 are needed"):
         main(["crops", "--photos", str(tmp_path), "--study", str(tmp_path), "--output", str(tmp_path / "run")])
+    with pytest.raises(SystemExit, match=r"--set training.seed=3: must begin with one of pretrain, .*, and a dot"):
+        main(["crops", "--photos", str(tmp_path), "--study", str(tmp_path), "--set", "training.seed=3"])

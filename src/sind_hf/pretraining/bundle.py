@@ -38,7 +38,8 @@ CHECKPOINTS = {
     "crops": "pretrained",
     "crops and ladders": "laddered",
     "order of levels": "ordered",
-    "mean of both": "averaged",
+    "ladders of codecs": "compressed",
+    "mean of three": "averaged",
     "with opinions": "fitted",
 }
 

@@ -44,7 +44,6 @@ COMMON = (
 )
 _COMMON_SHARE = 0.35
 _ASPECTS = (1.0, 1.0, 4 / 3, 3 / 4, 1.5)  # width to height
-_LEVELS = (0.3, 5.0)
 _DATASET = "distorted crops"
 
 
@@ -62,6 +61,7 @@ class CropRecipe:
         longest: Short side of the largest.
         share: Least part of the photograph's side that a crop covers.
         kinds: Of the ladders of a crop, each at most as often as it stands here; empty: any, as for other versions.
+        levels: Lowest and highest. All above 5 are 5: with a highest of more, every ladder goes on to the very end.
         seed: Of every choice.
     """
 
@@ -74,6 +74,7 @@ class CropRecipe:
     longest: int = 512
     share: float = 0.7
     kinds: tuple[str, ...] = ()
+    levels: tuple[float, float] = (0.3, 5.0)
     seed: int = 0
 
 
@@ -268,7 +269,7 @@ def _crop_photograph(name: str, path: Path, folder: Path, recipe: CropRecipe) ->
 def plan_versions(recipe: CropRecipe, rng: np.random.Generator) -> Iterator[Version]:
     """Draw what is done to one crop."""
     yield Version(CLEAN)
-    low, high = _LEVELS
+    low, high = recipe.levels
     kinds = rng.permutation(recipe.kinds).tolist()
     for ladder in range(recipe.ladders):
         kind = kinds[ladder] if kinds else _draw_kind(rng)

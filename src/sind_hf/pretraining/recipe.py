@@ -2,7 +2,7 @@
 
 recipe = Recipe(photographs=Path("photos"), study=Path("study"), output=Path("runs/bundled"))
 prepare_data(recipe, …)       # distorted crops with their scores, made and resized once
-pretrain(config, recipe)      # without opinions: on crops, then on ladders, too, then on their order
+pretrain("pretrain", config, recipe)  # without opinions; then the other PARTS, each on from the one before it
 learn_opinions(recipe)        # of a study
 """
 
@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from transformers import TrainerCallback
 
 from sind_hf.data.importing import import_manifest
@@ -45,12 +46,53 @@ LADDERS = (
     *("jpeg", "jpeg", "webp", "avif", "jpeg2000", "video_like"),
     *("gaussian_blur", "lens_blur", "motion_blur", "downscaling", "white_noise", "high_iso_noise"),
 )
-TITLES = {"train": "train crops", "held_out": "held-out crops", "more": "more crops", "ladders": "ladders"}
+# Those of the ladders that reach the very end: there the coarsest settings of a codec leave blocks that are smooth
+# and edges that are sharp, which small views take for better pictures.
+CODECS = ("jpeg", "jpeg", "jpeg", "avif", "avif", "webp")
+TITLES = {
+    "train": "train crops",
+    "held_out": "held-out crops",
+    "more": "more crops",
+    "ladders": "ladders",
+    "codecs": "ladders of codecs",
+}
 STUDY = "study"
 UNSEEN = "unseen_scenes.csv"
 # Of the training's crops, those that tell how far embeddings spread.
 SPREAD_EVERY = 8
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the training without opinions.
+
+    Attributes:
+        title: What is shown while it runs.
+        checkpoint: Folder of what it makes.
+        data: Manifests that it learns from.
+        start: The part that it goes on from.
+        order: Weight of the order of the levels in ladders, see `PretrainingTrainer`.
+    """
+
+    title: str
+    checkpoint: str
+    data: tuple[str, ...]
+    start: str | None = None
+    order: float = 0.0
+
+
+_ALL = ("train", "more", "ladders")
+PARTS = {
+    "pretrain": Part("training on distorted crops", "pretrained", ("train",)),
+    "ladders": Part("training on ladders", "laddered", _ALL, "pretrain"),
+    "order": Part("training on the order of levels", "ordered", _ALL, "ladders", order=1.0),
+    "codecs": Part("training on ladders of codecs", "compressed", (*_ALL, "codecs"), "order", order=1.0),
+}
+#: Manifests of which every scene is a ladder.
+IN_LADDERS = ("ladders", "codecs")
+#: Parts whose weights are averaged in the end.
+AVERAGED = ("ladders", "order", "codecs")
 
 
 @dataclass(frozen=True)
@@ -63,6 +105,7 @@ class Recipe:
         output: Folder for all that is made.
         crops: What is made of each photograph.
         more: What else is made of each photograph that is not held out, for the second part of the training.
+        codecs: And for the fourth.
         score_range: Scale of the study's opinions.
     """
 
@@ -73,34 +116,33 @@ class Recipe:
     more: CropRecipe = CropRecipe(
         crops=8, ladders=1, rungs=8, singles=3, doubles=2, longest=576, share=0.45, kinds=LADDERS
     )
+    codecs: CropRecipe = CropRecipe(
+        crops=4,
+        ladders=1,
+        rungs=8,
+        singles=0,
+        doubles=0,
+        shortest=400,
+        longest=640,
+        share=0.45,
+        kinds=CODECS,
+        levels=(0.6, 5.6),
+        seed=1,
+    )
     score_range: tuple[float, float] = (1.0, 5.0)
 
-    def pretraining_places(self) -> list[str]:
-        """Return the changes to `configs/bundled.yaml` that keep the training in this output."""
-        return [
+    def places(self, name: str) -> list[str]:
+        """Return the changes to the configuration of one of the `PARTS` that keep it in this output."""
+        part = PARTS[name]
+        places = [
             f"data.image_root={self.output / 'prepared'}",
-            f"data.train=[{self.output / 'train.json'}]",
+            f"data.train=[{', '.join(str(self.output / f'{each}.json') for each in part.data)}]",
             f"data.test=[{self.output / 'held_out.json'}]",
-            f"training.output_dir={self.output / 'pretrained'}",
+            f"training.output_dir={self.output / part.checkpoint}",
         ]
-
-    def ladder_places(self) -> list[str]:
-        """Return the changes to `configs/bundled_ladders.yaml` that keep the training in this output."""
-        return [
-            f"model.checkpoint={self.output / 'pretrained'}",
-            f"data.image_root={self.output / 'prepared'}",
-            f"data.train=[{', '.join(str(self.output / f'{part}.json') for part in ('train', 'more', 'ladders'))}]",
-            f"data.test=[{self.output / 'held_out.json'}]",
-            f"training.output_dir={self.output / 'laddered'}",
-        ]
-
-    def order_places(self) -> list[str]:
-        """Return the changes to `configs/bundled_order.yaml` that keep the training in this output."""
-        return [
-            *self.ladder_places(),
-            f"model.checkpoint={self.output / 'laddered'}",
-            f"training.output_dir={self.output / 'ordered'}",
-        ]
+        if part.start is not None:
+            places.append(f"model.checkpoint={self.output / PARTS[part.start].checkpoint}")
+        return places
 
     def files(self) -> dict[str, Path]:
         """Return the photographs by name: the path below the folder, with dashes.
@@ -139,9 +181,9 @@ def prepare_data(recipe: Recipe, *, view_size: int, stage: Stage, workers: int =
     """Make, score and prepare the crops, and the pictures of the study.
 
     `output/` gets `crops/` with the manifests `train.json` and `held_out.json` (every tenth photograph), `more/` with
-    `ladders.json` (the ladders in it, each a scene of its own) and `more.json` (the others), `study.json`, and
-    `prepared/` with all pictures. Beside the manifests of the training lie the scores of fragments, in the order of
-    their pictures (`train.npy`, `more.npy`, `ladders.npy`).
+    `ladders.json` (the ladders in it, each a scene of its own) and `more.json` (the others), `codecs/` with
+    `codecs.json` (ladders), `study.json`, and `prepared/` with all pictures. Beside the manifests of the training lie
+    the scores of fragments, in the order of their pictures (`train.npy`, …).
 
     Args:
         recipe: Where from and where to.
@@ -162,19 +204,22 @@ def prepare_data(recipe: Recipe, *, view_size: int, stage: Stage, workers: int =
     names = [name for name in files if name not in failures]
     held_out = names[::HELD_OUT_EVERY]
     train = [name for name in names if name not in held_out]
+    others = {name: files[name] for name in train}
     with stage("distorting them in more ways") as update:
-        make_crops(
-            {name: files[name] for name in train}, output / "more", recipe.more, workers=workers, progress=update
-        )
+        make_crops(others, output / "more", recipe.more, workers=workers, progress=update)
+    with stage("compressing them") as update:
+        make_crops(others, output / "codecs", recipe.codecs, workers=workers, progress=update)
     labelled = {
         "train": label_crops(output / "crops", train),
         "held_out": label_crops(output / "crops", held_out),
         "more": label_crops(output / "more", train, among=output / "crops", part="others"),
         "ladders": label_crops(output / "more", train, among=output / "crops", part="ladders"),
+        "codecs": label_crops(output / "codecs", train, among=output / "crops", part="ladders"),
     }
+    folders = {"more": "more", "ladders": "more", "codecs": "codecs"}
     parts = []
     for name, (manifest, fragments) in labelled.items():
-        folder = "more" if name in ("more", "ladders") else "crops"
+        folder = folders.get(name, "crops")
         entries = [replace(entry, image=f"{folder}/{entry.image}") for entry in manifest.entries]
         replace(manifest, dataset=TITLES[name], entries=entries).save(output / f"{name}.json")
         np.save(output / f"{name}.npy", fragments)
@@ -215,15 +260,15 @@ def _linked_study(recipe: Recipe, study: Path) -> Manifest:
 
 
 def pretrain(
-    config: RunConfig, recipe: Recipe, callbacks: Sequence[TrainerCallback] = (), *, order: float = 0.0
+    name: str, config: RunConfig, recipe: Recipe, callbacks: Sequence[TrainerCallback] = ()
 ) -> dict[str, Any]:
-    """Train on distorted crops, or on ladders of them; goes on from the last checkpoint, or does nothing when done.
+    """Train on distorted crops and ladders of them; goes on from the last checkpoint, or does nothing when done.
 
     Args:
-        config: `configs/bundled.yaml`, `bundled_ladders.yaml` or `bundled_order.yaml`, with the places of the recipe.
+        name: Of one of the `PARTS`.
+        config: Of that part (`configs/bundled*.yaml`), with the places of the recipe.
         recipe: Whose data were prepared.
         callbacks: Of the Trainer.
-        order: Weight of the order of the levels in ladders, see `PretrainingTrainer`.
 
     Returns:
         The record of the training, as `run_training`.
@@ -244,17 +289,17 @@ def pretrain(
         entries = Manifest.load(manifest).entries
         names = [str(root / entry.image) for entry in entries]
         fragments |= dict(zip(names, np.load(scores), strict=True))
-        if manifest.stem == "ladders":
-            ladders = names
-    make_trainer = partial(PretrainingTrainer, fragments=fragments, ladders=ladders, order=order)
+        if manifest.stem in IN_LADDERS:
+            ladders += names
+    make_trainer = partial(PretrainingTrainer, fragments=fragments, ladders=ladders, order=PARTS[name].order)
     return run_training(config, resume=True, callbacks=callbacks, make_trainer=make_trainer)
 
 
 def learn_opinions(recipe: Recipe, folds: int = 5, strength: float = STRENGTH) -> list[OpinionFold]:
     """Fit the head to the opinions of the study: once without each fold of scenes, then with all of them.
 
-    What is fitted is the mean of the weights after the second part and after the third, `output/averaged`: as they lie
-    close together it is better on other photographs than either (Wortsman et al., Model soups, ICML 2022).
+    What is fitted is the mean of the weights after the parts `AVERAGED`, `output/averaged`: as they lie close together
+    it is better on other photographs than each of them (Wortsman et al., Model soups, ICML 2022).
 
     The folds tell how good the recipe is on scenes that it did not see. The last fit becomes the checkpoint
     `output/fitted`, which looks at nine pairs of views, being small, and scores on the scale of the study.
@@ -273,7 +318,7 @@ def learn_opinions(recipe: Recipe, folds: int = 5, strength: float = STRENGTH) -
         ValueError: When there is no such checkpoint, or its scores fall as the opinions rise.
     """
     output = recipe.output
-    model, processor = _averaged(output / "laddered", output / "ordered")
+    model, processor = _averaged([output / PARTS[name].checkpoint for name in AVERAGED])
     model.save_pretrained(output / "averaged")
     processor.save_pretrained(output / "averaged")
     processor.views = "nine"
@@ -298,11 +343,15 @@ def learn_opinions(recipe: Recipe, folds: int = 5, strength: float = STRENGTH) -
     return found
 
 
-def _averaged(first: Path, second: Path) -> tuple[SindModel, SindImageProcessor]:
-    """Load the second checkpoint with the mean of both's weights and statistics."""
-    (model, processor), (other, _) = (load_checkpoint(str(folder), device="cpu") for folder in (second, first))
-    others = other.state_dict()
-    means = {name: (each + others[name]) / 2 for name, each in model.state_dict().items() if each.is_floating_point()}
+def _averaged(folders: Sequence[Path]) -> tuple[SindModel, SindImageProcessor]:
+    """Load the last checkpoint with the mean of the weights and statistics of all."""
+    model, processor = load_checkpoint(str(folders[-1]), device="cpu")
+    states = [load_checkpoint(str(folder), device="cpu")[0].state_dict() for folder in folders]
+    means = {
+        name: torch.stack([state[name] for state in states]).mean(0)
+        for name, each in states[-1].items()
+        if each.is_floating_point()
+    }
     model.load_state_dict(means, strict=False)
     return model, processor
 

@@ -5,6 +5,7 @@
     torchrun --standalone --nproc_per_node 2 scripts/train_bundled.py --photos PHOTOGRAPHS --study STUDY ladders
     torchrun --standalone --nproc_per_node 2 scripts/train_bundled.py --photos PHOTOGRAPHS --study STUDY order
     torchrun --standalone --nproc_per_node 2 scripts/train_bundled.py --photos PHOTOGRAPHS --study STUDY codecs
+    torchrun --standalone --nproc_per_node 2 scripts/train_bundled.py --photos PHOTOGRAPHS --study STUDY tops
     python scripts/train_bundled.py --photos PHOTOGRAPHS --study STUDY opinions
     python scripts/train_bundled.py --photos PHOTOGRAPHS --study STUDY results
 
@@ -16,8 +17,9 @@ mos, scene) and the rated pictures. Every step skips what is finished and goes o
 3. `ladders`: it goes on with more crops, most of them in ladders of rising distortion (configs/bundled_ladders.yaml).
 4. `order`: and on with the same, every step of a ladder being asked to lower the score (configs/bundled_order.yaml).
 5. `codecs`: and on with more ladders of JPEG, AVIF and WebP, down to the lowest quality (configs/bundled_codecs.yaml).
-6. `opinions`: the weights after 3, 4 and 5 are averaged, and the head is fitted to opinions; in folds of scenes, too.
-7. `results`: tables of all of these, and of ladders of rising distortion on the photographs that were held out.
+6. `tops`: and on with ladders that begin with the crop as it is (configs/bundled_tops.yaml).
+7. `opinions`: the weights after 3 to 6 are averaged, and the head is fitted to opinions; in folds of scenes, too.
+8. `results`: tables of all of these, and of ladders of rising distortion on the photographs that were held out.
 """
 
 from __future__ import annotations
@@ -33,10 +35,10 @@ from sind_hf.cli import terminal
 from sind_hf.cli.training_progress import TrainingProgress
 from sind_hf.experiments.config import RunConfig, load_config
 from sind_hf.pretraining.bundle import measure, results_markdown, write_bundle
-from sind_hf.pretraining.recipe import PARTS, Recipe, learn_opinions, prepare_data, pretrain
+from sind_hf.pretraining.recipe import TRAININGS, Recipe, learn_opinions, prepare_data, pretrain
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-STEPS = ("crops", *PARTS, "opinions", "results")
+STEPS = ("crops", *TRAININGS, "opinions", "results")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -53,8 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--bundle", type=Path, help="folder to copy the checkpoint to, such as src/sind_hf/bundled")
     options = parser.parse_args(arguments)
     for change in options.set:
-        if change.partition(".")[0] not in PARTS:
-            sys.exit(f"error: --set {change}: must begin with one of {', '.join(PARTS)}, and a dot.")
+        if change.partition(".")[0] not in TRAININGS:
+            sys.exit(f"error: --set {change}: must begin with one of {', '.join(TRAININGS)}, and a dot.")
     for folder in (options.photos, options.study):
         if not folder.is_dir():
             sys.exit(f"error: {folder}: no such folder")
@@ -69,15 +71,15 @@ def run(options: argparse.Namespace) -> None:
     """Run the steps, those before them being done."""
     recipe = Recipe(options.photos, options.study, options.output)
     steps = STEPS if options.step == "all" else (options.step,)
-    configs = {name: configuration(name, recipe, options.set) for name in PARTS}
+    configs = {name: configuration(name, recipe, options.set) for name in TRAININGS}
     if "crops" in steps:
         view_size = int(configs["pretrain"].model.view_size or 224)
         for line in prepare_data(recipe, view_size=view_size, workers=options.workers, stage=terminal.stage).values():
             terminal.complain(line)
     main_process = PartialState().is_main_process
-    for name, part in PARTS.items():
+    for name, training in TRAININGS.items():
         if name in steps:
-            with terminal.stage(part.title) as update:
+            with terminal.stage(training.title) as update:
                 record = pretrain(name, configs[name], recipe, [TrainingProgress(update)])
             if main_process:
                 terminal.say(f"photographs held out: {record['metrics']}")
@@ -96,7 +98,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def configuration(name: str, recipe: Recipe, changes: Sequence[str]) -> RunConfig:
-    """Load the configuration of a part of the training, with the changes to it that the command line asks for."""
+    """Load the configuration of a training, with the changes to it that the command line asks for."""
     file = "bundled.yaml" if name == "pretrain" else f"bundled_{name}.yaml"
     asked = [change.removeprefix(f"{name}.") for change in changes if change.startswith(f"{name}.")]
     config = load_config(CONFIGS / file, [*recipe.places(name), *asked])

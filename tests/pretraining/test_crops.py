@@ -117,6 +117,15 @@ def test_ladders_are_scenes_on_the_scale_of_other_crops(
     others, _ = label_crops(tmp_path, names, among=made, part="others")
     assert {entry.distortion for entry in others.entries} == {None} and len(others.entries) == 2
     assert {entry.scene for entry in others.entries} == set(names)
+    # Or the first ladder of each crop begins with it, and nothing of these crops is left.
+    whole, shares = label_crops(tmp_path, names, among=made, part="whole ladders")
+    assert len({entry.image for entry in whole.entries}) == len(whole.entries) == len(shares) == 2 * (1 + 2 * 5)
+    tops = [entry for entry in whole.entries if entry.distortion is None]
+    assert [(entry.scene, entry.score) for entry in tops] == [
+        (next(scene for scene in scenes if scene.startswith(f"{name}-0 ladder0")), 5) for name in names
+    ]
+    assert [entry for entry in whole.entries if entry.distortion] == manifest.entries
+    assert not label_crops(tmp_path, names, among=made, part="rest")[0].entries
     # Among themselves they are ranked as they are alone.
     alone, together = label_crops(made, names), label_crops(made, names, among=made)
     assert alone[0].entries == together[0].entries and np.array_equal(alone[1], together[1])

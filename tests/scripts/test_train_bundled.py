@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from sind_hf.data.manifest import Manifest
 from sind_hf.pretraining import bundle
-from sind_hf.pretraining.recipe import CODECS, PARTS
+from sind_hf.pretraining.recipe import AVERAGED, CODECS, TRAININGS
 from sind_hf.scoring.checkpoints import load_checkpoint
 
 SCRIPT = Path(__file__).parents[2] / "scripts/train_bundled.py"
@@ -47,7 +47,7 @@ def test_from_photographs_to_a_checkpoint_and_its_results(
 ) -> None:
     monkeypatch.setattr(bundle, "LADDERS", ("gaussian_blur", "jpeg"))
     main = runpy.run_path(str(SCRIPT))["main"]
-    options = ["--set", "pretrain.model.view_size=56", *(f"{part}.{change}" for part in PARTS for change in SMALL)]
+    options = ["--set", "pretrain.model.view_size=56", *(f"{part}.{change}" for part in TRAININGS for change in SMALL)]
     main(["all", *places, *options, "--bundle", str(tmp_path)])
     output = Path(places[-1])
 
@@ -60,12 +60,18 @@ def test_from_photographs_to_a_checkpoint_and_its_results(
     assert len({entry.scene for entry in ladders.entries}) == 9 * 8
     codecs = Manifest.load(output / "codecs.json").entries
     assert len(codecs) == 9 * 4 * 8 and {entry.distortion for entry in codecs} == set(CODECS)
-    checkpoints = ("laddered", "ordered", "compressed", "averaged")
-    first, second, third, mean = (load_file(output / name / "model.safetensors") for name in checkpoints)
-    for name, weight in mean.items():
-        if weight.is_floating_point():
-            torch.testing.assert_close(weight, (first[name] + second[name] + third[name]) / 3)
-    assert any(not torch.equal(weight, first[name]) for name, weight in mean.items())
+    tops, rest = (Manifest.load(output / f"{name}.json").entries for name in ("tops", "rest"))
+    assert len(tops) == 9 * 8 * 9 and {entry.image for entry in tops} == {
+        *(entry.image for entry in ladders.entries),
+        *(entry.image for entry in more.entries if entry.distortion is None),
+    }
+    assert {entry.image for entry in rest} == {entry.image for entry in more.entries if entry.distortion}
+    parts = [load_file(output / TRAININGS[name].checkpoint / "model.safetensors") for name in AVERAGED]
+    mean = load_file(output / "averaged/model.safetensors")
+    weights = [name for name, each in mean.items() if each.is_floating_point() and "running" not in name]
+    for name in weights:
+        torch.testing.assert_close(mean[name], sum(part[name] for part in parts) / len(parts))
+    assert any(not torch.equal(mean[name], parts[0][name]) for name in weights)
     found = json.loads((output / "bundled_results.json").read_text())
     assert found["study"]["with opinions, unseen scenes"]["n"] == 32
     assert [row["kind"] for row in found["ladders"]] == ["gaussian_blur", "jpeg"]
@@ -80,8 +86,8 @@ def test_from_photographs_to_a_checkpoint_and_its_results(
     assert -100 < score < 100
 
     before = {path: path.stat().st_mtime_ns for path in output.glob("**/results.json")}
-    assert len(before) == len(PARTS)
-    for step in PARTS:
+    assert len(before) == len(TRAININGS)
+    for step in TRAININGS:
         main([step, *places, *options])
     assert before == {path: path.stat().st_mtime_ns for path in output.glob("**/results.json")}
 

@@ -39,7 +39,8 @@ CHECKPOINTS = {
     "crops and ladders": "laddered",
     "order of levels": "ordered",
     "ladders of codecs": "compressed",
-    "mean of three": "averaged",
+    "whole ladders": "topped",
+    "mean of weights": "averaged",
     "with opinions": "fitted",
 }
 

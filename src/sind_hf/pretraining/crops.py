@@ -29,6 +29,10 @@ from sind_hf.output_lock import sole_use
 from sind_hf.pretraining.distortions import DISTORTIONS
 from sind_hf.pretraining.full_reference import INDICES
 
+Part = Literal["all", "ladders", "others", "whole ladders", "rest"]
+#: Those in which every scene is a ladder.
+LADDER_PARTS: tuple[Part, ...] = ("ladders", "whole ladders")
+
 CLEAN = "clean"
 #: Drawn more often than the others: what most pictures go through.
 COMMON = (
@@ -137,7 +141,7 @@ def label_crops(
     photographs: Sequence[str],
     *,
     among: str | os.PathLike[str] | None = None,
-    part: Literal["all", "ladders", "others"] = "all",
+    part: Part = "all",
 ) -> tuple[Manifest, npt.NDArray[np.float32]]:
     """Score crops by their rank among all of them, averaged over the full-reference indices.
 
@@ -149,8 +153,9 @@ def label_crops(
         photographs: Names of those to take.
         among: Folder of other crops of these photographs, among which the ranks are taken, so that both sets are on
             one scale.
-        part: Which of their pictures: all, or the ladders alone, or the others. The scenes are the photographs, or the
-            ladders where they are alone.
+        part: Which of their pictures: all; or the ladders, or the others; or the whole ladders, of which the first of
+            each crop begins with the crop as it is, or the rest. The scenes are the photographs, or the ladders where
+            they are alone.
 
     Returns:
         The manifest (reference: the crop; images relative to `folder`), and the same for the 7×7 fragments of every
@@ -160,17 +165,17 @@ def label_crops(
         ValueError: When the crops of a photograph are missing.
     """
     pictures = _read_crops(folder, photographs)
+    in_ladders = part in LADDER_PARTS
+    if part in ("whole ladders", "rest"):
+        pictures = _with_tops(pictures)
     if part != "all":
-        pictures = [picture for picture in pictures if (picture["ladder"] is not None) == (part == "ladders")]
+        pictures = [picture for picture in pictures if (picture["ladder"] is not None) == in_ladders]
     ranked = pictures if among is None else _read_crops(among, photographs)
     indices, ranked_indices = _indices(pictures), _indices(ranked)
     means, ranked_means = (_shares(each, ranked_indices).mean(0)[None] for each in (indices, ranked_indices))
     scores = _shares(means, ranked_means)[0]
     local = _shares(_fragment_indices(pictures), _fragment_indices(ranked)).mean(0)
-    names = [
-        f"{picture['reference']} {picture['ladder']}" if part == "ladders" else picture["scene"]
-        for picture in pictures
-    ]
+    names = [f"{picture['reference']} {picture['ladder']}" if in_ladders else picture["scene"] for picture in pictures]
     domains = {name: number for number, name in enumerate(dict.fromkeys(names))}
     entries = [
         ManifestEntry(
@@ -202,6 +207,12 @@ def _read_crops(folder: str | os.PathLike[str], photographs: Sequence[str]) -> l
         except FileNotFoundError:
             raise ValueError(f"{folder}: the crops of {name} are missing: make them first.") from None
     return pictures
+
+
+def _with_tops(pictures: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Put every crop as it is into the first of the crop's ladders."""
+    first = {each["reference"]: each["ladder"] for each in reversed(pictures) if each["ladder"] is not None}
+    return [each if each["levels"] else each | {"ladder": first.get(each["reference"])} for each in pictures]
 
 
 def _indices(pictures: Sequence[dict[str, Any]]) -> npt.NDArray[np.float64]:

@@ -2,7 +2,7 @@
 
 recipe = Recipe(photographs=Path("photos"), study=Path("study"), output=Path("runs/bundled"))
 prepare_data(recipe, …)       # distorted crops with their scores, made and resized once
-pretrain("pretrain", config, recipe)  # without opinions; then the other PARTS, each on from the one before it
+pretrain("pretrain", config, recipe)  # without opinions; then the other TRAININGS, each on from the one before it
 learn_opinions(recipe)        # of a study
 """
 
@@ -15,11 +15,10 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from transformers import TrainerCallback
 
 from sind_hf.data.importing import import_manifest
@@ -31,14 +30,15 @@ from sind_hf.experiments.records import RESULTS
 from sind_hf.experiments.runner import run_training
 from sind_hf.image_processing_sind import SindImageProcessor
 from sind_hf.modeling_sind import SindModel
-from sind_hf.pretraining.crops import CropRecipe, label_crops, make_crops
+from sind_hf.pretraining.averaging import average_checkpoints
+from sind_hf.pretraining.crops import LADDER_PARTS, CropRecipe, Part, label_crops, make_crops
 from sind_hf.pretraining.head import STRENGTH, Head, embed, fit_head
 from sind_hf.pretraining.trainer import PretrainingTrainer
-from sind_hf.scoring.checkpoints import load_checkpoint
 from sind_hf.whole_files import written_file
 
 Stage = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
 
+HELD_OUT = "held_out"
 HELD_OUT_EVERY = 10
 # Kinds whose ladders are learned finely: what a picture of every day goes through. JPEG, whose blocks small views
 # hardly see, comes twice.
@@ -49,13 +49,6 @@ LADDERS = (
 # Those of the ladders that reach the very end: there the coarsest settings of a codec leave blocks that are smooth
 # and edges that are sharp, which small views take for better pictures.
 CODECS = ("jpeg", "jpeg", "jpeg", "avif", "avif", "webp")
-TITLES = {
-    "train": "train crops",
-    "held_out": "held-out crops",
-    "more": "more crops",
-    "ladders": "ladders",
-    "codecs": "ladders of codecs",
-}
 STUDY = "study"
 UNSEEN = "unseen_scenes.csv"
 # Of the training's crops, those that tell how far embeddings spread.
@@ -63,15 +56,33 @@ SPREAD_EVERY = 8
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 
-@dataclass(frozen=True)
-class Part:
+class CropSet(NamedTuple):
+    """A manifest of the recipe: its name as a data set, the folder of its crops, and which of them (`label_crops`)."""
+
+    title: str
+    folder: str
+    part: Part = "all"
+
+
+SETS = {
+    "train": CropSet("train crops", "crops"),
+    HELD_OUT: CropSet("held-out crops", "crops"),
+    "more": CropSet("more crops", "more", "others"),
+    "ladders": CropSet("ladders", "more", "ladders"),
+    "codecs": CropSet("ladders of codecs", "codecs", "ladders"),
+    "tops": CropSet("ladders with their tops", "more", "whole ladders"),
+    "rest": CropSet("more crops without tops", "more", "rest"),
+}
+
+
+class Training(NamedTuple):
     """A part of the training without opinions.
 
     Attributes:
         title: What is shown while it runs.
         checkpoint: Folder of what it makes.
-        data: Manifests that it learns from.
-        start: The part that it goes on from.
+        data: Of the `SETS`.
+        start: The training that it goes on from.
         order: Weight of the order of the levels in ladders, see `PretrainingTrainer`.
     """
 
@@ -83,16 +94,15 @@ class Part:
 
 
 _ALL = ("train", "more", "ladders")
-PARTS = {
-    "pretrain": Part("training on distorted crops", "pretrained", ("train",)),
-    "ladders": Part("training on ladders", "laddered", _ALL, "pretrain"),
-    "order": Part("training on the order of levels", "ordered", _ALL, "ladders", order=1.0),
-    "codecs": Part("training on ladders of codecs", "compressed", (*_ALL, "codecs"), "order", order=1.0),
+TRAININGS = {
+    "pretrain": Training("training on distorted crops", "pretrained", ("train",)),
+    "ladders": Training("training on ladders", "laddered", _ALL, "pretrain"),
+    "order": Training("training on the order of levels", "ordered", _ALL, "ladders", 1.0),
+    "codecs": Training("training on ladders of codecs", "compressed", (*_ALL, "codecs"), "order", 1.0),
+    "tops": Training("training on whole ladders", "topped", ("train", "rest", "tops", "codecs"), "codecs", 1.0),
 }
-#: Manifests of which every scene is a ladder.
-IN_LADDERS = ("ladders", "codecs")
-#: Parts whose weights are averaged in the end.
-AVERAGED = ("ladders", "order", "codecs")
+#: Trainings whose weights are averaged in the end.
+AVERAGED = ("ladders", "order", "codecs", "tops")
 
 
 @dataclass(frozen=True)
@@ -132,16 +142,16 @@ class Recipe:
     score_range: tuple[float, float] = (1.0, 5.0)
 
     def places(self, name: str) -> list[str]:
-        """Return the changes to the configuration of one of the `PARTS` that keep it in this output."""
-        part = PARTS[name]
+        """Return the changes to the configuration of one of the `TRAININGS` that keep it in this output."""
+        training = TRAININGS[name]
         places = [
             f"data.image_root={self.output / 'prepared'}",
-            f"data.train=[{', '.join(str(self.output / f'{each}.json') for each in part.data)}]",
+            f"data.train=[{', '.join(str(self.output / f'{each}.json') for each in training.data)}]",
             f"data.test=[{self.output / 'held_out.json'}]",
-            f"training.output_dir={self.output / part.checkpoint}",
+            f"training.output_dir={self.output / training.checkpoint}",
         ]
-        if part.start is not None:
-            places.append(f"model.checkpoint={self.output / PARTS[part.start].checkpoint}")
+        if training.start is not None:
+            places.append(f"model.checkpoint={self.output / TRAININGS[training.start].checkpoint}")
         return places
 
     def files(self) -> dict[str, Path]:
@@ -181,9 +191,9 @@ def prepare_data(recipe: Recipe, *, view_size: int, stage: Stage, workers: int =
     """Make, score and prepare the crops, and the pictures of the study.
 
     `output/` gets `crops/` with the manifests `train.json` and `held_out.json` (every tenth photograph), `more/` with
-    `ladders.json` (the ladders in it, each a scene of its own) and `more.json` (the others), `codecs/` with
-    `codecs.json` (ladders), `study.json`, and `prepared/` with all pictures. Beside the manifests of the training lie
-    the scores of fragments, in the order of their pictures (`train.npy`, …).
+    `ladders.json` (the ladders in it, each a scene of its own) and `more.json` (the others) or, parted otherwise,
+    `tops.json` and `rest.json`, `codecs/` with `codecs.json` (ladders), `study.json`, and `prepared/` with all
+    pictures. Beside the manifests lie the scores of fragments, in the order of their pictures (`train.npy`, …).
 
     Args:
         recipe: Where from and where to.
@@ -209,27 +219,22 @@ def prepare_data(recipe: Recipe, *, view_size: int, stage: Stage, workers: int =
         make_crops(others, output / "more", recipe.more, workers=workers, progress=update)
     with stage("compressing them") as update:
         make_crops(others, output / "codecs", recipe.codecs, workers=workers, progress=update)
-    labelled = {
-        "train": label_crops(output / "crops", train),
-        "held_out": label_crops(output / "crops", held_out),
-        "more": label_crops(output / "more", train, among=output / "crops", part="others"),
-        "ladders": label_crops(output / "more", train, among=output / "crops", part="ladders"),
-        "codecs": label_crops(output / "codecs", train, among=output / "crops", part="ladders"),
-    }
-    folders = {"more": "more", "ladders": "more", "codecs": "codecs"}
-    parts = []
-    for name, (manifest, fragments) in labelled.items():
-        folder = folders.get(name, "crops")
+    pictures: dict[str, ManifestEntry] = {}  # each once, though it is in several sets
+    for name, (title, folder, part) in SETS.items():
+        photographs = held_out if name == HELD_OUT else train
+        manifest, fragments = label_crops(output / folder, photographs, among=output / "crops", part=part)
         entries = [replace(entry, image=f"{folder}/{entry.image}") for entry in manifest.entries]
-        replace(manifest, dataset=TITLES[name], entries=entries).save(output / f"{name}.json")
+        replace(manifest, dataset=title, entries=entries).save(output / f"{name}.json")
         np.save(output / f"{name}.npy", fragments)
-        parts += entries
+        pictures |= {entry.image: entry for entry in entries}
     if recipe.study is not None:
         study = _linked_study(recipe, recipe.study)
         study.save(output / "study.json")
-        parts += study.entries
+        pictures |= {entry.image: entry for entry in study.entries}
     everything = Manifest(
-        "everything", [replace(entry, domain_id=0, scene="all") for entry in parts], ScoreInfo("mixed", None)
+        "everything",
+        [replace(entry, domain_id=0, scene="all") for entry in pictures.values()],
+        ScoreInfo("mixed", None),
     )
     with stage("resizing all pictures once") as update:
         prepare(everything, output, output / "prepared", view_size=view_size, workers=workers, progress=update)
@@ -265,7 +270,7 @@ def pretrain(
     """Train on distorted crops and ladders of them; goes on from the last checkpoint, or does nothing when done.
 
     Args:
-        name: Of one of the `PARTS`.
+        name: Of one of the `TRAININGS`.
         config: Of that part (`configs/bundled*.yaml`), with the places of the recipe.
         recipe: Whose data were prepared.
         callbacks: Of the Trainer.
@@ -289,17 +294,16 @@ def pretrain(
         entries = Manifest.load(manifest).entries
         names = [str(root / entry.image) for entry in entries]
         fragments |= dict(zip(names, np.load(scores), strict=True))
-        if manifest.stem in IN_LADDERS:
+        if SETS[manifest.stem].part in LADDER_PARTS:
             ladders += names
-    make_trainer = partial(PretrainingTrainer, fragments=fragments, ladders=ladders, order=PARTS[name].order)
+    make_trainer = partial(PretrainingTrainer, fragments=fragments, ladders=ladders, order=TRAININGS[name].order)
     return run_training(config, resume=True, callbacks=callbacks, make_trainer=make_trainer)
 
 
 def learn_opinions(recipe: Recipe, folds: int = 5, strength: float = STRENGTH) -> list[OpinionFold]:
     """Fit the head to the opinions of the study: once without each fold of scenes, then with all of them.
 
-    What is fitted is the mean of the weights after the parts `AVERAGED`, `output/averaged`: as they lie close together
-    it is better on other photographs than each of them (Wortsman et al., Model soups, ICML 2022).
+    What is fitted is the mean of the weights after the parts `AVERAGED`, `output/averaged`.
 
     The folds tell how good the recipe is on scenes that it did not see. The last fit becomes the checkpoint
     `output/fitted`, which looks at nine pairs of views, being small, and scores on the scale of the study.
@@ -318,7 +322,11 @@ def learn_opinions(recipe: Recipe, folds: int = 5, strength: float = STRENGTH) -
         ValueError: When there is no such checkpoint, or its scores fall as the opinions rise.
     """
     output = recipe.output
-    model, processor = _averaged([output / PARTS[name].checkpoint for name in AVERAGED])
+    trainings = [TRAININGS[name] for name in AVERAGED]
+    pictures = [Manifest.load(output / f"{name}.json") for name in trainings[-1].data]
+    model, processor = average_checkpoints(
+        [output / each.checkpoint for each in trainings], pictures, output / "prepared"
+    )
     model.save_pretrained(output / "averaged")
     processor.save_pretrained(output / "averaged")
     processor.views = "nine"
@@ -343,27 +351,17 @@ def learn_opinions(recipe: Recipe, folds: int = 5, strength: float = STRENGTH) -
     return found
 
 
-def _averaged(folders: Sequence[Path]) -> tuple[SindModel, SindImageProcessor]:
-    """Load the last checkpoint with the mean of the weights and statistics of all."""
-    model, processor = load_checkpoint(str(folders[-1]), device="cpu")
-    states = [load_checkpoint(str(folder), device="cpu")[0].state_dict() for folder in folders]
-    means = {
-        name: torch.stack([state[name] for state in states]).mean(0)
-        for name, each in states[-1].items()
-        if each.is_floating_point()
-    }
-    model.load_state_dict(means, strict=False)
-    return model, processor
-
-
 def _ladder_steps(model: SindModel, processor: SindImageProcessor, output: Path) -> npt.NDArray[np.float64]:
     """(m, d): how embeddings change along the ladders, two levels of the eight at a time, in the order of labels."""
-    ladders = Manifest.load(output / "ladders.json")
-    embeddings = embed(model, processor, ladders, output / "prepared", "center")
-    rungs: dict[str | None, list[int]] = {}
-    for index, entry in sorted(enumerate(ladders.entries), key=lambda each: -each[1].score):
-        rungs.setdefault(entry.scene, []).append(index)
-    return np.concatenate([embeddings[places[2:]] - embeddings[places[:-2]] for places in rungs.values()])
+    steps = []
+    for name in ("ladders", "codecs"):
+        ladders = Manifest.load(output / f"{name}.json")
+        embeddings = embed(model, processor, ladders, output / "prepared", "center")
+        rungs: dict[str | None, list[int]] = {}
+        for index, entry in sorted(enumerate(ladders.entries), key=lambda each: -each[1].score):
+            rungs.setdefault(entry.scene, []).append(index)
+        steps += [embeddings[places[2:]] - embeddings[places[:-2]] for places in rungs.values()]
+    return np.concatenate(steps)
 
 
 def _write_folds(folds: Sequence[OpinionFold], path: Path) -> None:

@@ -4,8 +4,6 @@
     torchrun --standalone --nproc_per_node 2 scripts/train_bundled.py --photos PHOTOGRAPHS --study STUDY pretrain
     torchrun --standalone --nproc_per_node 2 scripts/train_bundled.py --photos PHOTOGRAPHS --study STUDY ladders
     torchrun --standalone --nproc_per_node 2 scripts/train_bundled.py --photos PHOTOGRAPHS --study STUDY order
-    torchrun --standalone --nproc_per_node 2 scripts/train_bundled.py --photos PHOTOGRAPHS --study STUDY codecs
-    torchrun --standalone --nproc_per_node 2 scripts/train_bundled.py --photos PHOTOGRAPHS --study STUDY tops
     python scripts/train_bundled.py --photos PHOTOGRAPHS --study STUDY opinions
     python scripts/train_bundled.py --photos PHOTOGRAPHS --study STUDY results
 
@@ -16,10 +14,8 @@ mos, scene) and the rated pictures. Every step skips what is finished and goes o
 2. `pretrain`: a small network learns these scores (configs/bundled.yaml); every tenth photograph is held out.
 3. `ladders`: it goes on with more crops, most of them in ladders of rising distortion (configs/bundled_ladders.yaml).
 4. `order`: and on with the same, every step of a ladder being asked to lower the score (configs/bundled_order.yaml).
-5. `codecs`: and on with more ladders of JPEG, AVIF and WebP, down to the lowest quality (configs/bundled_codecs.yaml).
-6. `tops`: and on with ladders that begin with the crop as it is (configs/bundled_tops.yaml).
-7. `opinions`: the weights after 3 to 6 are averaged, and the head is fitted to opinions; in folds of scenes, too.
-8. `results`: tables of all of these, and of ladders of rising distortion on the photographs that were held out.
+5. `opinions`: the weights after 3 and 4 are averaged, and the head is fitted to the opinions; in folds of scenes, too.
+6. `results`: tables of all of these, and of ladders of rising distortion on the photographs that were held out.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ SIND = f"--epochs 35 {COMMON} --batch_size 64 --local_global --loss_type scale_s
 OTHERS = "koniq10k spaq livec live bid cid2013"
 ABLATION = "--exp_type cross-set --train_dataset spaq --test_dataset koniq10k spaq livec live csiq bid cid2013"
 # Of our own.
-BUNDLED = {"bundled", "bundled_ladders", "bundled_order", "bundled_codecs", "bundled_tops"}
+BUNDLED = {"bundled", "bundled_ladders", "bundled_order"}
 OTHER_CONFIGS = {"demo", "real_opinions", *BUNDLED}
 SIX = "koniq10k livec bid kadid10k csiq live"
 

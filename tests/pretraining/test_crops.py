@@ -43,11 +43,6 @@ def test_versions() -> None:
     ]
     assert set(drawn) == set(DISTORTIONS)
     assert all(0 < level <= 5 for v in versions for _, level in v.steps)
-    # Ladders that go on beyond the last level end there.
-    beyond = replace(SMALL, rungs=8, singles=0, doubles=0, levels=(0.6, 5.6))
-    for seed in range(20):
-        levels = [level for v in plan_versions(beyond, np.random.default_rng(seed)) for _, level in v.steps]
-        assert 0.6 < levels[0] < 1.23 and levels[-2] < 5 <= levels[-1] < 5.6
 
 
 def test_what_is_there_is_not_made_again(made: Path, photographs: dict[str, Path], tmp_path: Path) -> None:
@@ -117,15 +112,6 @@ def test_ladders_are_scenes_on_the_scale_of_other_crops(
     others, _ = label_crops(tmp_path, names, among=made, part="others")
     assert {entry.distortion for entry in others.entries} == {None} and len(others.entries) == 2
     assert {entry.scene for entry in others.entries} == set(names)
-    # Or the first ladder of each crop begins with it, and nothing of these crops is left.
-    whole, shares = label_crops(tmp_path, names, among=made, part="whole ladders")
-    assert len({entry.image for entry in whole.entries}) == len(whole.entries) == len(shares) == 2 * (1 + 2 * 5)
-    tops = [entry for entry in whole.entries if entry.distortion is None]
-    assert [(entry.scene, entry.score) for entry in tops] == [
-        (next(scene for scene in scenes if scene.startswith(f"{name}-0 ladder0")), 5) for name in names
-    ]
-    assert [entry for entry in whole.entries if entry.distortion] == manifest.entries
-    assert not label_crops(tmp_path, names, among=made, part="rest")[0].entries
     # Among themselves they are ranked as they are alone.
     alone, together = label_crops(made, names), label_crops(made, names, among=made)
     assert alone[0].entries == together[0].entries and np.array_equal(alone[1], together[1])

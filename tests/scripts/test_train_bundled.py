@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from sind_hf.data.manifest import Manifest
 from sind_hf.pretraining import bundle
-from sind_hf.pretraining.recipe import AVERAGED, CODECS, TRAININGS
+from sind_hf.pretraining.recipe import AVERAGED, TRAININGS
 from sind_hf.scoring.checkpoints import load_checkpoint
 
 SCRIPT = Path(__file__).parents[2] / "scripts/train_bundled.py"
@@ -58,14 +58,6 @@ def test_from_photographs_to_a_checkpoint_and_its_results(
     assert {entry.scene for entry in more.entries} == {entry.scene for entry in train.entries}
     assert len(more.entries) == 9 * 8 * 6 and len(ladders.entries) == 9 * 8 * 8  # 8 crops: the others, ladders of 8
     assert len({entry.scene for entry in ladders.entries}) == 9 * 8
-    codecs = Manifest.load(output / "codecs.json").entries
-    assert len(codecs) == 9 * 4 * 8 and {entry.distortion for entry in codecs} == set(CODECS)
-    tops, rest = (Manifest.load(output / f"{name}.json").entries for name in ("tops", "rest"))
-    assert len(tops) == 9 * 8 * 9 and {entry.image for entry in tops} == {
-        *(entry.image for entry in ladders.entries),
-        *(entry.image for entry in more.entries if entry.distortion is None),
-    }
-    assert {entry.image for entry in rest} == {entry.image for entry in more.entries if entry.distortion}
     parts = [load_file(output / TRAININGS[name].checkpoint / "model.safetensors") for name in AVERAGED]
     mean = load_file(output / "averaged/model.safetensors")
     weights = [name for name, each in mean.items() if each.is_floating_point() and "running" not in name]

@@ -38,9 +38,7 @@ CHECKPOINTS = {
     "crops": "pretrained",
     "crops and ladders": "laddered",
     "order of levels": "ordered",
-    "ladders of codecs": "compressed",
-    "whole ladders": "topped",
-    "mean of weights": "averaged",
+    "mean of both": "averaged",
     "with opinions": "fitted",
 }
 

@@ -29,9 +29,7 @@ from sind_hf.output_lock import sole_use
 from sind_hf.pretraining.distortions import DISTORTIONS
 from sind_hf.pretraining.full_reference import INDICES
 
-Part = Literal["all", "ladders", "others", "whole ladders", "rest"]
-#: Those in which every scene is a ladder.
-LADDER_PARTS: tuple[Part, ...] = ("ladders", "whole ladders")
+Part = Literal["all", "ladders", "others"]
 
 CLEAN = "clean"
 #: Drawn more often than the others: what most pictures go through.
@@ -48,6 +46,7 @@ COMMON = (
 )
 _COMMON_SHARE = 0.35
 _ASPECTS = (1.0, 1.0, 4 / 3, 3 / 4, 1.5)  # width to height
+_LEVELS = (0.3, 5.0)
 _DATASET = "distorted crops"
 
 
@@ -65,7 +64,6 @@ class CropRecipe:
         longest: Short side of the largest.
         share: Least part of the photograph's side that a crop covers.
         kinds: Of the ladders of a crop, each at most as often as it stands here; empty: any, as for other versions.
-        levels: Lowest and highest. All above 5 are 5: with a highest of more, every ladder goes on to the very end.
         seed: Of every choice.
     """
 
@@ -78,7 +76,6 @@ class CropRecipe:
     longest: int = 512
     share: float = 0.7
     kinds: tuple[str, ...] = ()
-    levels: tuple[float, float] = (0.3, 5.0)
     seed: int = 0
 
 
@@ -153,9 +150,8 @@ def label_crops(
         photographs: Names of those to take.
         among: Folder of other crops of these photographs, among which the ranks are taken, so that both sets are on
             one scale.
-        part: Which of their pictures: all; or the ladders, or the others; or the whole ladders, of which the first of
-            each crop begins with the crop as it is, or the rest. The scenes are the photographs, or the ladders where
-            they are alone.
+        part: Which of their pictures: all, or the ladders alone, or the others. The scenes are the photographs, or the
+            ladders where they are alone.
 
     Returns:
         The manifest (reference: the crop; images relative to `folder`), and the same for the 7×7 fragments of every
@@ -165,17 +161,17 @@ def label_crops(
         ValueError: When the crops of a photograph are missing.
     """
     pictures = _read_crops(folder, photographs)
-    in_ladders = part in LADDER_PARTS
-    if part in ("whole ladders", "rest"):
-        pictures = _with_tops(pictures)
     if part != "all":
-        pictures = [picture for picture in pictures if (picture["ladder"] is not None) == in_ladders]
+        pictures = [picture for picture in pictures if (picture["ladder"] is not None) == (part == "ladders")]
     ranked = pictures if among is None else _read_crops(among, photographs)
     indices, ranked_indices = _indices(pictures), _indices(ranked)
     means, ranked_means = (_shares(each, ranked_indices).mean(0)[None] for each in (indices, ranked_indices))
     scores = _shares(means, ranked_means)[0]
     local = _shares(_fragment_indices(pictures), _fragment_indices(ranked)).mean(0)
-    names = [f"{picture['reference']} {picture['ladder']}" if in_ladders else picture["scene"] for picture in pictures]
+    names = [
+        f"{picture['reference']} {picture['ladder']}" if part == "ladders" else picture["scene"]
+        for picture in pictures
+    ]
     domains = {name: number for number, name in enumerate(dict.fromkeys(names))}
     entries = [
         ManifestEntry(
@@ -207,12 +203,6 @@ def _read_crops(folder: str | os.PathLike[str], photographs: Sequence[str]) -> l
         except FileNotFoundError:
             raise ValueError(f"{folder}: the crops of {name} are missing: make them first.") from None
     return pictures
-
-
-def _with_tops(pictures: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Put every crop as it is into the first of the crop's ladders."""
-    first = {each["reference"]: each["ladder"] for each in reversed(pictures) if each["ladder"] is not None}
-    return [each if each["levels"] else each | {"ladder": first.get(each["reference"])} for each in pictures]
 
 
 def _indices(pictures: Sequence[dict[str, Any]]) -> npt.NDArray[np.float64]:
@@ -280,7 +270,7 @@ def _crop_photograph(name: str, path: Path, folder: Path, recipe: CropRecipe) ->
 def plan_versions(recipe: CropRecipe, rng: np.random.Generator) -> Iterator[Version]:
     """Draw what is done to one crop."""
     yield Version(CLEAN)
-    low, high = recipe.levels
+    low, high = _LEVELS
     kinds = rng.permutation(recipe.kinds).tolist()
     for ladder in range(recipe.ladders):
         kind = kinds[ladder] if kinds else _draw_kind(rng)

@@ -31,7 +31,7 @@ from sind_hf.experiments.runner import run_training
 from sind_hf.image_processing_sind import SindImageProcessor
 from sind_hf.modeling_sind import SindModel
 from sind_hf.pretraining.averaging import average_checkpoints
-from sind_hf.pretraining.crops import LADDER_PARTS, CropRecipe, Part, label_crops, make_crops
+from sind_hf.pretraining.crops import CropRecipe, Part, label_crops, make_crops
 from sind_hf.pretraining.head import STRENGTH, Head, embed, fit_head
 from sind_hf.pretraining.trainer import PretrainingTrainer
 from sind_hf.whole_files import written_file
@@ -46,9 +46,6 @@ LADDERS = (
     *("jpeg", "jpeg", "webp", "avif", "jpeg2000", "video_like"),
     *("gaussian_blur", "lens_blur", "motion_blur", "downscaling", "white_noise", "high_iso_noise"),
 )
-# Those of the ladders that reach the very end: there the coarsest settings of a codec leave blocks that are smooth
-# and edges that are sharp, which small views take for better pictures.
-CODECS = ("jpeg", "jpeg", "jpeg", "avif", "avif", "webp")
 STUDY = "study"
 UNSEEN = "unseen_scenes.csv"
 # Of the training's crops, those that tell how far embeddings spread.
@@ -69,9 +66,6 @@ SETS = {
     HELD_OUT: CropSet("held-out crops", "crops"),
     "more": CropSet("more crops", "more", "others"),
     "ladders": CropSet("ladders", "more", "ladders"),
-    "codecs": CropSet("ladders of codecs", "codecs", "ladders"),
-    "tops": CropSet("ladders with their tops", "more", "whole ladders"),
-    "rest": CropSet("more crops without tops", "more", "rest"),
 }
 
 
@@ -98,11 +92,9 @@ TRAININGS = {
     "pretrain": Training("training on distorted crops", "pretrained", ("train",)),
     "ladders": Training("training on ladders", "laddered", _ALL, "pretrain"),
     "order": Training("training on the order of levels", "ordered", _ALL, "ladders", 1.0),
-    "codecs": Training("training on ladders of codecs", "compressed", (*_ALL, "codecs"), "order", 1.0),
-    "tops": Training("training on whole ladders", "topped", ("train", "rest", "tops", "codecs"), "codecs", 1.0),
 }
 #: Trainings whose weights are averaged in the end.
-AVERAGED = ("ladders", "order", "codecs", "tops")
+AVERAGED = ("ladders", "order")
 
 
 @dataclass(frozen=True)
@@ -115,7 +107,6 @@ class Recipe:
         output: Folder for all that is made.
         crops: What is made of each photograph.
         more: What else is made of each photograph that is not held out, for the second part of the training.
-        codecs: And for the fourth.
         score_range: Scale of the study's opinions.
     """
 
@@ -125,19 +116,6 @@ class Recipe:
     crops: CropRecipe = CropRecipe()
     more: CropRecipe = CropRecipe(
         crops=8, ladders=1, rungs=8, singles=3, doubles=2, longest=576, share=0.45, kinds=LADDERS
-    )
-    codecs: CropRecipe = CropRecipe(
-        crops=4,
-        ladders=1,
-        rungs=8,
-        singles=0,
-        doubles=0,
-        shortest=400,
-        longest=640,
-        share=0.45,
-        kinds=CODECS,
-        levels=(0.6, 5.6),
-        seed=1,
     )
     score_range: tuple[float, float] = (1.0, 5.0)
 
@@ -191,9 +169,9 @@ def prepare_data(recipe: Recipe, *, view_size: int, stage: Stage, workers: int =
     """Make, score and prepare the crops, and the pictures of the study.
 
     `output/` gets `crops/` with the manifests `train.json` and `held_out.json` (every tenth photograph), `more/` with
-    `ladders.json` (the ladders in it, each a scene of its own) and `more.json` (the others) or, parted otherwise,
-    `tops.json` and `rest.json`, `codecs/` with `codecs.json` (ladders), `study.json`, and `prepared/` with all
-    pictures. Beside the manifests lie the scores of fragments, in the order of their pictures (`train.npy`, …).
+    `ladders.json` (the ladders in it, each a scene of its own) and `more.json` (the others), `study.json`, and
+    `prepared/` with all pictures. Beside the manifests lie the scores of fragments, in the order of their pictures
+    (`train.npy`, …).
 
     Args:
         recipe: Where from and where to.
@@ -217,8 +195,6 @@ def prepare_data(recipe: Recipe, *, view_size: int, stage: Stage, workers: int =
     others = {name: files[name] for name in train}
     with stage("distorting them in more ways") as update:
         make_crops(others, output / "more", recipe.more, workers=workers, progress=update)
-    with stage("compressing them") as update:
-        make_crops(others, output / "codecs", recipe.codecs, workers=workers, progress=update)
     pictures: dict[str, ManifestEntry] = {}  # each once, though it is in several sets
     for name, (title, folder, part) in SETS.items():
         photographs = held_out if name == HELD_OUT else train
@@ -294,7 +270,7 @@ def pretrain(
         entries = Manifest.load(manifest).entries
         names = [str(root / entry.image) for entry in entries]
         fragments |= dict(zip(names, np.load(scores), strict=True))
-        if SETS[manifest.stem].part in LADDER_PARTS:
+        if SETS[manifest.stem].part == "ladders":
             ladders += names
     make_trainer = partial(PretrainingTrainer, fragments=fragments, ladders=ladders, order=TRAININGS[name].order)
     return run_training(config, resume=True, callbacks=callbacks, make_trainer=make_trainer)
@@ -353,15 +329,12 @@ def learn_opinions(recipe: Recipe, folds: int = 5, strength: float = STRENGTH) -
 
 def _ladder_steps(model: SindModel, processor: SindImageProcessor, output: Path) -> npt.NDArray[np.float64]:
     """(m, d): how embeddings change along the ladders, two levels of the eight at a time, in the order of labels."""
-    steps = []
-    for name in ("ladders", "codecs"):
-        ladders = Manifest.load(output / f"{name}.json")
-        embeddings = embed(model, processor, ladders, output / "prepared", "center")
-        rungs: dict[str | None, list[int]] = {}
-        for index, entry in sorted(enumerate(ladders.entries), key=lambda each: -each[1].score):
-            rungs.setdefault(entry.scene, []).append(index)
-        steps += [embeddings[places[2:]] - embeddings[places[:-2]] for places in rungs.values()]
-    return np.concatenate(steps)
+    ladders = Manifest.load(output / "ladders.json")
+    embeddings = embed(model, processor, ladders, output / "prepared", "center")
+    rungs: dict[str | None, list[int]] = {}
+    for index, entry in sorted(enumerate(ladders.entries), key=lambda each: -each[1].score):
+        rungs.setdefault(entry.scene, []).append(index)
+    return np.concatenate([embeddings[places[2:]] - embeddings[places[:-2]] for places in rungs.values()])
 
 
 def _write_folds(folds: Sequence[OpinionFold], path: Path) -> None:

@@ -41,8 +41,9 @@ def average_checkpoints(
     Returns:
         The mean, in evaluation mode, and the image processor of the last.
     """
-    model, processor = load_checkpoint(str(folders[-1]), device="cpu")
-    states = [load_checkpoint(str(folder), device="cpu")[0].state_dict() for folder in folders]
+    loaded = [load_checkpoint(str(folder), device="cpu") for folder in folders]
+    states = [each.state_dict() for each, _ in loaded]
+    model, processor = loaded[-1]
     means = {
         name: torch.stack([state[name] for state in states]).mean(0)
         for name, last in states[-1].items()

@@ -69,6 +69,10 @@ SETS = {
 }
 
 
+#: Sets in which every scene is a ladder.
+IN_LADDERS = frozenset(name for name, each in SETS.items() if each.part == "ladders")
+
+
 class Training(NamedTuple):
     """A part of the training without opinions.
 
@@ -192,24 +196,24 @@ def prepare_data(recipe: Recipe, *, view_size: int, stage: Stage, workers: int =
     names = [name for name in files if name not in failures]
     held_out = names[::HELD_OUT_EVERY]
     train = [name for name in names if name not in held_out]
-    others = {name: files[name] for name in train}
+    training_files = {name: files[name] for name in train}
     with stage("distorting them in more ways") as update:
-        make_crops(others, output / "more", recipe.more, workers=workers, progress=update)
-    pictures: dict[str, ManifestEntry] = {}  # each once, though it is in several sets
+        make_crops(training_files, output / "more", recipe.more, workers=workers, progress=update)
+    pictures: list[ManifestEntry] = []
     for name, (title, folder, part) in SETS.items():
         photographs = held_out if name == HELD_OUT else train
         manifest, fragments = label_crops(output / folder, photographs, among=output / "crops", part=part)
         entries = [replace(entry, image=f"{folder}/{entry.image}") for entry in manifest.entries]
         replace(manifest, dataset=title, entries=entries).save(output / f"{name}.json")
         np.save(output / f"{name}.npy", fragments)
-        pictures |= {entry.image: entry for entry in entries}
+        pictures += entries
     if recipe.study is not None:
         study = _linked_study(recipe, recipe.study)
         study.save(output / "study.json")
-        pictures |= {entry.image: entry for entry in study.entries}
+        pictures += study.entries
     everything = Manifest(
         "everything",
-        [replace(entry, domain_id=0, scene="all") for entry in pictures.values()],
+        [replace(entry, domain_id=0, scene="all") for entry in pictures],
         ScoreInfo("mixed", None),
     )
     with stage("resizing all pictures once") as update:
@@ -247,7 +251,7 @@ def pretrain(
 
     Args:
         name: Of one of the `TRAININGS`.
-        config: Of that part (`configs/bundled*.yaml`), with the places of the recipe.
+        config: Of that training (`configs/bundled*.yaml`), with the places of the recipe.
         recipe: Whose data were prepared.
         callbacks: Of the Trainer.
 
@@ -270,7 +274,7 @@ def pretrain(
         entries = Manifest.load(manifest).entries
         names = [str(root / entry.image) for entry in entries]
         fragments |= dict(zip(names, np.load(scores), strict=True))
-        if SETS[manifest.stem].part == "ladders":
+        if manifest.stem in IN_LADDERS:
             ladders += names
     make_trainer = partial(PretrainingTrainer, fragments=fragments, ladders=ladders, order=TRAININGS[name].order)
     return run_training(config, resume=True, callbacks=callbacks, make_trainer=make_trainer)
@@ -279,7 +283,7 @@ def pretrain(
 def learn_opinions(recipe: Recipe, folds: int = 5, strength: float = STRENGTH) -> list[OpinionFold]:
     """Fit the head to the opinions of the study: once without each fold of scenes, then with all of them.
 
-    What is fitted is the mean of the weights after the parts `AVERAGED`, `output/averaged`.
+    What is fitted is the mean of the weights after the trainings `AVERAGED`, `output/averaged`.
 
     The folds tell how good the recipe is on scenes that it did not see. The last fit becomes the checkpoint
     `output/fitted`, which looks at nine pairs of views, being small, and scores on the scale of the study.

@@ -3,6 +3,7 @@ from __future__ import annotations
 import ctypes
 import os
 import resource
+import socket
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -200,3 +201,24 @@ def read_only() -> Iterator[Callable[[Path], Path]]:
     if folders and os.geteuid() == 0:
         capabilities[0] |= 0b10
         assert libc.capset(header, capabilities) == 0
+
+
+@pytest.fixture(scope="session")
+def free_ports() -> Iterator[int]:
+    """Ports for servers, each given once.
+
+    They lie below those that the system gives away itself, and every worker has a range of its own: a port that was
+    found free by asking the system may be another's before a server has started on it.
+    """
+    first = 20_000 + 1000 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    return filter(_is_free, range(first, first + 1000))
+
+
+@pytest.fixture
+def free_port(free_ports: Iterator[int]) -> int:
+    return next(free_ports)
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -48,7 +47,10 @@ def broken_file(tmp_path: Path) -> str:
 
 @pytest.fixture(scope="module")
 def served(
-    make_tiny_model: Callable[[], SindModel], draw: Any, tmp_path_factory: pytest.TempPathFactory
+    make_tiny_model: Callable[[], SindModel],
+    draw: Any,
+    tmp_path_factory: pytest.TempPathFactory,
+    free_ports: Iterator[int],
 ) -> Iterator[str]:
     """The address of the page of a judge like `judge`, served by this process."""
     pytest.importorskip("gradio", reason="needs gradio, of the extra `app`")
@@ -56,16 +58,5 @@ def served(
 
     examples = drawn_examples(tmp_path_factory.mktemp("served"), draw)
     page = build_app(judge_of(make_tiny_model()), examples=examples)
-    yield launch_app(page, port=any_free_port(), block=False)
+    yield launch_app(page, port=next(free_ports), block=False)
     page.close(verbose=False)
-
-
-@pytest.fixture
-def free_port() -> int:
-    return any_free_port()
-
-
-def any_free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -6,7 +6,6 @@ import ast
 import importlib.util
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -91,17 +90,14 @@ def test_what_cannot_be_a_space_is_refused(tmp_path, tiny_checkpoint):
 
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("gradio") is None, reason="needs gradio, of the extra `app`")
-def test_the_app_of_a_space_serves_its_model(tmp_path, tiny_checkpoint):
+def test_the_app_of_a_space_serves_its_model(tmp_path, tiny_checkpoint, free_port):
     folder = write_space(tmp_path / "space", str(tiny_checkpoint), title="A page of mine")
     shutil.rmtree(tiny_checkpoint)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "SPACE_ID")}
     process = subprocess.Popen(
         [sys.executable, "app.py"],
         cwd=folder,
-        env={**environment, "GRADIO_SERVER_PORT": str(port), "TMPDIR": str(tmp_path)},
+        env={**environment, "GRADIO_SERVER_PORT": str(free_port), "TMPDIR": str(tmp_path)},
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -109,7 +105,7 @@ def test_the_app_of_a_space_serves_its_model(tmp_path, tiny_checkpoint):
         shown = ""
         for _ in range(900):  # three minutes: a busy machine takes one to import everything
             try:
-                shown = urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5).read().decode()
+                shown = urllib.request.urlopen(f"http://127.0.0.1:{free_port}/", timeout=5).read().decode()
                 break
             except OSError:
                 assert process.poll() is None, process.communicate()

@@ -4,6 +4,8 @@
     torchrun --standalone --nproc_per_node 2 scripts/train_bundled.py --photos PHOTOGRAPHS --study STUDY pretrain
     torchrun --standalone --nproc_per_node 2 scripts/train_bundled.py --photos PHOTOGRAPHS --study STUDY ladders
     torchrun --standalone --nproc_per_node 2 scripts/train_bundled.py --photos PHOTOGRAPHS --study STUDY order
+    python scripts/train_bundled.py --photos PHOTOGRAPHS --study STUDY whole
+    python scripts/train_bundled.py --photos PHOTOGRAPHS --study STUDY again
     python scripts/train_bundled.py --photos PHOTOGRAPHS --study STUDY opinions
     python scripts/train_bundled.py --photos PHOTOGRAPHS --study STUDY results
 
@@ -14,8 +16,12 @@ mos, scene) and the rated pictures. Every step skips what is finished and goes o
 2. `pretrain`: a small network learns these scores (configs/bundled.yaml); every tenth photograph is held out.
 3. `ladders`: it goes on with more crops, most of them in ladders of rising distortion (configs/bundled_ladders.yaml).
 4. `order`: and on with the same, every step of a ladder being asked to lower the score (configs/bundled_order.yaml).
-5. `opinions`: the weights after 3 and 4 are averaged, and the head is fitted to the opinions; in folds of scenes, too.
-6. `results`: tables of all of these, and of ladders of rising distortion on the photographs that were held out.
+5. `whole`: from the mean of the weights after 3 and 4 it goes on with ladders that begin with the original and reach
+   the end, some of them grey (configs/bundled_whole.yaml).
+6. `again`: the same in another order, from the same mean (configs/bundled_again.yaml).
+7. `opinions`: the weights before and after 5 and 6 are averaged, and the head is fitted to the opinions; in folds of
+   scenes, too.
+8. `results`: tables of all of these, and of ladders of rising distortion on the photographs that were held out.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from sind_hf.data.manifest import Manifest
 from sind_hf.pretraining import bundle
-from sind_hf.pretraining.recipe import AVERAGED, TRAININGS
+from sind_hf.pretraining.recipe import MEANS, TRAININGS
 from sind_hf.scoring.checkpoints import load_checkpoint
 
 SCRIPT = Path(__file__).parents[2] / "scripts/train_bundled.py"
@@ -58,12 +58,16 @@ def test_from_photographs_to_a_checkpoint_and_its_results(
     assert {entry.scene for entry in more.entries} == {entry.scene for entry in train.entries}
     assert len(more.entries) == 9 * 8 * 6 and len(ladders.entries) == 9 * 8 * 8  # 8 crops: the others, ladders of 8
     assert len({entry.scene for entry in ladders.entries}) == 9 * 8
-    parts = [load_file(output / TRAININGS[name].checkpoint / "model.safetensors") for name in AVERAGED]
-    mean = load_file(output / "averaged/model.safetensors")
-    weights = [name for name, each in mean.items() if each.is_floating_point() and "running" not in name]
-    for name in weights:
-        torch.testing.assert_close(mean[name], sum(part[name] for part in parts) / len(parts))
-    assert any(not torch.equal(mean[name], parts[0][name]) for name in weights)
+    whole = Manifest.load(output / "whole.json")
+    assert len(whole.entries) == 9 * 6 * 9 and len({entry.scene for entry in whole.entries}) == 9 * 6
+    assert sum(entry.distortion is None for entry in whole.entries) == 9 * 6  # every ladder begins with its original
+    for folder, made_of in MEANS.items():
+        parts = [load_file(output / name / "model.safetensors") for name in made_of.of]
+        mean = load_file(output / folder / "model.safetensors")
+        weights = [name for name, each in mean.items() if each.is_floating_point() and "running" not in name]
+        for name in weights:
+            torch.testing.assert_close(mean[name], sum(part[name] for part in parts) / len(parts))
+        assert any(not torch.equal(mean[name], parts[0][name]) for name in weights)
     found = json.loads((output / "bundled_results.json").read_text())
     assert found["study"]["with opinions, unseen scenes"]["n"] == 32
     assert [row["kind"] for row in found["ladders"]] == ["gaussian_blur", "jpeg"]

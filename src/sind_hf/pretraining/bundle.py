@@ -38,7 +38,10 @@ CHECKPOINTS = {
     "crops": "pretrained",
     "crops and ladders": "laddered",
     "order of levels": "ordered",
-    "mean of both": "averaged",
+    "mean of both": "middle",
+    "whole ladders": "whole_ladders",
+    "whole ladders again": "whole_ladders_again",
+    "mean of three": "averaged",
     "with opinions": "fitted",
 }
 

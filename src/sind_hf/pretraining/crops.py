@@ -29,7 +29,7 @@ from sind_hf.output_lock import sole_use
 from sind_hf.pretraining.distortions import DISTORTIONS
 from sind_hf.pretraining.full_reference import INDICES
 
-Part = Literal["all", "ladders", "others"]
+Part = Literal["all", "ladders", "others", "whole ladders"]
 
 CLEAN = "clean"
 #: Drawn more often than the others: what most pictures go through.
@@ -46,7 +46,7 @@ COMMON = (
 )
 _COMMON_SHARE = 0.35
 _ASPECTS = (1.0, 1.0, 4 / 3, 3 / 4, 1.5)  # width to height
-_LEVELS = (0.3, 5.0)
+_HIGHEST = 5.0
 _DATASET = "distorted crops"
 
 
@@ -64,6 +64,8 @@ class CropRecipe:
         longest: Short side of the largest.
         share: Least part of the photograph's side that a crop covers.
         kinds: Of the ladders of a crop, each at most as often as it stands here; empty: any, as for other versions.
+        levels: Lowest and highest. What is above 5 is 5: with a highest of 5.6 every ladder of eight reaches the end.
+        grey: Share of the crops that are made grey first, so that black and white photographs are originals, too.
         seed: Of every choice.
     """
 
@@ -76,6 +78,8 @@ class CropRecipe:
     longest: int = 512
     share: float = 0.7
     kinds: tuple[str, ...] = ()
+    levels: tuple[float, float] = (0.3, 5.0)
+    grey: float = 0.0
     seed: int = 0
 
 
@@ -151,7 +155,8 @@ def label_crops(
         among: Folder of other crops of these photographs, among which the ranks are taken, so that both sets are on
             one scale.
         part: Which of their pictures: all, or the ladders alone, or the others. The scenes are the photographs, or the
-            ladders where they are alone.
+            ladders where they are alone. "whole ladders": all, where each crop has one ladder, which begins with the
+            crop as it is and is the scene.
 
     Returns:
         The manifest (reference: the crop; images relative to `folder`), and the same for the 7×7 fragments of every
@@ -161,17 +166,14 @@ def label_crops(
         ValueError: When the crops of a photograph are missing.
     """
     pictures = _read_crops(folder, photographs)
-    if part != "all":
+    if part in ("ladders", "others"):
         pictures = [picture for picture in pictures if (picture["ladder"] is not None) == (part == "ladders")]
     ranked = pictures if among is None else _read_crops(among, photographs)
     indices, ranked_indices = _indices(pictures), _indices(ranked)
     means, ranked_means = (_shares(each, ranked_indices).mean(0)[None] for each in (indices, ranked_indices))
     scores = _shares(means, ranked_means)[0]
     local = _shares(_fragment_indices(pictures), _fragment_indices(ranked)).mean(0)
-    names = [
-        f"{picture['reference']} {picture['ladder']}" if part == "ladders" else picture["scene"]
-        for picture in pictures
-    ]
+    names = [_scene(picture, part) for picture in pictures]
     domains = {name: number for number, name in enumerate(dict.fromkeys(names))}
     entries = [
         ManifestEntry(
@@ -203,6 +205,12 @@ def _read_crops(folder: str | os.PathLike[str], photographs: Sequence[str]) -> l
         except FileNotFoundError:
             raise ValueError(f"{folder}: the crops of {name} are missing: make them first.") from None
     return pictures
+
+
+def _scene(picture: dict[str, Any], part: Part) -> str:
+    if part == "whole ladders":
+        return str(picture["reference"])
+    return f"{picture['reference']} {picture['ladder']}" if part == "ladders" else str(picture["scene"])
 
 
 def _indices(pictures: Sequence[dict[str, Any]]) -> npt.NDArray[np.float64]:
@@ -242,6 +250,8 @@ def _crop_photograph(name: str, path: Path, folder: Path, recipe: CropRecipe) ->
     for number in range(recipe.crops):
         rng = keyed_generator(recipe.seed, name, number)
         crop = _crop(photograph, recipe, rng)
+        if recipe.grey and rng.random() < recipe.grey:
+            crop = crop.convert("L").convert("RGB")
         original = np.asarray(crop)
         for version in plan_versions(recipe, rng):
             image = crop
@@ -270,16 +280,16 @@ def _crop_photograph(name: str, path: Path, folder: Path, recipe: CropRecipe) ->
 def plan_versions(recipe: CropRecipe, rng: np.random.Generator) -> Iterator[Version]:
     """Draw what is done to one crop."""
     yield Version(CLEAN)
-    low, high = _LEVELS
+    low, high = recipe.levels
     kinds = rng.permutation(recipe.kinds).tolist()
     for ladder in range(recipe.ladders):
         kind = kinds[ladder] if kinds else _draw_kind(rng)
         for step in range(recipe.rungs):
-            level = low + (high - low) * (step + rng.uniform(0.1, 0.9)) / recipe.rungs
+            level = min(_HIGHEST, low + (high - low) * (step + rng.uniform(0.1, 0.9)) / recipe.rungs)
             yield Version(f"ladder{ladder}.{step}-{kind}", ((kind, level),), f"ladder{ladder}-{kind}")
     for single in range(recipe.singles):
         kind = _draw_kind(rng)
-        yield Version(f"single{single}-{kind}", ((kind, float(rng.uniform(low, high))),))
+        yield Version(f"single{single}-{kind}", ((kind, min(_HIGHEST, float(rng.uniform(low, high)))),))
     for double in range(recipe.doubles):
         first, second = _draw_kind(rng), _draw_kind(rng)
         levels = rng.uniform(low, 0.7 * high, 2).tolist()

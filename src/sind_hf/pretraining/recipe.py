@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from accelerate import PartialState
 from transformers import TrainerCallback
 
 from sind_hf.data.importing import import_manifest
@@ -34,6 +35,7 @@ from sind_hf.pretraining.averaging import average_checkpoints
 from sind_hf.pretraining.crops import CropRecipe, Part, label_crops, make_crops
 from sind_hf.pretraining.head import STRENGTH, Head, embed, fit_head
 from sind_hf.pretraining.trainer import PretrainingTrainer
+from sind_hf.scoring.checkpoints import load_checkpoint
 from sind_hf.whole_files import written_file
 
 Stage = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
@@ -45,6 +47,12 @@ HELD_OUT_EVERY = 10
 LADDERS = (
     *("jpeg", "jpeg", "webp", "avif", "jpeg2000", "video_like"),
     *("gaussian_blur", "lens_blur", "motion_blur", "downscaling", "white_noise", "high_iso_noise"),
+)
+# Kinds of the whole ladders, from the crop as it is to the strongest level: what the others did not teach well.
+WHOLE_LADDERS = (
+    *("jpeg", "jpeg", "jpeg", "jpeg", "avif", "avif", "avif", "webp", "webp", "jpeg2000", "jpeg2000", "jpeg2000"),
+    *("motion_blur", "motion_blur", "gaussian_blur", "lens_blur", "downscaling"),
+    *("white_noise", "white_noise", "high_iso_noise"),
 )
 STUDY = "study"
 UNSEEN = "unseen_scenes.csv"
@@ -66,11 +74,10 @@ SETS = {
     HELD_OUT: CropSet("held-out crops", "crops"),
     "more": CropSet("more crops", "more", "others"),
     "ladders": CropSet("ladders", "more", "ladders"),
+    "whole": CropSet("whole ladders", "whole", "whole ladders"),
 }
-
-
 #: Sets in which every scene is a ladder.
-IN_LADDERS = frozenset(name for name, each in SETS.items() if each.part == "ladders")
+IN_LADDERS = ("ladders", "whole")
 
 
 class Training(NamedTuple):
@@ -80,7 +87,7 @@ class Training(NamedTuple):
         title: What is shown while it runs.
         checkpoint: Folder of what it makes.
         data: Of the `SETS`.
-        start: The training that it goes on from.
+        start: Folder of what it goes on from.
         order: Weight of the order of the levels in ladders, see `PretrainingTrainer`.
     """
 
@@ -91,14 +98,34 @@ class Training(NamedTuple):
     order: float = 0.0
 
 
-_ALL = ("train", "more", "ladders")
+_MORE = ("train", "more", "ladders")
+_ALL = (*_MORE, "whole")
 TRAININGS = {
     "pretrain": Training("training on distorted crops", "pretrained", ("train",)),
-    "ladders": Training("training on ladders", "laddered", _ALL, "pretrain"),
-    "order": Training("training on the order of levels", "ordered", _ALL, "ladders", 1.0),
+    "ladders": Training("training on ladders", "laddered", _MORE, "pretrained"),
+    "order": Training("training on the order of levels", "ordered", _MORE, "laddered", 1.0),
+    "whole": Training("training on whole ladders", "whole_ladders", _ALL, "middle", 1.0),
+    "again": Training("the same in another order", "whole_ladders_again", _ALL, "middle", 1.0),
 }
-#: Trainings whose weights are averaged in the end.
-AVERAGED = ("ladders", "order")
+
+
+class Mean(NamedTuple):
+    """A checkpoint whose weights are the mean of others.
+
+    Attributes:
+        of: Folders of those.
+        data: Of the `SETS`, for BatchNorm's statistics.
+    """
+
+    of: tuple[str, ...]
+    data: tuple[str, ...]
+
+
+#: By their folder.
+MEANS = {
+    "middle": Mean(("laddered", "ordered"), _MORE),
+    "averaged": Mean(("middle", "whole_ladders", "whole_ladders_again"), _ALL),
+}
 
 
 @dataclass(frozen=True)
@@ -111,6 +138,7 @@ class Recipe:
         output: Folder for all that is made.
         crops: What is made of each photograph.
         more: What else is made of each photograph that is not held out, for the second part of the training.
+        whole: And for the fourth.
         score_range: Scale of the study's opinions.
     """
 
@@ -120,6 +148,20 @@ class Recipe:
     crops: CropRecipe = CropRecipe()
     more: CropRecipe = CropRecipe(
         crops=8, ladders=1, rungs=8, singles=3, doubles=2, longest=576, share=0.45, kinds=LADDERS
+    )
+    whole: CropRecipe = CropRecipe(
+        crops=6,
+        ladders=1,
+        rungs=8,
+        singles=0,
+        doubles=0,
+        shortest=400,
+        longest=576,
+        share=0.6,
+        kinds=WHOLE_LADDERS,
+        levels=(0.3, 5.6),
+        grey=0.15,
+        seed=1,
     )
     score_range: tuple[float, float] = (1.0, 5.0)
 
@@ -133,7 +175,7 @@ class Recipe:
             f"training.output_dir={self.output / training.checkpoint}",
         ]
         if training.start is not None:
-            places.append(f"model.checkpoint={self.output / TRAININGS[training.start].checkpoint}")
+            places.append(f"model.checkpoint={self.output / training.start}")
         return places
 
     def files(self) -> dict[str, Path]:
@@ -173,9 +215,9 @@ def prepare_data(recipe: Recipe, *, view_size: int, stage: Stage, workers: int =
     """Make, score and prepare the crops, and the pictures of the study.
 
     `output/` gets `crops/` with the manifests `train.json` and `held_out.json` (every tenth photograph), `more/` with
-    `ladders.json` (the ladders in it, each a scene of its own) and `more.json` (the others), `study.json`, and
-    `prepared/` with all pictures. Beside the manifests lie the scores of fragments, in the order of their pictures
-    (`train.npy`, …).
+    `ladders.json` (the ladders in it, each a scene of its own) and `more.json` (the others), `whole/` with
+    `whole.json` (ladders that begin with the crop as it is), `study.json`, and `prepared/` with all pictures. Beside
+    the manifests lie the scores of fragments, in the order of their pictures (`train.npy`, …).
 
     Args:
         recipe: Where from and where to.
@@ -199,6 +241,8 @@ def prepare_data(recipe: Recipe, *, view_size: int, stage: Stage, workers: int =
     training_files = {name: files[name] for name in train}
     with stage("distorting them in more ways") as update:
         make_crops(training_files, output / "more", recipe.more, workers=workers, progress=update)
+    with stage("distorting them from the original to the end") as update:
+        make_crops(training_files, output / "whole", recipe.whole, workers=workers, progress=update)
     pictures: list[ManifestEntry] = []
     for name, (title, folder, part) in SETS.items():
         photographs = held_out if name == HELD_OUT else train
@@ -264,6 +308,9 @@ def pretrain(
     finished = Path(str(config.training.output_dir)) / RESULTS
     if finished.is_file():
         return json.loads(finished.read_text(encoding="utf-8"))
+    if TRAININGS[name].start in MEANS:
+        with PartialState().main_process_first():
+            average(str(TRAININGS[name].start), recipe)
     root = recipe.output.resolve()
     fragments: dict[str, npt.NDArray[np.float32]] = {}
     ladders: list[str] = []
@@ -280,10 +327,22 @@ def pretrain(
     return run_training(config, resume=True, callbacks=callbacks, make_trainer=make_trainer)
 
 
+def average(name: str, recipe: Recipe) -> Path:
+    """Make one of the `MEANS`, if it is not there; return its folder."""
+    folder, mean = recipe.output / name, MEANS[name]
+    if not (folder / "preprocessor_config.json").is_file():  # written last
+        pictures = [Manifest.load(recipe.output / f"{each}.json") for each in mean.data]
+        parts = [recipe.output / each for each in mean.of]
+        model, processor = average_checkpoints(parts, pictures, recipe.output / "prepared")
+        model.save_pretrained(folder)
+        processor.save_pretrained(folder)
+    return folder
+
+
 def learn_opinions(recipe: Recipe, folds: int = 5, strength: float = STRENGTH) -> list[OpinionFold]:
     """Fit the head to the opinions of the study: once without each fold of scenes, then with all of them.
 
-    What is fitted is the mean of the weights after the trainings `AVERAGED`, `output/averaged`.
+    What is fitted is the last of the `MEANS`, `output/averaged`.
 
     The folds tell how good the recipe is on scenes that it did not see. The last fit becomes the checkpoint
     `output/fitted`, which looks at nine pairs of views, being small, and scores on the scale of the study.
@@ -302,13 +361,7 @@ def learn_opinions(recipe: Recipe, folds: int = 5, strength: float = STRENGTH) -
         ValueError: When there is no such checkpoint, or its scores fall as the opinions rise.
     """
     output = recipe.output
-    trainings = [TRAININGS[name] for name in AVERAGED]
-    pictures = [Manifest.load(output / f"{name}.json") for name in trainings[-1].data]
-    model, processor = average_checkpoints(
-        [output / each.checkpoint for each in trainings], pictures, output / "prepared"
-    )
-    model.save_pretrained(output / "averaged")
-    processor.save_pretrained(output / "averaged")
+    model, processor = load_checkpoint(str(average("averaged", recipe)), device="cpu")
     processor.views = "nine"
     study, crops = (Manifest.load(output / f"{name}.json") for name in (STUDY, "train"))
     some = replace(crops, entries=crops.entries[::SPREAD_EVERY])
@@ -333,12 +386,15 @@ def learn_opinions(recipe: Recipe, folds: int = 5, strength: float = STRENGTH) -
 
 def _ladder_steps(model: SindModel, processor: SindImageProcessor, output: Path) -> npt.NDArray[np.float64]:
     """(m, d): how embeddings change along the ladders, two levels of the eight at a time, in the order of labels."""
-    ladders = Manifest.load(output / "ladders.json")
-    embeddings = embed(model, processor, ladders, output / "prepared", "center")
-    rungs: dict[str | None, list[int]] = {}
-    for index, entry in sorted(enumerate(ladders.entries), key=lambda each: -each[1].score):
-        rungs.setdefault(entry.scene, []).append(index)
-    return np.concatenate([embeddings[places[2:]] - embeddings[places[:-2]] for places in rungs.values()])
+    steps = []
+    for name in IN_LADDERS:
+        ladders = Manifest.load(output / f"{name}.json")
+        embeddings = embed(model, processor, ladders, output / "prepared", "center")
+        rungs: dict[str | None, list[int]] = {}
+        for index, entry in sorted(enumerate(ladders.entries), key=lambda each: -each[1].score):
+            rungs.setdefault(entry.scene, []).append(index)
+        steps += [embeddings[places[2:]] - embeddings[places[:-2]] for places in rungs.values()]
+    return np.concatenate(steps)
 
 
 def _write_folds(folds: Sequence[OpinionFold], path: Path) -> None:

@@ -6,6 +6,7 @@
     torchrun --standalone --nproc_per_node 2 scripts/train_bundled.py --photos PHOTOGRAPHS --study STUDY order
     python scripts/train_bundled.py --photos PHOTOGRAPHS --study STUDY whole
     python scripts/train_bundled.py --photos PHOTOGRAPHS --study STUDY again
+    python scripts/train_bundled.py --photos PHOTOGRAPHS --study STUDY jpeg
     python scripts/train_bundled.py --photos PHOTOGRAPHS --study STUDY opinions
     python scripts/train_bundled.py --photos PHOTOGRAPHS --study STUDY results
 
@@ -19,9 +20,11 @@ mos, scene) and the rated pictures. Every step skips what is finished and goes o
 5. `whole`: from the mean of the weights after 3 and 4 it goes on with ladders that begin with the original and reach
    the end, some of them grey (configs/bundled_whole.yaml).
 6. `again`: the same in another order, from the same mean (configs/bundled_again.yaml).
-7. `opinions`: the weights before and after 5 and 6 are averaged, and the head is fitted to the opinions; in folds of
-   scenes, too.
-8. `results`: tables of all of these, and of ladders of rising distortion on the photographs that were held out.
+7. `jpeg`: from the mean of the weights before and after 5 and 6 it goes on with more ladders of JPEG
+   (configs/bundled_jpeg.yaml).
+8. `opinions`: the weights before and after 7 are averaged, and the head is fitted to the opinions; in folds of scenes,
+   too.
+9. `results`: tables of all of these, and of ladders of rising distortion on the photographs that were held out.
 """
 
 from __future__ import annotations

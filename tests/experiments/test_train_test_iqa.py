@@ -28,7 +28,7 @@ SIND = f"--epochs 35 {COMMON} --batch_size 64 --local_global --loss_type scale_s
 OTHERS = "koniq10k spaq livec live bid cid2013"
 ABLATION = "--exp_type cross-set --train_dataset spaq --test_dataset koniq10k spaq livec live csiq bid cid2013"
 OTHER_CONFIGS = {"demo", "real_opinions", "bundled"}  # of our own
-OTHER_CONFIGS |= {f"bundled_{part}" for part in ("ladders", "order", "whole", "again")}
+OTHER_CONFIGS |= {f"bundled_{part}" for part in ("ladders", "order", "whole", "again", "jpeg")}
 SIX = "koniq10k livec bid kadid10k csiq live"
 
 # published command line -> (folds, tested on, loss, scenes, batch, local branch); as in docs/published_commands.md

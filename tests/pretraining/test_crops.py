@@ -117,6 +117,27 @@ def test_ladders_are_scenes_on_the_scale_of_other_crops(
     assert alone[0].entries == together[0].entries and np.array_equal(alone[1], together[1])
 
 
+def test_whole_ladders_go_from_the_crop_to_the_end(photographs: dict[str, Path], tmp_path: Path) -> None:
+    recipe = replace(SMALL, crops=4, rungs=4, singles=0, doubles=0, kinds=("jpeg",), levels=(0.3, 6.0), grey=0.5)
+    make_crops({"p0": photographs["p0"]}, tmp_path, recipe)
+    manifest, _ = label_crops(tmp_path, ["p0"], part="whole ladders")
+    pictures = json.loads((tmp_path / "p0.json").read_text())
+    assert len(manifest.entries) == len(pictures) == 4 * (1 + 4)
+    assert [entry.scene for entry in manifest.entries] == [f"p0-{crop}" for crop in range(4) for _ in range(5)]
+    grey = set()
+    for first in range(0, 20, 5):
+        ladder = pictures[first : first + 5]
+        levels = [picture["levels"][0] for picture in ladder[1:]]
+        assert ladder[0]["levels"] == [] and levels == sorted(levels) and levels[-1] == 5 and levels[-2] < 5
+        scores = [entry.score for entry in manifest.entries[first : first + 5]]
+        assert scores[0] == 5 and scores == sorted(scores, reverse=True)
+        with Image.open(tmp_path / ladder[0]["image"]) as crop:
+            assert crop.mode == "RGB"
+            pixels = np.asarray(crop).astype(int)
+        grey.add(bool((pixels.max(2) == pixels.min(2)).all()))
+    assert grey == {True, False}
+
+
 @pytest.mark.parametrize("kind", ["motion_blur", "video_like"])
 def test_what_is_random_is_drawn_alike_for_all_levels_of_a_ladder(
     kind: str, photographs: dict[str, Path], tmp_path: Path

@@ -41,7 +41,9 @@ CHECKPOINTS = {
     "mean of both": "middle",
     "whole ladders": "whole_ladders",
     "whole ladders again": "whole_ladders_again",
-    "mean of three": "averaged",
+    "mean of these three": "late",
+    "ladders of JPEG": "jpeg_ladders",
+    "mean of these two": "averaged",
     "with opinions": "fitted",
 }
 

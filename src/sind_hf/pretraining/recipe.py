@@ -75,9 +75,10 @@ SETS = {
     "more": CropSet("more crops", "more", "others"),
     "ladders": CropSet("ladders", "more", "ladders"),
     "whole": CropSet("whole ladders", "whole", "whole ladders"),
+    "jpeg": CropSet("ladders of JPEG", "jpeg", "whole ladders"),
 }
 #: Sets in which every scene is a ladder.
-IN_LADDERS = ("ladders", "whole")
+IN_LADDERS = ("ladders", "whole", "jpeg")
 
 
 class Training(NamedTuple):
@@ -99,13 +100,15 @@ class Training(NamedTuple):
 
 
 _MORE = ("train", "more", "ladders")
-_ALL = (*_MORE, "whole")
+_WHOLE = (*_MORE, "whole")
+_ALL = (*_WHOLE, "jpeg")
 TRAININGS = {
     "pretrain": Training("training on distorted crops", "pretrained", ("train",)),
     "ladders": Training("training on ladders", "laddered", _MORE, "pretrained"),
     "order": Training("training on the order of levels", "ordered", _MORE, "laddered", 1.0),
-    "whole": Training("training on whole ladders", "whole_ladders", _ALL, "middle", 1.0),
-    "again": Training("the same in another order", "whole_ladders_again", _ALL, "middle", 1.0),
+    "whole": Training("training on whole ladders", "whole_ladders", _WHOLE, "middle", 1.0),
+    "again": Training("the same in another order", "whole_ladders_again", _WHOLE, "middle", 1.0),
+    "jpeg": Training("training on ladders of JPEG", "jpeg_ladders", _ALL, "late", 1.0),
 }
 
 
@@ -124,7 +127,8 @@ class Mean(NamedTuple):
 #: By their folder.
 MEANS = {
     "middle": Mean(("laddered", "ordered"), _MORE),
-    "averaged": Mean(("middle", "whole_ladders", "whole_ladders_again"), _ALL),
+    "late": Mean(("middle", "whole_ladders", "whole_ladders_again"), _WHOLE),
+    "averaged": Mean(("late", "jpeg_ladders"), _ALL),
 }
 
 
@@ -139,6 +143,7 @@ class Recipe:
         crops: What is made of each photograph.
         more: What else is made of each photograph that is not held out, for the second part of the training.
         whole: And for the fourth.
+        jpeg: And for the last.
         score_range: Scale of the study's opinions.
     """
 
@@ -162,6 +167,20 @@ class Recipe:
         levels=(0.3, 5.6),
         grey=0.15,
         seed=1,
+    )
+    jpeg: CropRecipe = CropRecipe(
+        crops=4,
+        ladders=1,
+        rungs=8,
+        singles=0,
+        doubles=0,
+        shortest=400,
+        longest=640,
+        share=0.6,
+        kinds=("jpeg",),
+        levels=(2.0, 5.6),
+        grey=0.15,
+        seed=2,
     )
     score_range: tuple[float, float] = (1.0, 5.0)
 
@@ -243,6 +262,8 @@ def prepare_data(recipe: Recipe, *, view_size: int, stage: Stage, workers: int =
         make_crops(training_files, output / "more", recipe.more, workers=workers, progress=update)
     with stage("distorting them from the original to the end") as update:
         make_crops(training_files, output / "whole", recipe.whole, workers=workers, progress=update)
+    with stage("compressing them to the end") as update:
+        make_crops(training_files, output / "jpeg", recipe.jpeg, workers=workers, progress=update)
     pictures: list[ManifestEntry] = []
     for name, (title, folder, part) in SETS.items():
         photographs = held_out if name == HELD_OUT else train

@@ -43,7 +43,7 @@ CHECKPOINTS = {
     "whole ladders again": "whole_ladders_again",
     "mean of these three": "late",
     "ladders of JPEG": "jpeg_ladders",
-    "mean of these two": "averaged",
+    "mean of both, 3 to 1": "averaged",
     "with opinions": "fitted",
 }
 

@@ -21,9 +21,9 @@ from sind_hf.modeling_sind import SindModel
 
 Array = npt.NDArray[np.float64]
 #: Weight of the ridge, for each picture with an opinion.
-STRENGTH = 6.0
+STRENGTH = 5.0
 #: Weight of steps of distortion on which the score does not fall by `FALL`, beside that of the opinions.
-STEP_WEIGHT = 10.0
+STEP_WEIGHT = 30.0
 #: The least fall that is asked, in units of the opinions.
 FALL = 0.05
 _ROUNDS = 50

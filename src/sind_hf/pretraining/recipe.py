@@ -116,7 +116,7 @@ class Mean(NamedTuple):
     """A checkpoint whose weights are the mean of others.
 
     Attributes:
-        of: Folders of those.
+        of: Folders of those; one that stands here several times weighs as much.
         data: Of the `SETS`, for BatchNorm's statistics.
     """
 
@@ -128,7 +128,7 @@ class Mean(NamedTuple):
 MEANS = {
     "middle": Mean(("laddered", "ordered"), _MORE),
     "late": Mean(("middle", "whole_ladders", "whole_ladders_again"), _WHOLE),
-    "averaged": Mean(("late", "jpeg_ladders"), _ALL),
+    "averaged": Mean(("late", "late", "late", "jpeg_ladders"), _ALL),
 }
 
 

@@ -22,8 +22,8 @@ mos, scene) and the rated pictures. Every step skips what is finished and goes o
 6. `again`: the same in another order, from the same mean (configs/bundled_again.yaml).
 7. `jpeg`: from the mean of the weights before and after 5 and 6 it goes on with more ladders of JPEG
    (configs/bundled_jpeg.yaml).
-8. `opinions`: the weights before and after 7 are averaged, 3 to 1, and the head is fitted to the opinions; in folds of scenes,
-   too.
+8. `opinions`: the weights before and after 7 are averaged, 3 to 1, and the head is fitted to the opinions; in folds of
+   scenes, too.
 9. `results`: tables of all of these, and of ladders of rising distortion on the photographs that were held out.
 """
 

@@ -39,7 +39,7 @@ from sind_hf.experiments.records import RESULTS, load_records, read_scores
 from sind_hf.experiments.runner import run_experiment
 from sind_hf.experiments.significance import bootstrap_mean, paired_bootstrap, steiger_test
 from sind_hf.image_processing_sind import load_image
-from sind_hf.pretraining.recipe import read_study
+from sind_hf.pretraining.steps import read_study
 from sind_hf.scoring.checkpoints import load_checkpoint
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"

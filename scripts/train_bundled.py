@@ -40,7 +40,8 @@ from sind_hf.cli import terminal
 from sind_hf.cli.training_progress import TrainingProgress
 from sind_hf.experiments.config import RunConfig, load_config
 from sind_hf.pretraining.bundle import measure, results_markdown, write_bundle
-from sind_hf.pretraining.recipe import TRAININGS, Recipe, learn_opinions, prepare_data, pretrain
+from sind_hf.pretraining.recipe import TRAININGS, Recipe
+from sind_hf.pretraining.steps import learn_opinions, prepare_data, pretrain
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 STEPS = ("crops", *TRAININGS, "opinions", "results")

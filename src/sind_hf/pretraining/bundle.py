@@ -18,7 +18,8 @@ from sind_hf import metrics
 from sind_hf.data.manifest import Manifest
 from sind_hf.experiments.evaluation import evaluate_manifest, write_json
 from sind_hf.pretraining.ladders import LadderResult, score_ladders
-from sind_hf.pretraining.recipe import HELD_OUT_EVERY, UNSEEN, Recipe
+from sind_hf.pretraining.recipe import HELD_OUT_EVERY, Recipe
+from sind_hf.pretraining.steps import UNSEEN
 from sind_hf.scoring.checkpoints import load_checkpoint
 
 LADDERS = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import runpy
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ import torch
 from PIL import ImageFilter
 from safetensors.torch import load_file
 
-from sind_hf.data.manifest import Manifest
+from sind_hf.data.manifest import Manifest, ManifestEntry
 from sind_hf.pretraining import bundle
-from sind_hf.pretraining.recipe import MEANS, TRAININGS
+from sind_hf.pretraining.recipe import MEANS, SETS, TRAININGS, Recipe
+from sind_hf.pretraining.steps import average
 from sind_hf.scoring.checkpoints import load_checkpoint
 
 SCRIPT = Path(__file__).parents[2] / "scripts/train_bundled.py"
@@ -88,6 +90,15 @@ def test_from_photographs_to_a_checkpoint_and_its_results(
         main([step, *places, *options])
     assert before == {path: path.stat().st_mtime_ns for path in output.glob("**/results.json")}
 
+    # A mean is made anew when what it is the mean of is newer, and left alone otherwise.
+    recipe, made = Recipe(Path(places[1]), Path(places[3]), output), output / "averaged/model.safetensors"
+    content, when = made.read_bytes(), made.stat().st_mtime_ns
+    average("averaged", recipe)
+    assert made.stat().st_mtime_ns == when
+    shutil.copyfile(output / "late/model.safetensors", output / "jpeg_ladders/model.safetensors")
+    average("averaged", recipe)
+    assert made.read_bytes() != content
+
 
 def test_what_cannot_be_run(tmp_path: Path) -> None:
     main = runpy.run_path(str(SCRIPT))["main"]
@@ -97,3 +108,11 @@ def test_what_cannot_be_run(tmp_path: Path) -> None:
         main(["crops", "--photos", str(tmp_path), "--study", str(tmp_path), "--output", str(tmp_path / "run")])
     with pytest.raises(SystemExit, match=r"--set training.seed=3: must begin with one of pretrain, .*, and a dot"):
         main(["crops", "--photos", str(tmp_path), "--study", str(tmp_path), "--set", "training.seed=3"])
+    opinions = ["opinions", "--photos", str(tmp_path), "--study", str(tmp_path), "--output", str(tmp_path / "run")]
+    with pytest.raises(SystemExit, match="error: .*train.json"):
+        main(opinions)
+    (tmp_path / "run").mkdir(exist_ok=True)
+    for name in SETS:
+        Manifest(name, [ManifestEntry("a.png", 1.0, "a", 0)]).save(tmp_path / f"run/{name}.json")
+    with pytest.raises(SystemExit, match="error: .*late"):  # no training was run
+        main(opinions)

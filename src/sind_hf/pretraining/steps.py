@@ -31,6 +31,7 @@ from sind_hf.experiments.records import RESULTS
 from sind_hf.experiments.runner import run_training
 from sind_hf.image_processing_sind import SindImageProcessor
 from sind_hf.modeling_sind import SindModel
+from sind_hf.output_lock import sole_use
 from sind_hf.pretraining.averaging import average_checkpoints
 from sind_hf.pretraining.crops import label_crops, make_crops
 from sind_hf.pretraining.head import STRENGTH, Head, embed, fit_head
@@ -184,14 +185,22 @@ def pretrain(
 
 
 def average(name: str, recipe: Recipe) -> Path:
-    """Make one of the `MEANS`, if it is not there; return its folder."""
+    """Make one of the `MEANS`, unless it is there and newer than what it is the mean of; return its folder.
+
+    Raises:
+        ValueError: When another run is making it, or a part of it is missing.
+    """
     folder, mean = recipe.output / name, MEANS[name]
-    if not (folder / "preprocessor_config.json").is_file():  # written last
-        pictures = [Manifest.load(recipe.output / f"{each}.json") for each in mean.data]
-        parts = [recipe.output / each for each in mean.of]
-        model, processor = average_checkpoints(parts, pictures, recipe.output / "prepared")
-        model.save_pretrained(folder)
-        processor.save_pretrained(folder)
+    parts = [recipe.output / each for each in mean.of]
+    weights = [part / "model.safetensors" for part in parts]
+    with sole_use(folder):
+        made = folder / "preprocessor_config.json"  # written last
+        newest = max((file.stat().st_mtime_ns for file in weights if file.is_file()), default=0)
+        if not made.is_file() or made.stat().st_mtime_ns < newest:
+            pictures = [Manifest.load(recipe.output / f"{each}.json") for each in mean.data]
+            model, processor = average_checkpoints(parts, pictures, recipe.output / "prepared")
+            model.save_pretrained(folder)
+            processor.save_pretrained(folder)
     return folder
 
 

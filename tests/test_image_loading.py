@@ -71,6 +71,26 @@ def test_broken_exif_does_not_spoil_the_picture(draw: Any, exif: bytes) -> None:
     assert pixels(encoded(draw(60, 40), "JPEG", exif=exif)).shape == (40, 60, 3)
 
 
+def test_a_picture_is_turned_whatever_else_exif_holds(draw: Any) -> None:
+    """Tags of types that no writer should use: Model as a float, ResolutionUnit as text."""
+    entries = (
+        struct.pack(">HHII", 0x0110, 11, 1, 0),
+        struct.pack(">HHIHH", 0x0112, 3, 1, 6, 0),
+        struct.pack(">HHI4s", 0x0128, 2, 3, b"in\0\0"),
+    )
+    exif = b"Exif\0\0MM\0*\0\0\0\x08" + struct.pack(">H", len(entries)) + b"".join(entries) + bytes(4)
+    stored = encoded(draw(60, 40), "JPEG", exif=exif)
+    assert Image.open(io.BytesIO(stored)).getexif()[0x0110] == 0.0
+    for source in (stored, Image.open(io.BytesIO(stored))):
+        np.testing.assert_array_equal(pixels(source), np.rot90(pixels(encoded(draw(60, 40), "JPEG")), -1))
+
+
+def test_what_is_returned_is_not_the_source(draw: Any) -> None:
+    picture = draw(60, 40)
+    load_image(picture).paste((0, 0, 0), (0, 0, 60, 40))
+    np.testing.assert_array_equal(np.asarray(picture), np.asarray(draw(60, 40)))
+
+
 # --- transparency ----------------------------------------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -290,11 +291,15 @@ def test_backends_differ_and_are_chosen_by_name(draw: Any) -> None:
     assert any((a != b).any() for a, b in zip(exact, fast, strict=True))
 
 
-def test_one_picture_a_tuple_and_a_batch_array_are_accepted(draw: Any) -> None:
+def test_one_picture_and_whatever_holds_several_are_accepted(draw: Any) -> None:
     processor, picture = SindImageProcessor(), draw(300, 300)
     array = np.asarray(picture)
     one = processor(picture, return_tensors="pt")["local_pixel_values"]
-    for images, count in (((picture, picture), 2), (np.stack([array, array]), 2), (array, 1), ([array], 1)):
+    column = datasets.Dataset.from_dict({"image": [picture, picture]})["image"]
+    for images, count in (
+        *(((picture, picture), 2), (np.stack([array, array]), 2), (array, 1), ([array], 1)),
+        *((torch.from_numpy(array.copy()), 1), (column, 2), ((picture for _ in range(3)), 3)),
+    ):
         found = processor(images, return_tensors="pt")["local_pixel_values"]
         assert found.shape == (count, 3, 224, 224)
         torch.testing.assert_close(found[-1:], one, rtol=0, atol=0)

@@ -516,6 +516,8 @@ def test_score_is_the_forward_pass_on_the_processors_views(tiny_model: SindModel
     assert tiny_model.score(picture_files[2], processor, views="nine") == pytest.approx(nine, rel=1e-5)
     assert nine != pytest.approx(expected[2:3], rel=1e-5)
     assert tiny_model.score([], processor) == []
+    for several in (np.array(picture_files), map(str, picture_files), dict.fromkeys(picture_files).keys()):
+        assert tiny_model.score(several, processor) == pytest.approx(expected, rel=1e-5, abs=1e-4)
 
 
 def test_score_leaves_the_model_in_the_mode_it_was_in(tiny_model: SindModel, picture_files: list[str]) -> None:

@@ -11,10 +11,9 @@ import http.client
 import io
 import math
 import os
-import struct
 import urllib.request
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from typing import Any, Literal, Unpack, get_args
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 from transformers.image_processing_backends import PilBackend
 from transformers.image_processing_utils import BatchFeature
 from transformers.processing_utils import ImagesKwargs
@@ -38,6 +37,17 @@ MAX_FULL_ASPECT = 8
 # (vertical, horizontal) places in thirds of the free room, as published: the two views are walked in different orders.
 NINE_GLOBAL = tuple((i, j) for i in (0, 1, 2) for j in (0, 1, 2))
 NINE_LOCAL = ((0, 0), (0, 2), (2, 0), (2, 2), (1, 1), (1, 0), (1, 2), (0, 1), (2, 1))
+# What makes a picture upright, by EXIF orientation.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_ORIENTATION_IS_IN = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")
 # Pictures with more pixels are refused: 1.5 GB of RGB. Pillow refuses more than 179 million, unless told otherwise.
 PIXEL_LIMIT = 500_000_000
 
@@ -72,7 +82,8 @@ def load_image(source: ImageSource, *, short_side: int | None = None) -> Image.I
     if isinstance(source, Image.Image):
         name = _printable(getattr(source, "filename", "") or "image")
         with _damage_named(name):  # a file that Pillow has opened is decoded only here
-            return _to_rgb(source, name)
+            found = _to_rgb(source, name)
+            return found.copy() if found is source else found
     if isinstance(source, torch.Tensor):
         source = source.detach().cpu().float().numpy() if source.is_floating_point() else source.detach().cpu().numpy()
     if isinstance(source, np.ndarray):
@@ -126,14 +137,7 @@ def _damage_named(name: str) -> Iterator[None]:
         raise ImageError(
             f"{name}: more pixels than Pillow's limit of {limit:,}; scale it down, or raise PIL.Image.MAX_IMAGE_PIXELS"
         ) from error
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        EOFError,
-        MemoryError,
-        struct.error,
-    ) as error:
+    except Exception as error:  # decoders raise whatever damaged data leads them to
         raise ImageError(f"{name}: damaged or unreadable picture ({' '.join(str(error).split())})") from error
 
 
@@ -176,7 +180,7 @@ def _from_array(array: np.ndarray) -> Image.Image:
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     if 0 in image.size:
         raise ImageError(f"{name}: the picture has no pixels ({image.width}x{image.height})")
-    image = ImageOps.exif_transpose(image)
+    image = _upright(image)
     if image.mode.startswith("I"):
         image = Image.fromarray(_high_byte(np.asarray(image)))
     elif image.mode == "F":
@@ -188,6 +192,21 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
         image = Image.alpha_composite(white, rgba)
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turn as EXIF says. Pillow's `exif_transpose` writes all of EXIF anew, and fails on tags of odd types."""
+    image.load()  # some formats keep EXIF behind the pixels
+    try:
+        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+    except Exception:  # EXIF that cannot be read says nothing about how to turn
+        turn = None
+    if turn is None:
+        return image
+    turned = image.transpose(turn)
+    for name in _ORIENTATION_IS_IN:  # it is upright now
+        turned.info.pop(name, None)
+    return turned
 
 
 def _high_byte(array: np.ndarray) -> np.ndarray:
@@ -431,7 +450,7 @@ class SindImageProcessor(PilBackend):
         """Make the views of one or several pictures.
 
         Args:
-            images: One picture or a list of them, in any form that `load_image` takes.
+            images: One picture or several, see `each_picture`, in any form that `load_image` takes.
             *args: Passed on to `BaseImageProcessor.preprocess`.
             **kwargs: Options of this call, as in the constructor; `return_tensors="pt"` for tensors.
 
@@ -444,6 +463,17 @@ class SindImageProcessor(PilBackend):
             ValueError: On unusable values of options.
         """
         return super().__call__(images, *args, **kwargs)
+
+    @staticmethod
+    def each_picture(images: Any) -> Iterator[Any]:
+        """Go through one picture or several, whatever holds them: a list, a column, an array of paths, a generator.
+
+        Strings, bytes, dicts, PIL images, and arrays of numbers of up to three dimensions are one picture.
+        """
+        is_one = isinstance(images, (str, os.PathLike, bytes, dict, Image.Image)) or not isinstance(images, Iterable)
+        if isinstance(images, (np.ndarray, torch.Tensor)):
+            is_one = images.ndim <= 3 and not (isinstance(images, np.ndarray) and images.dtype.kind in "OSTU")
+        return iter([images] if is_one else images)
 
     def make_views(
         self, image: ImageSource, mode: ViewMode = "center", generator: np.random.Generator | None = None
@@ -475,8 +505,7 @@ class SindImageProcessor(PilBackend):
         return cut_views(global_picture, local_picture, plans, view_size)
 
     def _prepare_image_like_inputs(self, images: Any, *args: Any, **kwargs: Any) -> list[Image.Image]:
-        is_batch_array = isinstance(images, (np.ndarray, torch.Tensor)) and images.ndim == 4
-        many = list(images) if isinstance(images, (list, tuple)) or is_batch_array else [images]
+        many = list(self.each_picture(images))
         if not many:
             raise ValueError("No pictures: give at least one.")
         short_side = 3 * kwargs["size"]["height"] if kwargs.get("fast_decode") else None

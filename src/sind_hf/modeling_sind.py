@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
@@ -308,7 +309,7 @@ class SindModel(PreTrainedModel):
         """Score pictures: the short way from files to numbers.
 
         Args:
-            images: One picture or a sequence of them: paths, URLs, PIL images, arrays.
+            images: One picture or several, in a list, a column or a generator: paths, URLs, PIL images, arrays.
             processor: The `SindImageProcessor` of this checkpoint.
             batch_size: Pictures per forward pass.
             views: `"center"` or `"nine"`; default: the processor's own setting.
@@ -323,7 +324,7 @@ class SindModel(PreTrainedModel):
         self.eval()
         try:
             scores: list[float] = []
-            for chunk in _chunks(images, batch_size):
+            for chunk in _chunks(processor.each_picture(images), batch_size):
                 inputs = processor(
                     chunk,
                     do_rescale=False,
@@ -375,11 +376,9 @@ def _backbone(vision: Any) -> PreTrainedModel:
     return AutoModel.from_config(vision, **unused)
 
 
-def _chunks(images: Any, size: int) -> Iterator[Sequence[Any]]:
-    if not isinstance(images, (list, tuple)):
-        images = [images]
-    for start in range(0, len(images), size):
-        yield images[start : start + size]
+def _chunks(pictures: Iterator[Any], size: int) -> Iterator[list[Any]]:
+    while chunk := list(islice(pictures, size)):
+        yield chunk
 
 
 SindModel.register_for_auto_class("AutoModel")

@@ -17,6 +17,7 @@ from tiny_training import make_model, make_trainer
 from transformers import TrainerCallback
 
 from sind_hf import SindImageProcessor
+from sind_hf.experiments.runner import EvaluateEvery
 from sind_hf.training.checkpoints import whole_checkpoints
 from sind_hf.training.interruption import TrainingInterrupted
 
@@ -55,6 +56,29 @@ def test_a_signal_saves_a_checkpoint_and_training_resumes_bit_for_bit(tmp_path, 
     assert handlers == [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)]
     make_trainer(tmp_path / "stopped", pictures, make_model("clip"), **SAVING).train(resume_from_checkpoint=True)
     assert_same_checkpoints(tmp_path / "straight" / "checkpoint-9", tmp_path / "stopped" / "checkpoint-9")
+
+
+def test_a_signal_inside_an_epoch_is_no_end_of_an_epoch(tmp_path, pictures):
+    """No evaluation in the seconds that a scheduler leaves, and no second saving over the checkpoint."""
+
+    class Saves(TrainerCallback):
+        steps: list[int] = []
+
+        def on_save(self, args, state, control, **kwargs):
+            self.steps.append(state.global_step)
+
+    sending = At(4, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    trainer = make_trainer(
+        *(tmp_path, pictures, make_model("clip")),
+        callbacks=[sending, Saves(), EvaluateEvery(1)],
+        eval_dataset={"few": pictures.select(range(5))},
+        num_train_epochs=3,
+        save_strategy="epoch",
+    )
+    with pytest.raises(TrainingInterrupted):
+        trainer.train()
+    assert trainer.state.global_step == 5 and Saves.steps == [5]
+    assert not any("eval_few_srcc" in record for record in trainer.state.log_history)
 
 
 def test_a_second_signal_ends_at_once(tmp_path, pictures):

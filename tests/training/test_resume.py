@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import pytest
-from checkpoints import assert_same_checkpoints
+from checkpoints import assert_same, assert_same_checkpoints
+from safetensors.torch import load_file
 from tiny_training import StopAt, make_model, make_trainer, train_with_a_stop
 
 pytestmark = [
@@ -61,3 +62,15 @@ def test_a_calibrated_trainer_resumes_as_a_fresh_one(tmp_path, pictures):
     trainer.remove_callback(stopping)
     trainer.train(resume_from_checkpoint=True)
     assert_same_checkpoints(tmp_path / "straight" / "checkpoint-8", tmp_path / "resumed" / "checkpoint-8")
+
+
+def test_a_finished_training_takes_no_further_step(tmp_path, pictures):
+    """8 steps end inside an epoch of 6; the Trainer of transformers would take a ninth."""
+    options = {"max_steps": 8, "save_strategy": "steps", "save_steps": 8}
+    make_trainer(tmp_path, pictures, make_model("clip"), **options).train()
+    finished = load_file(tmp_path / "checkpoint-8/model.safetensors")
+    again = make_trainer(tmp_path, pictures, make_model("clip", 1), **options)
+    again.train(resume_from_checkpoint=True)
+    assert again.state.global_step == 8 and 1 < again.state.epoch < 2
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-8"]
+    assert_same(finished, again.model.state_dict(), "weights")

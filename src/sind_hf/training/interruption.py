@@ -29,6 +29,8 @@ class TrainingInterrupted(KeyboardInterrupt):
 class StopOnSignal(TrainerCallback):
     """Stops after the current step, with a checkpoint, once SIGINT (Ctrl-C) or SIGTERM has come.
 
+    Whoever sends SIGTERM waits for seconds: what else is due at the end of an epoch is left out, evaluations too.
+
     A second signal ends the process at once, as it would have without this. When one of several processes is asked,
     all of them stop after the same step.
     """
@@ -69,3 +71,10 @@ class StopOnSignal(TrainerCallback):
             self.received = int(number) or None
         if self.received is not None:
             control.should_save = control.should_training_stop = True
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        """Ask for nothing more: the Trainer ends the epoch here wherever it was, and the checkpoint is saved."""
+        if self.received is not None:
+            control.should_save = control.should_evaluate = control.should_log = False

@@ -326,6 +326,12 @@ class SindTrainer(PublishingTrainer):
             self.ema = ExponentialMovingAverage(self.model, self.args.ema_decay)
         return prepared
 
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        if self.state.global_step >= self.state.max_steps:  # the Trainer looks only after a step, and would take one
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(*args, **kwargs)
+
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         with self._averaged():
             if not self.args.should_save:

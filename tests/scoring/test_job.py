@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 from sind_hf import SindConfig, SindImageProcessor, SindModel
@@ -101,14 +102,17 @@ def test_an_interrupted_job_goes_on_without_scoring_twice(
     assert loaded == picture_files[:1]
 
 
-def test_a_part_of_other_views_or_another_model_is_refused(
-    tiny_model: SindModel, picture_files: list[str], tmp_path: Path
-) -> None:
+def test_a_part_of_another_job_is_refused(tiny_model: SindModel, picture_files: list[str], tmp_path: Path) -> None:
     stream = run_job(tiny_model, SindImageProcessor(), picture_files, output=tmp_path / "s.csv")
     next(stream)
     stream.close()
     with pytest.raises(ValueError, match="'views': 'center'"):
         run(tiny_model, picture_files, output=tmp_path / "s.csv", resume=True, views="nine")
+    with pytest.raises(ValueError, match="'quality_maps'"):
+        run(tiny_model, picture_files, output=tmp_path / "s.csv", resume=True, quality_maps=tmp_path / "maps")
+    with pytest.raises(ValueError, match="'dtype': 'bfloat16'"):
+        run(tiny_model.to(torch.bfloat16), picture_files, output=tmp_path / "s.csv", resume=True)
+    tiny_model.float()
     tiny_model.config._name_or_path = "another/model"
     with pytest.raises(ValueError, match="another/model"):
         run(tiny_model, picture_files, output=tmp_path / "s.csv", resume=True)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from accelerate import PartialState
 
 from sind_hf.data.worker_deaths import worker_deaths_named
@@ -75,8 +76,9 @@ def run_job(
         except OSError as error:
             raise ValueError(f"{folder}: cannot make this folder for quality maps ({error.strerror}).") from None
 
+    settings = _settings(model, processor, views) | ({} if folder is None else {"quality_maps": str(folder)})
     # What the main process sees is what counts: others may be on machines with another disk, or look a moment later.
-    file = None if output is None else on_main_process(lambda: ScoreFile(output, _settings(model, processor, views)))
+    file = None if output is None else on_main_process(lambda: ScoreFile(output, settings))
 
     def open_job() -> tuple[Sources, Collection[str]]:
         sources = open_sources(paths, source_options)
@@ -136,7 +138,9 @@ def _share(pictures: Iterable[Picture], batch_size: int, process: int, processes
 def _settings(model: ScoringModel, processor: SindImageProcessor, views: ViewMode | None) -> dict[str, Any]:
     """What scores depend on."""
     fast = {"fast_decode": True} if processor.fast_decode else {}
-    return {"model": _identity(model), "views": views or processor.views, **fast}
+    dtype = getattr(model, "dtype", torch.float32)
+    narrow = {} if dtype == torch.float32 else {"dtype": str(dtype).removeprefix("torch.")}
+    return {"model": _identity(model), "views": views or processor.views, **fast, **narrow}
 
 
 def _identity(model: ScoringModel) -> str:

@@ -54,7 +54,7 @@ class ScoreFile:
             The pictures that have a score. Those that failed are to be tried again.
 
         Raises:
-            ValueError: When parts were made with other settings, or hold scores and are not to be resumed.
+            ValueError: When parts hold scores that were made with other settings, or that are not to be resumed.
         """
         done: set[str] = set()
         for part in (self.part, *self._shards()):
@@ -97,7 +97,7 @@ class ScoreFile:
     def _read_done(self, part: Path) -> set[str]:
         """Return the pictures that have a score, and cut off what the interruption left damaged."""
         done: set[str] = set()
-        keep = 0
+        made_with, keep = None, 0
         with open(part, "rb") as file:
             for number, line in enumerate(file):
                 try:
@@ -106,11 +106,15 @@ class ScoreFile:
                     row = None
                 if row is None:
                     break
-                if number == 0 and row != self.settings:
-                    raise ValueError(f"{part}: was made with {row}, not {self.settings}: delete it to start again.")
-                if number:
+                if number == 0:
+                    made_with = row
+                else:
                     if not isinstance(row, dict) or not row.keys() >= set(COLUMNS):
                         break
+                    if row["score"] is not None and made_with != self.settings:
+                        raise ValueError(
+                            f"{part}: was made with {made_with}, not {self.settings}: delete it to start again."
+                        )
                     if row["score"] is not None:
                         done.add(row["image"])
                 keep += len(line)

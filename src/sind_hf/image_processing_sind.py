@@ -38,7 +38,7 @@ MAX_FULL_ASPECT = 8
 NINE_GLOBAL = tuple((i, j) for i in (0, 1, 2) for j in (0, 1, 2))
 NINE_LOCAL = ((0, 0), (0, 2), (2, 0), (2, 2), (1, 1), (1, 0), (1, 2), (0, 1), (2, 1))
 # What makes a picture upright, by EXIF orientation.
-_TURNS = {
+_TURNS: dict[object, Image.Transpose] = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
@@ -320,6 +321,23 @@ def test_images_of_the_target_folder_are_never_overwritten(study: Path, tmp_path
     assert [entry.image for entry in result.manifest.entries] == ["b.png"]
     assert "other content" in result.left_out[0].what
     assert (tmp_path / "out/a.png").read_bytes() == b"mine"
+
+
+def test_a_copy_that_is_cut_off_is_no_picture(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next import would leave its row out, as that of a picture with other content."""
+
+    def full(path: Path, data: bytes) -> int:
+        with path.open("wb") as file:
+            file.write(data[:10])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (study / "s.csv").write_text("image,score\na.png,1\nb.png,2\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(ManifestError, match=r"a\.png: cannot be written \(the disk is full\)"):
+            import_manifest(study / "s.csv", images_to=tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
+    assert len(import_manifest(study / "s.csv", images_to=tmp_path / "out").manifest) == 2
 
 
 def test_splits_of_saved_datasets(study: Path, tmp_path: Path) -> None:

@@ -147,6 +147,18 @@ def test_random_split_folders_in_the_order_of_their_numbers(tmp_path, draw):
     assert read_folds(tmp_path, "random-split", "study") == folds
 
 
+def test_folds_that_would_stay_beside_others_are_not_mixed_with_them(tmp_path):
+    ten = random_split(study())
+    files = write_folds(ten, tmp_path, "random-split")
+    for fewer in (random_split(study(), splits=5, seed=1), k_folds(study(), 10)):
+        with pytest.raises(ValueError, match=r"study: holds folds of another split \(.*json\)"):
+            write_folds(fewer, tmp_path, "random-split")
+    assert read_folds(tmp_path, "random-split", "study") == ten
+    again = random_split(study(), seed=1)
+    assert write_folds(again, tmp_path, "random-split") == files
+    assert read_folds(tmp_path, "random-split", "study") == again != ten
+
+
 def test_cross_set_folders(tmp_path):
     fold = cross_set(study(), seed=1)
     write_folds([fold], tmp_path, "cross-set")

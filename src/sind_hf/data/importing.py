@@ -21,6 +21,8 @@ from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
+from sind_hf.whole_files import written_file
+
 from .manifest import Manifest, ManifestEntry, ScoreInfo
 from .saved_datasets import is_saved_dataset, read_hub_dataset, read_saved_dataset
 from .tables import COLUMN_NAMES, SUFFIXES, Table, find_column, read_table, shown_columns
@@ -260,12 +262,10 @@ class _Images:
                 f"{shown(relative)} exists in the target folder with other content; choose an empty folder"
             )
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(data)
-        except OSError as error:
-            raise ManifestError(
-                f"{target}: cannot be written ({error.strerror or error}); check the folder"
-            ) from error
+            with written_file(target) as part:
+                part.write_bytes(data)
+        except ValueError as error:
+            raise ManifestError(str(error)) from error
         self._written.add(relative)
         return relative
 

@@ -153,14 +153,14 @@ def write_folds(folds: Sequence[Fold], output_dir: str | Path, protocol: SplitKi
         The files written.
 
     Raises:
-        ValueError: If the protocol is unknown, there are several folds for cross-set, or the name of the data set
-            cannot be the name of a file.
+        ValueError: If the protocol is unknown, there are several folds for cross-set, the name of the data set
+            cannot be the name of a file, or the folder holds folds that these do not replace; nothing is written then.
     """
     root = Path(output_dir) / _folder_of(protocol)
     one_fold = protocol in ("cross-set", "official")
     if one_fold and len(folds) > 1:
         raise ValueError(f"{protocol} has one fold per data set, got {len(folds)}")
-    written = []
+    files: dict[Path, Manifest] = {}
     for fold in folds:
         sides = {"train": fold.train, "validation": fold.validation, "test": fold.test}
         for side, manifest in sides.items():
@@ -172,10 +172,18 @@ def write_folds(folds: Sequence[Fold], output_dir: str | Path, protocol: SplitKi
                 path = root / side / f"{manifest.dataset}{ending}.json"
             else:
                 path = root / manifest.dataset / fold.name / f"{side}.json"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            manifest.save(path)
-            written.append(path)
-    return written
+            files[path] = manifest
+    if not one_fold:
+        for folder in {path.parents[1] for path in files}:
+            if others := sorted(set(folder.glob("*/*.json")) - set(files)):
+                raise ValueError(
+                    f"{folder}: holds folds of another split ({others[0].relative_to(folder)}), which would be taken "
+                    "for these: delete the folder, or choose another output."
+                )
+    for path, manifest in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        manifest.save(path)
+    return list(files)
 
 
 def read_folds(input_dir: str | Path, protocol: Protocol, dataset: str) -> list[Fold]:

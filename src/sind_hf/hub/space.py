@@ -8,6 +8,7 @@ The Space carries its own copy of the package, so that it needs no index that ha
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import shutil
@@ -39,8 +40,8 @@ MODEL_FILES = (
     "model.safetensors",
     "model.safetensors.index.json",
     "model-*-of-*.safetensors",
-    "reference_scores.csv",
 )
+REFERENCE_FILE = "reference_scores.csv"
 
 _APP = '''"""Scores, compares and maps the quality of photographs in the browser."""
 
@@ -238,6 +239,16 @@ def _copy_model(source: Path, target: Path) -> None:
     for pattern in MODEL_FILES:
         for path in source.glob(pattern):
             shutil.copyfile(path, target / path.name)
+    if (source / REFERENCE_FILE).is_file():
+        _copy_scores(source / REFERENCE_FILE, target / REFERENCE_FILE)
+
+
+def _copy_scores(source: Path, target: Path) -> None:
+    """Copy the column `score` alone: beside it stand the paths of somebody's pictures."""
+    with source.open(newline="", encoding="utf-8") as file, target.open("w", newline="", encoding="utf-8") as copy:
+        writer = csv.writer(copy)
+        writer.writerow(["score"])
+        writer.writerows([row["score"]] for row in csv.DictReader(file) if row.get("score"))
 
 
 def _check_name(model: str) -> None:

@@ -55,6 +55,17 @@ def test_a_stopped_run_goes_on(run, training_config, tmp_path):
     assert all(value.equal(resumed[name]) for name, value in straight.items())
 
 
+def test_a_new_run_does_not_begin_among_the_checkpoints_of_another(run, training_config, tmp_path):
+    """An interruption would leave both, and resuming would take the later one, whosever it is."""
+    assert run("train", "--config", training_config)[0] == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    code, out, err = run("train", "--config", training_config, "learning_rate=0.5")
+    assert (code, out) == (2, "") and "holds a run already (results.json)" in err
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+    (tmp_path / "run/results.json").unlink()
+    assert "holds a run already (checkpoint-4)" in run("train", "--config", training_config)[2]
+
+
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [

@@ -51,6 +51,9 @@ def test_every_output_is_made(tmp_path, monkeypatch):
         stages.append(title)
         yield lambda done, total: None
 
+    (tmp_path / "out/model").mkdir(parents=True)  # what an interrupted run leaves
+    (tmp_path / "out/model/results.json").write_text("{}")
+    (tmp_path / "out/held_out_scores.csv.part").write_text('{"model": "another"}\n{"image": "a", "score": 1}\n')
     result = demo.run_demo(tmp_path / "out", stage, lambda update: TrainerCallback())
 
     assert set(result.within_scene) == {"untrained", "scale_shift", "l1"}

@@ -71,6 +71,14 @@ def test_experiment_and_evaluation_of_its_checkpoint(tree, tmp_path, shell):
     assert names == {"spaq_scatter.png", "spaq_scenes.png", "spaq_distributions.png"}
     assert out.count("figure written to") == 3
 
+    (tmp_path / "taken").write_text("a file")
+    for plots, more, expected in (
+        (tmp_path / "taken", (), "taken: cannot make this folder"),
+        (tmp_path / "twice", arguments[2:4], "two data sets would be named spaq"),
+    ):
+        code, out, err = shell("evaluate", *arguments, *more, "--plots", plots)
+        assert code == 2 and expected in err and "SRCC" not in out  # before anything was scored
+
 
 def test_help_has_an_example(shell):
     code, out, _ = shell("experiment", "--help")

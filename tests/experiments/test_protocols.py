@@ -186,6 +186,20 @@ def test_splits_that_do_not_pair_up(folder):
         folds(folder, "random-split", ["koniq10k", "eva"])
 
 
+def test_a_scene_of_one_image_is_no_fold(folder, caplog):
+    manifest = load_manifest(str(folder), "eva")
+    lone = [replace(manifest.entries[0], domain_id=7, scene="lone"), *manifest.entries[1:]]
+    replace(manifest, entries=lone).save(folder / "eva" / "all.json")
+    with caplog.at_level(logging.WARNING):
+        found = folds(folder, "leave-one-out", ["eva"])
+    assert len(found) == 2 and "no folds for test_for_7_lone" in caplog.text
+    assert all(lone[0].image in images(fold.train[0]) for fold in found)
+    for side, entries in (("train", manifest.entries[1:]), ("test", manifest.entries[:1])):
+        write_published(folder / "random_split" / "eva" / "1" / f"{side}.json", entries)
+    with pytest.raises(ValueError, match="fold 1: the test side of eva has one image, and SRCC needs two"):
+        folds(folder, "random-split", ["eva"])
+
+
 def test_own_manifests_need_no_folder(folder):
     path = str(folder / "eva" / "all.json")
     found = build_folds(DataOptions(train=[path]), ExperimentOptions(protocol="leave-one-out"))

@@ -14,7 +14,7 @@ from sind_hf.configuration_sind import SindConfig
 from sind_hf.data.manifest import Manifest
 from sind_hf.experiments.checkpoint_calibration import calibrate_checkpoint, check_calibration
 from sind_hf.experiments.evaluation import evaluate_manifest, write_json
-from sind_hf.experiments.figures import draw_evaluation
+from sind_hf.experiments.figures import draw_evaluation, prepare_figures
 from sind_hf.output_lock import sole_use
 from sind_hf.scoring.checkpoints import load_scorer
 
@@ -51,6 +51,8 @@ def evaluate(
     if output is not None:
         context.with_resource(sole_use(output))  # an output that cannot be written is refused before the work
     manifests = [Manifest.load(path) for path in manifest]
+    if plots is not None:
+        prepare_figures(plots, [each.dataset for each in manifests])
     scorer, processor = load_scorer(model, device=device, dtype=dtype)
     evaluations = []
     for each in manifests:
@@ -73,10 +75,6 @@ def evaluate(
         terminal.show_table("", ["", *COLUMNS], rows)
         within = evaluation.report["within_scene"]
         terminal.say(f"mean within {within['scenes']} scenes: SRCC {within['srcc']:.4f}, PLCC {within['plcc']:.4f}\n")
-    if plots is not None:
-        for each, evaluation in zip(manifests, evaluations, strict=True):
-            for path in draw_evaluation(evaluation, each, plots):
-                terminal.say(f"figure written to {path}")
     if output is not None:
         document = {
             "model": model,
@@ -96,6 +94,10 @@ def evaluate(
         for line in calibration.summary():
             terminal.say(line)
         incomplete = incomplete or not calibration.stored
+    if plots is not None:
+        for each, evaluation in zip(manifests, evaluations, strict=True):
+            for path in draw_evaluation(evaluation, each, plots):
+                terminal.say(f"figure written to {path}")
     if incomplete:
         raise typer.Exit(1)
 

@@ -6,6 +6,7 @@ scene to scene, as those of human opinions do. It shows that the method works, n
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -25,6 +26,7 @@ from sind_hf.experiments.runner import run_training
 from sind_hf.image_processing_sind import SindImageProcessor, load_image
 from sind_hf.modeling_sind import SindModel
 from sind_hf.scoring.job import run_job
+from sind_hf.scoring.results import ScoreFile
 from sind_hf.scoring.scorer import score_images
 
 Stage = Callable[[str], AbstractContextManager[Callable[[int, int | None], None]]]
@@ -114,7 +116,7 @@ def run_demo(
     """Run the demonstration.
 
     Args:
-        output: Folder for everything that is made; the graded set in it is used again.
+        output: Folder for everything that is made; the graded set in it is used again, what was trained is made anew.
         stage: Shows a named stage's progress: `with stage("…") as update: update(done, total)`.
         callback: Makes a Trainer callback that reports to an `update`.
 
@@ -134,6 +136,7 @@ def run_demo(
     evaluations = {"untrained": _evaluate(untrained.eval(), processor, held_out, graded, stage, "untrained")}
     for loss in LOSSES:
         config = demo_config(output, loss)
+        shutil.rmtree(str(config.training.output_dir), ignore_errors=True)
         with stage(f"training with {loss}") as update:
             run_training(config, callbacks=[callback(update)])
         model, processor = _load(Path(str(config.training.output_dir)))
@@ -142,6 +145,7 @@ def run_demo(
     model_dir = output / "model"
     model, processor = _load(model_dir)
     scores = output / "held_out_scores.csv"
+    ScoreFile(scores, {}).part.unlink(missing_ok=True)  # by a model that is no more
     pictures = [str(graded / entry.image) for entry in held_out.entries]
     with stage("scoring with nine views") as update:
         for row in run_job(model, processor, pictures, views="nine", batch_size=8, output=scores, progress=update):

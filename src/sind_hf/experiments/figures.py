@@ -15,6 +15,7 @@ from sind_hf.experiments.plots import fit_scatter, radar, require_matplotlib, sc
 from sind_hf.experiments.published import published_result
 from sind_hf.experiments.records import read_scores
 from sind_hf.experiments.report import summary_rows
+from sind_hf.whole_files import reason
 
 
 def draw_figures(records: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:
@@ -48,6 +49,26 @@ def draw_figures(records: Sequence[Mapping[str, Any]], folder: Path) -> list[Pat
         radar(path, _radar_models(records, summary), title=records[0]["name"])
         written.append(path)
     return written
+
+
+def prepare_figures(folder: Path, datasets: Sequence[str]) -> None:
+    """Look before a long evaluation whether its figures can be drawn.
+
+    Args:
+        folder: Where to; made if need be.
+        datasets: Names of the data sets, after which the figures are named.
+
+    Raises:
+        ValueError: When matplotlib is not installed, the folder cannot be made, or two data sets have one name.
+    """
+    require_matplotlib()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"{folder}: cannot make this folder for figures ({reason(error)}).") from None
+    names = [_safe(each) for each in datasets]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"{folder}: figures of two data sets would be named {twice[0]}; draw them in two folders.")
 
 
 def draw_evaluation(evaluation: Evaluation, manifest: Manifest, folder: Path) -> list[Path]:

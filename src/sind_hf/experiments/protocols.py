@@ -115,6 +115,9 @@ def _leave_one_out(data: DataOptions, experiment: ExperimentOptions) -> list[Exp
         )
     sides, origin = _sides(data.train[0], data, experiment)
     dataset = sides[0].test.dataset
+    if alone := [fold.name for fold in sides if len(fold.test.entries) == 1]:
+        logger.warning("%s: a scene of one image has no SRCC; no folds for %s", dataset, ", ".join(alone))
+        sides = [fold for fold in sides if fold.name not in alone]
     return [ExperimentFold(fold.name, (fold.train,), {dataset: fold.test}, {dataset: origin}) for fold in sides]
 
 
@@ -192,6 +195,11 @@ def _finished(fold: ExperimentFold, dataset_domain: bool) -> ExperimentFold:
         logger.warning("fold %s: %d images are on both sides; they are only tested on", fold.name, shared)
     for side, manifests in (("train", train), ("test", list(fold.tests.values()))):
         for manifest in manifests:
+            if side == "test" and len(manifest.entries) == 1:
+                raise ValueError(
+                    f"fold {fold.name}: the test side of {manifest.dataset} has one image, and SRCC needs two; it "
+                    f"came from: {fold.origins.get(manifest.dataset)}."
+                )
             if not manifest.entries:
                 raise ValueError(
                     f"fold {fold.name}: the {side} side of {manifest.dataset} has no images; it came from: "

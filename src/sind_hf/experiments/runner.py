@@ -93,12 +93,15 @@ def run_training(
         The record that `results.json` holds.
 
     Raises:
-        ValueError: On unusable configuration or data, or a folder of another configuration to resume in; nothing has
-            been trained then.
+        ValueError: On unusable configuration or data, a folder of another configuration to resume in, or one that
+            holds a run where none is resumed; nothing has been trained then.
     """
     data = build_data(config.data)
     _ = config.training.device  # the first to ask decides on CPU or accelerator, and that is the configuration
-    with only_run_in(str(config.training.output_dir)):
+    output = Path(str(config.training.output_dir))
+    with only_run_in(output):
+        if not resume:
+            on_main_process(lambda: _require_no_run(output))
         return _train(config, data, {}, resume=resume, callbacks=callbacks, make_trainer=make_trainer)
 
 
@@ -286,6 +289,15 @@ def _open_folder(output: Path, config: RunConfig, resume: bool) -> None:
         raise ValueError(f"{output} is not empty: go on with it (resume), or choose another training.output_dir.")
     output.mkdir(parents=True, exist_ok=True)
     config.save(output / CONFIG)
+
+
+def _require_no_run(output: Path) -> None:
+    """A checkpoint or a record of an earlier run would be taken for one of this."""
+    if earlier := [*whole_checkpoints(output), *output.glob(RESULTS)]:
+        raise ValueError(
+            f"{output}: holds a run already ({earlier[-1].name}): go on with it (resume), or choose another "
+            "training.output_dir."
+        )
 
 
 def _finished_record(folder: Path) -> dict[str, Any] | None:

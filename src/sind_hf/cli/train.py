@@ -18,7 +18,10 @@ def train(
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values that replace those of the file.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint of the output.")] = False,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on from the last checkpoint of the output; without it, none may be there."),
+    ] = False,
 ) -> None:
     """Train a model as a configuration says, test it, and save it with its record.
 

@@ -7,6 +7,9 @@
     python scripts/train_bundled.py --photos PHOTOGRAPHS --study STUDY whole
     python scripts/train_bundled.py --photos PHOTOGRAPHS --study STUDY again
     python scripts/train_bundled.py --photos PHOTOGRAPHS --study STUDY jpeg
+    python scripts/train_bundled.py --photos PHOTOGRAPHS --study STUDY jpeg_again
+    python scripts/train_bundled.py --photos PHOTOGRAPHS --study STUDY last
+    python scripts/train_bundled.py --photos PHOTOGRAPHS --study STUDY last_again
     python scripts/train_bundled.py --photos PHOTOGRAPHS --study STUDY opinions
     python scripts/train_bundled.py --photos PHOTOGRAPHS --study STUDY results
 
@@ -22,9 +25,12 @@ mos, scene) and the rated pictures. Every step skips what is finished and goes o
 6. `again`: the same in another order, from the same mean (configs/bundled_again.yaml).
 7. `jpeg`: from the mean of the weights before and after 5 and 6 it goes on with more ladders of JPEG
    (configs/bundled_jpeg.yaml).
-8. `opinions`: the weights before and after 7 are averaged, 3 to 1, and the head is fitted to the opinions; in folds of
-   scenes, too.
-9. `results`: tables of all of these, and of ladders of rising distortion on the photographs that were held out.
+8. `jpeg_again`: the same in another order, from the same mean (configs/bundled_jpeg_again.yaml).
+9. `last` and `last_again`: from the mean of the weights after 7 and 8, both once more (configs/bundled_last.yaml,
+   configs/bundled_last_again.yaml).
+10. `opinions`: the weights after 9 are averaged; the head is fitted to the scores of the crops, and then to the
+    opinions; in folds of scenes, too.
+11. `results`: tables of all of these, and of ladders of rising distortion on the photographs that were held out.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from sind_hf.data.preparation import prepare
 from sind_hf.data.prepared import load_prepared
 from sind_hf.data.sampling import Draw
 from sind_hf.losses import by_scene
-from sind_hf.pretraining.trainer import MARGIN, FragmentViews, PretrainingTrainer, order_loss
+from sind_hf.pretraining.trainer import LEAST_FALL, MARGIN, FragmentViews, PretrainingTrainer, order_loss
 from sind_hf.training.arguments import SindTrainingArguments
 
 SIDE = 56
@@ -140,6 +140,15 @@ def test_order_loss_asks_every_level_to_be_lower_than_the_one_before() -> None:
     shuffled = torch.tensor([3, 0, 6, 2, 4, 1, 5])
     again = order_loss(quality[shuffled], labels[shuffled], scenes[shuffled], in_ladder[shuffled])
     torch.testing.assert_close(again, expected)
+
+
+def test_order_loss_asks_for_a_fall_where_labels_hardly_differ() -> None:
+    """Ranks of what is worst lie close together; a picture that is worse still must be seen to be."""
+    labels, quality = torch.tensor([5.0, 1, 0.999]), torch.tensor([5.0, 1, 1])
+    found = order_loss(quality, labels, torch.zeros(3), torch.ones(3, dtype=torch.bool))
+    torch.testing.assert_close(found, torch.tensor(LEAST_FALL / 2))
+    equal = order_loss(quality, quality, torch.zeros(3), torch.ones(3, dtype=torch.bool))
+    assert equal == 0  # but the same picture twice is not asked to differ
 
 
 def test_order_loss_where_nothing_can_be_compared() -> None:

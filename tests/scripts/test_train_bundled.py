@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import runpy
 import shutil
@@ -71,6 +72,10 @@ def test_from_photographs_to_a_checkpoint_and_its_results(
         for name in weights:
             torch.testing.assert_close(mean[name], sum(part[name] for part in parts) / len(parts))
         assert any(not torch.equal(mean[name], parts[0][name]) for name in weights)
+    steps = [load_file(output / name / "model.safetensors") for name in ("averaged", "refitted", "fitted")]
+    for before, after in itertools.pairwise(steps):  # the head is turned twice, and nothing else
+        changed = {name for name, each in after.items() if not torch.equal(before[name], each)}
+        assert changed == {"quality_head.weight", "quality_head.bias"}
     found = json.loads((output / "bundled_results.json").read_text())
     assert found["study"]["with opinions, unseen scenes"]["n"] == 32
     assert [row["kind"] for row in found["ladders"]] == ["gaussian_blur", "jpeg"]
@@ -95,7 +100,7 @@ def test_from_photographs_to_a_checkpoint_and_its_results(
     content, when = made.read_bytes(), made.stat().st_mtime_ns
     average("averaged", recipe)
     assert made.stat().st_mtime_ns == when
-    shutil.copyfile(output / "late/model.safetensors", output / "jpeg_ladders/model.safetensors")
+    shutil.copyfile(output / "late/model.safetensors", output / "last/model.safetensors")
     average("averaged", recipe)
     assert made.read_bytes() != content
 
@@ -114,5 +119,5 @@ def test_what_cannot_be_run(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir(exist_ok=True)
     for name in SETS:
         Manifest(name, [ManifestEntry("a.png", 1.0, "a", 0)]).save(tmp_path / f"run/{name}.json")
-    with pytest.raises(SystemExit, match="error: .*late"):  # no training was run
+    with pytest.raises(SystemExit, match="error: .*last"):  # no training was run
         main(opinions)

@@ -44,7 +44,12 @@ CHECKPOINTS = {
     "whole ladders again": "whole_ladders_again",
     "mean of these three": "late",
     "ladders of JPEG": "jpeg_ladders",
-    "mean of both, 3 to 1": "averaged",
+    "ladders of JPEG again": "jpeg_ladders_again",
+    "mean of these two": "later",
+    "all of it once more": "last",
+    "once more, again": "last_again",
+    "mean of the last two": "averaged",
+    "the same, head fitted to the crops": "refitted",
     "with opinions": "fitted",
 }
 

@@ -23,7 +23,7 @@ Array = npt.NDArray[np.float64]
 #: Weight of the ridge, for each picture with an opinion.
 STRENGTH = 5.0
 #: Weight of steps of distortion on which the score does not fall by `FALL`, beside that of the opinions.
-STEP_WEIGHT = 30.0
+STEP_WEIGHT = 100.0
 #: The least fall that is asked, in units of the opinions.
 FALL = 0.05
 _ROUNDS = 50
@@ -98,7 +98,7 @@ def fit_head(
     strength: float = STRENGTH,
     steps: Array | None = None,
 ) -> Head:
-    """Turn a head towards opinions.
+    """Turn a head towards opinions, or towards scores of another kind.
 
     The scores of `start` are put on the scale of the opinions by a straight line; what is left of the opinions is
     then explained by ridge regression, which keeps the change of the weights small: `min_d |r - E·d|² + n · strength

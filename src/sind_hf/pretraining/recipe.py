@@ -44,8 +44,8 @@ SETS = {
     "whole": CropSet("whole ladders", "whole", "whole ladders"),
     "jpeg": CropSet("ladders of JPEG", "jpeg", "whole ladders"),
 }
-#: Sets in which every scene is a ladder.
-IN_LADDERS = ("ladders", "whole", "jpeg")
+#: Sets in which every scene is a ladder, and how often its steps count when the head is fitted.
+IN_LADDERS = {"ladders": 1, "whole": 1, "jpeg": 3}
 
 
 class Training(NamedTuple):
@@ -75,7 +75,10 @@ TRAININGS = {
     "order": Training("training on the order of levels", "ordered", _MORE, "laddered", 1.0),
     "whole": Training("training on whole ladders", "whole_ladders", _WHOLE, "middle", 1.0),
     "again": Training("the same in another order", "whole_ladders_again", _WHOLE, "middle", 1.0),
-    "jpeg": Training("training on ladders of JPEG", "jpeg_ladders", _ALL, "late", 1.0),
+    "jpeg": Training("training on ladders of JPEG", "jpeg_ladders", _ALL, "late", 4.0),
+    "jpeg_again": Training("the same in another order", "jpeg_ladders_again", _ALL, "late", 4.0),
+    "last": Training("training on all of it once more", "last", _ALL, "later", 4.0),
+    "last_again": Training("the same in another order", "last_again", _ALL, "later", 4.0),
 }
 
 
@@ -95,7 +98,8 @@ class Mean(NamedTuple):
 MEANS = {
     "middle": Mean(("laddered", "ordered"), _MORE),
     "late": Mean(("middle", "whole_ladders", "whole_ladders_again"), _WHOLE),
-    "averaged": Mean(("late", "late", "late", "jpeg_ladders"), _ALL),
+    "later": Mean(("jpeg_ladders", "jpeg_ladders_again"), _ALL),
+    "averaged": Mean(("last", "last_again"), _ALL),
 }
 
 

@@ -44,8 +44,10 @@ Stage = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
 
 STUDY = "study"
 UNSEEN = "unseen_scenes.csv"
-# Of the training's crops, those that tell how far embeddings spread.
-SPREAD_EVERY = 8
+#: Sets of crops that have all kinds of distortion: the head is fitted to their scores before it sees an opinion.
+CROPS = ("train", "more")
+#: Weight of the ridge in that, see `fit_head`.
+CROPS_STRENGTH = 3.0
 
 
 @dataclass(frozen=True)
@@ -199,15 +201,16 @@ def average(name: str, recipe: Recipe) -> Path:
         if not made.is_file() or made.stat().st_mtime_ns < newest:
             pictures = [Manifest.load(recipe.output / f"{each}.json") for each in mean.data]
             model, processor = average_checkpoints(parts, pictures, recipe.output / "prepared")
-            model.save_pretrained(folder)
-            processor.save_pretrained(folder)
+            _save(model, processor, folder)
     return folder
 
 
 def learn_opinions(recipe: Recipe, folds: int = 5, strength: float = STRENGTH) -> list[OpinionFold]:
     """Fit the head to the opinions of the study: once without each fold of scenes, then with all of them.
 
-    What is fitted is the last of the `MEANS`, `output/averaged`.
+    What is fitted is the last of the `MEANS`, `output/averaged`, first to the scores of the crops: that is the
+    checkpoint `output/refitted`, and what the opinions turn. Training asks so much of the order in ladders that it
+    leaves the head worse with other crops than it could be.
 
     The folds tell how good the recipe is on scenes that it did not see. The last fit becomes the checkpoint
     `output/fitted`, which looks at nine pairs of views, being small, and scores on the scale of the study.
@@ -228,12 +231,15 @@ def learn_opinions(recipe: Recipe, folds: int = 5, strength: float = STRENGTH) -
     output = recipe.output
     model, processor = load_checkpoint(str(average("averaged", recipe)), device="cpu")
     processor.views = "nine"
-    study, crops = (Manifest.load(output / f"{name}.json") for name in (STUDY, "train"))
-    some = replace(crops, entries=crops.entries[::SPREAD_EVERY])
-    spread = embed(model, processor, some, output / "prepared", "center").std(0)
+    crops = [Manifest.load(output / f"{name}.json") for name in CROPS]
+    scored = np.concatenate([embed(model, processor, each, output / "prepared", "center") for each in crops])
+    labels, spread = np.concatenate([each.oriented_scores() for each in crops]), scored.std(0)
+    start = fit_head(Head.of(model), scored, labels, spread, CROPS_STRENGTH)
+    start.put_into(model)
+    _save(model, processor, output / "refitted")
+    study = Manifest.load(output / f"{STUDY}.json")
     steps = _ladder_steps(model, processor, output)
-    embeddings = embed(model, processor, study, output / "prepared")
-    start, opinions = Head.of(model), np.array(study.oriented_scores())
+    embeddings, opinions = embed(model, processor, study, output / "prepared"), np.array(study.oriented_scores())
     place = {entry.image: index for index, entry in enumerate(study.entries)}
     found = []
     for fold in k_folds(study, folds):
@@ -244,21 +250,25 @@ def learn_opinions(recipe: Recipe, folds: int = 5, strength: float = STRENGTH) -
     _write_folds(found, output / UNSEEN)
     fit_head(start, embeddings, opinions, spread, strength, steps).put_into(model)
     model.config.score_range = list(recipe.score_range)
-    model.save_pretrained(output / "fitted")
-    processor.save_pretrained(output / "fitted")
+    _save(model, processor, output / "fitted")
     return found
+
+
+def _save(model: SindModel, processor: SindImageProcessor, folder: Path) -> None:
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
 
 
 def _ladder_steps(model: SindModel, processor: SindImageProcessor, output: Path) -> npt.NDArray[np.float64]:
     """(m, d): how embeddings change along the ladders, two levels of the eight at a time, in the order of labels."""
     steps = []
-    for name in IN_LADDERS:
+    for name, count in IN_LADDERS.items():
         ladders = Manifest.load(output / f"{name}.json")
         embeddings = embed(model, processor, ladders, output / "prepared", "center")
         rungs: dict[str | None, list[int]] = {}
         for index, entry in sorted(enumerate(ladders.entries), key=lambda each: -each[1].score):
             rungs.setdefault(entry.scene, []).append(index)
-        steps += [embeddings[places[2:]] - embeddings[places[:-2]] for places in rungs.values()]
+        steps += [embeddings[places[2:]] - embeddings[places[:-2]] for places in rungs.values()] * count
     return np.concatenate(steps)
 
 

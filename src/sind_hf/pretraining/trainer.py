@@ -21,6 +21,8 @@ from sind_hf.training.trainer import SindTrainer
 
 #: A level's score is to be lower than that of the level before by this share of the difference between their labels.
 MARGIN = 0.5
+#: And at least by this much: at the end of a ladder labels, being ranks, hardly differ.
+LEAST_FALL = 0.1
 
 
 class FragmentViews(ViewDataset):
@@ -118,9 +120,9 @@ class PretrainingTrainer(SindTrainer):
 def order_loss(quality: Tensor, labels: Tensor, scene_ids: Tensor, in_ladder: Tensor) -> Tensor:
     """Ask that the score falls from each level of a ladder to the next.
 
-    Of neighbours by label in one ladder, i above j, the mean of `max(0, MARGIN · (y_i - y_j) - (q_i - q_j))`,
-    with scores q and labels y in units of their deviation over the batch. The correlation of a ladder's scores with
-    its labels hardly minds one step the wrong way; this does.
+    Of neighbours by label in one ladder, i above j, the mean of `max(0, m - (q_i - q_j))`, where the margin m is
+    `max(MARGIN · (y_i - y_j), LEAST_FALL)`, with scores q and labels y in units of their deviation over the batch. The
+    correlation of a ladder's scores with its labels hardly minds one step the wrong way; this does.
 
     Args:
         quality: Scores, (n,) or (n, 1).
@@ -139,6 +141,6 @@ def order_loss(quality: Tensor, labels: Tensor, scene_ids: Tensor, in_ladder: Te
             members = (in_ladder & (scene_ids == scene)).nonzero()[:, 0]
             members = members[labels[members].argsort()]
             steps, asked = scores[members].diff(), labels[members].diff()
-            lacking.append(F.relu(MARGIN * asked - steps)[asked > 0])
+            lacking.append(F.relu((MARGIN * asked).clamp_min(LEAST_FALL) - steps)[asked > 0])
         short = torch.cat([scores.new_zeros(0), *lacking])
         return short.mean() if len(short) else scores.sum() * 0

@@ -54,7 +54,9 @@ def test_an_interrupted_job_is_continued_with_the_same_file_only(run, exported, 
     shutil.copy(exported("resnet").path, path)
     part = tmp_path / "scores.csv.part"
     for written, code in ((path.stat().st_mtime_ns, 0), (1, 2)):
-        part.write_text(json.dumps({"model": f"{path.resolve()} ({written})", "views": "center"}) + "\n")
+        settings = {"model": f"{path.resolve()} ({written})", "views": "center"}
+        scored = {"image": picture_files[0], "score": 7.0, "error": None}
+        part.write_text("".join(json.dumps(line) + "\n" for line in (settings, scored)))
         found, _, err = run("score", *picture_files, "--model", path, "--output", output, "--resume")
         assert found == code, err
 

@@ -12,6 +12,7 @@ from sind_hf.data.catalog import CATALOG
 from sind_hf.experiments.config import load_config
 from sind_hf.experiments.demo import DEMO
 from sind_hf.experiments.protocols import build_folds
+from sind_hf.pretraining.recipe import TRAININGS
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SIX = ["koniq10k", "livec", "bid", "kadid10k", "csiq", "live"]
@@ -60,7 +61,7 @@ def json_dir(tmp_path_factory):
 
 def test_every_file_is_of_a_published_run_or_of_one_of_ours():
     ours = {"bundled", "demo", "real_opinions"}
-    ours |= {f"bundled_{part}" for part in ("ladders", "order", "whole", "again", "jpeg")}
+    ours |= {f"bundled_{part}" for part in TRAININGS if part != "pretrain"}
     assert {path.stem for path in CONFIGS.glob("*.yaml")} == {*ours, *RUNS}
 
 

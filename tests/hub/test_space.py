@@ -53,7 +53,7 @@ def test_a_space_of_a_hub_model(tmp_path):
 def test_a_local_model_travels_without_what_scoring_does_not_read(tmp_path, tiny_checkpoint):
     (tiny_checkpoint / "training_args.bin").write_bytes(b"pickle")
     (tiny_checkpoint / "training_weights.safetensors").write_bytes(b"")
-    (tiny_checkpoint / "reference_scores.csv").write_text("image,score,error\na.jpg,1,\n")
+    (tiny_checkpoint / "reference_scores.csv").write_text("\ufeffimage;score;error\na.jpg;1;\nb.jpg;;gone\n")
     folder = write_space(tmp_path / "space", str(tiny_checkpoint))
     assert {path.name for path in (folder / "model").iterdir()} == {
         "config.json",

@@ -24,6 +24,7 @@ from huggingface_hub.utils import validate_repo_id
 from packaging.requirements import Requirement
 
 import sind_hf
+from sind_hf.data.tables import read_table
 from sind_hf.hub.publish import commit_files, hub_api, list_files, one_line_errors, open_repository
 from sind_hf.scoring.checkpoints import load_checkpoint
 
@@ -245,10 +246,11 @@ def _copy_model(source: Path, target: Path) -> None:
 
 def _copy_scores(source: Path, target: Path) -> None:
     """Copy the column `score` alone: beside it stand the paths of somebody's pictures."""
-    with source.open(newline="", encoding="utf-8") as file, target.open("w", newline="", encoding="utf-8") as copy:
+    rows = [row for _, row in read_table(source).rows if isinstance(row, dict)]
+    with target.open("w", newline="", encoding="utf-8") as copy:
         writer = csv.writer(copy)
         writer.writerow(["score"])
-        writer.writerows([row["score"]] for row in csv.DictReader(file) if row.get("score"))
+        writer.writerows([row["score"]] for row in rows if row.get("score"))
 
 
 def _check_name(model: str) -> None:

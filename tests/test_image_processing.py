@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 from transformers import AutoImageProcessor
 
-from sind_hf import SindImageProcessor
+from sind_hf import ImageError, SindImageProcessor
 from sind_hf.image_processing_sind import (
     StripPicture,
     ViewPlan,
@@ -303,6 +303,12 @@ def test_one_picture_and_whatever_holds_several_are_accepted(draw: Any) -> None:
         found = processor(images, return_tensors="pt")["local_pixel_values"]
         assert found.shape == (count, 3, 224, 224)
         torch.testing.assert_close(found[-1:], one, rtol=0, atol=0)
+
+
+def test_an_open_file_is_refused_for_what_it_is(tmp_path: Path, draw: Any) -> None:
+    draw(90, 60).save(tmp_path / "a.png")
+    with (tmp_path / "a.png").open("rb") as file, pytest.raises(ImageError, match="read a picture from Buffered"):
+        SindImageProcessor()(file)
 
 
 def test_save_and_load_keep_every_option(tmp_path: Path, draw: Any) -> None:

@@ -47,9 +47,12 @@ _TURNS: dict[object, Image.Transpose] = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# Where Pillow's formats keep the orientation that they were read with.
 _ORIENTATION_IS_IN = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")
 # Pictures with more pixels are refused: 1.5 GB of RGB. Pillow refuses more than 179 million, unless told otherwise.
 PIXEL_LIMIT = 500_000_000
+# What can be gone through, and is one picture, or none.
+_ONE_PICTURE = (str, os.PathLike, bytes, bytearray, memoryview, dict, io.IOBase, Image.Image)
 
 
 class ImageError(ValueError):
@@ -138,7 +141,8 @@ def _damage_named(name: str) -> Iterator[None]:
             f"{name}: more pixels than Pillow's limit of {limit:,}; scale it down, or raise PIL.Image.MAX_IMAGE_PIXELS"
         ) from error
     except Exception as error:  # decoders raise whatever damaged data leads them to
-        raise ImageError(f"{name}: damaged or unreadable picture ({' '.join(str(error).split())})") from error
+        what = " ".join(str(error).split()) or type(error).__name__
+        raise ImageError(f"{name}: damaged or unreadable picture ({what})") from error
 
 
 def _printable(name: str | os.PathLike) -> str:
@@ -468,11 +472,13 @@ class SindImageProcessor(PilBackend):
     def each_picture(images: Any) -> Iterator[Any]:
         """Go through one picture or several, whatever holds them: a list, a column, an array of paths, a generator.
 
-        Strings, bytes, dicts, PIL images, and arrays of numbers of up to three dimensions are one picture.
+        Strings, bytes, dicts, PIL images, open files, and arrays of numbers of up to three dimensions are one.
         """
-        is_one = isinstance(images, (str, os.PathLike, bytes, dict, Image.Image)) or not isinstance(images, Iterable)
+        if isinstance(images, np.ndarray) and images.dtype.kind in "OSTU":  # of names, or of pictures
+            return iter(images)
         if isinstance(images, (np.ndarray, torch.Tensor)):
-            is_one = images.ndim <= 3 and not (isinstance(images, np.ndarray) and images.dtype.kind in "OSTU")
+            return iter([images] if images.ndim <= 3 else images)
+        is_one = isinstance(images, _ONE_PICTURE) or not isinstance(images, Iterable)
         return iter([images] if is_one else images)
 
     def make_views(

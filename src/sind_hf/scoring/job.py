@@ -76,7 +76,7 @@ def run_job(
         except OSError as error:
             raise ValueError(f"{folder}: cannot make this folder for quality maps ({error.strerror}).") from None
 
-    settings = _settings(model, processor, views) | ({} if folder is None else {"quality_maps": str(folder)})
+    settings = _settings(model, processor, views, folder)
     # What the main process sees is what counts: others may be on machines with another disk, or look a moment later.
     file = None if output is None else on_main_process(lambda: ScoreFile(output, settings))
 
@@ -135,12 +135,18 @@ def _share(pictures: Iterable[Picture], batch_size: int, process: int, processes
             yield picture
 
 
-def _settings(model: ScoringModel, processor: SindImageProcessor, views: ViewMode | None) -> dict[str, Any]:
-    """What scores depend on."""
-    fast = {"fast_decode": True} if processor.fast_decode else {}
-    dtype = getattr(model, "dtype", torch.float32)
-    narrow = {} if dtype == torch.float32 else {"dtype": str(dtype).removeprefix("torch.")}
-    return {"model": _identity(model), "views": views or processor.views, **fast, **narrow}
+def _settings(
+    model: ScoringModel, processor: SindImageProcessor, views: ViewMode | None, quality_maps: Path | None
+) -> dict[str, Any]:
+    """What a job must have in common with one that it goes on with: all that scores depend on, and where maps go."""
+    settings: dict[str, Any] = {"model": _identity(model), "views": views or processor.views}
+    if processor.fast_decode:
+        settings["fast_decode"] = True
+    if (dtype := getattr(model, "dtype", torch.float32)) != torch.float32:  # an exported model always is
+        settings["dtype"] = str(dtype).removeprefix("torch.")
+    if quality_maps is not None:
+        settings["quality_maps"] = str(quality_maps.resolve())
+    return settings
 
 
 def _identity(model: ScoringModel) -> str:

@@ -31,7 +31,7 @@ class ScoreFile:
 
     Args:
         path: The file to make; its extension says the format.
-        settings: What the scores depend on (model, views); parts made with others are not continued.
+        settings: Of the job; scores in parts that were made with others are not continued.
 
     Raises:
         ValueError: Unknown extension.
@@ -108,15 +108,14 @@ class ScoreFile:
                     break
                 if number == 0:
                     made_with = row
-                else:
-                    if not isinstance(row, dict) or not row.keys() >= set(COLUMNS):
-                        break
-                    if row["score"] is not None and made_with != self.settings:
+                elif not isinstance(row, dict) or not row.keys() >= set(COLUMNS):
+                    break
+                elif row["score"] is not None:
+                    if made_with != self.settings:
                         raise ValueError(
                             f"{part}: was made with {made_with}, not {self.settings}: delete it to start again."
                         )
-                    if row["score"] is not None:
-                        done.add(row["image"])
+                    done.add(row["image"])
                 keep += len(line)
         os.truncate(part, keep)
         return done

@@ -194,6 +194,10 @@ def test_a_scene_of_one_image_is_no_fold(folder, caplog):
         found = folds(folder, "leave-one-out", ["eva"])
     assert len(found) == 2 and "no folds for test_for_7_lone" in caplog.text
     assert all(lone[0].image in images(fold.train[0]) for fold in found)
+    none = [replace(entry, domain_id=number, scene=str(number)) for number, entry in enumerate(manifest.entries)]
+    replace(manifest, entries=none).save(folder / "eva" / "all.json")
+    with pytest.raises(ValueError, match="eva: each scene has one image"):
+        folds(folder, "leave-one-out", ["eva"])
     for side, entries in (("train", manifest.entries[1:]), ("test", manifest.entries[:1])):
         write_published(folder / "random_split" / "eva" / "1" / f"{side}.json", entries)
     with pytest.raises(ValueError, match="fold 1: the test side of eva has one image, and SRCC needs two"):

@@ -6,7 +6,6 @@ scene to scene, as those of human opinions do. It shows that the method works, n
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -136,9 +135,8 @@ def run_demo(
     evaluations = {"untrained": _evaluate(untrained.eval(), processor, held_out, graded, stage, "untrained")}
     for loss in LOSSES:
         config = demo_config(output, loss)
-        shutil.rmtree(str(config.training.output_dir), ignore_errors=True)
         with stage(f"training with {loss}") as update:
-            run_training(config, callbacks=[callback(update)])
+            run_training(config, resume=True, callbacks=[callback(update)])  # it saves no checkpoint: begins anew
         model, processor = _load(Path(str(config.training.output_dir)))
         evaluations[loss] = _evaluate(model, processor, held_out, graded, stage, loss)
 

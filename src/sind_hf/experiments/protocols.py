@@ -118,6 +118,8 @@ def _leave_one_out(data: DataOptions, experiment: ExperimentOptions) -> list[Exp
     if alone := [fold.name for fold in sides if len(fold.test.entries) == 1]:
         logger.warning("%s: a scene of one image has no SRCC; no folds for %s", dataset, ", ".join(alone))
         sides = [fold for fold in sides if fold.name not in alone]
+    if not sides:
+        raise ValueError(f"{dataset}: each scene has one image, and SRCC needs two: nothing can be tested.")
     return [ExperimentFold(fold.name, (fold.train,), {dataset: fold.test}, {dataset: origin}) for fold in sides]
 
 

@@ -22,12 +22,11 @@ mos, scene) and the rated pictures. Every step skips what is finished and goes o
 4. `order`: and on with the same, every step of a ladder being asked to lower the score (configs/bundled_order.yaml).
 5. `whole`: from the mean of the weights after 3 and 4 it goes on with ladders that begin with the original and reach
    the end, some of them grey (configs/bundled_whole.yaml).
-6. `again`: the same in another order, from the same mean (configs/bundled_again.yaml).
+6. `again`: the same in another order, from the same mean.
 7. `jpeg`: from the mean of the weights before and after 5 and 6 it goes on with more ladders of JPEG
    (configs/bundled_jpeg.yaml).
-8. `jpeg_again`: the same in another order, from the same mean (configs/bundled_jpeg_again.yaml).
-9. `last` and `last_again`: from the mean of the weights after 7 and 8, both once more (configs/bundled_last.yaml,
-   configs/bundled_last_again.yaml).
+8. `jpeg_again`: the same in another order, from the same mean.
+9. `last` and `last_again`: from the mean of the weights after 7 and 8, both once more (configs/bundled_last.yaml).
 10. `opinions`: the weights after 9 are averaged; the head is fitted to the scores of the crops, and then to the
     opinions; in folds of scenes, too.
 11. `results`: tables of all of these, and of ladders of rising distortion on the photographs that were held out.
@@ -111,9 +110,8 @@ def run(options: argparse.Namespace) -> None:
 
 def configuration(name: str, recipe: Recipe, changes: Sequence[str]) -> RunConfig:
     """Load the configuration of a training, with the changes to it that the command line asks for."""
-    file = "bundled.yaml" if name == "pretrain" else f"bundled_{name}.yaml"
     asked = [change.removeprefix(f"{name}.") for change in changes if change.startswith(f"{name}.")]
-    config = load_config(CONFIGS / file, [*recipe.places(name), *asked])
+    config = load_config(CONFIGS / f"{TRAININGS[name].config}.yaml", [*recipe.changes(name), *asked])
     config.training.disable_tqdm = True
     return config
 

@@ -28,8 +28,7 @@ COMMON = "--lr 1e-5 --warmup_epoch 5 --weight_decay 1e-5"
 SIND = f"--epochs 35 {COMMON} --batch_size 64 --local_global --loss_type scale_shift --scene_sampling 2"
 OTHERS = "koniq10k spaq livec live bid cid2013"
 ABLATION = "--exp_type cross-set --train_dataset spaq --test_dataset koniq10k spaq livec live csiq bid cid2013"
-OTHER_CONFIGS = {"demo", "real_opinions", "bundled"}  # of our own
-OTHER_CONFIGS |= {f"bundled_{part}" for part in TRAININGS if part != "pretrain"}
+OTHER_CONFIGS = {"demo", "real_opinions", *(training.config for training in TRAININGS.values())}  # of our own
 SIX = "koniq10k livec bid kadid10k csiq live"
 
 # published command line -> (folds, tested on, loss, scenes, batch, local branch); as in docs/published_commands.md

@@ -53,32 +53,37 @@ class Training(NamedTuple):
 
     Attributes:
         title: What is shown while it runs.
+        config: Its configuration, `configs/<config>.yaml`.
         checkpoint: Folder of what it makes.
         data: Of the `SETS`.
         start: Folder of what it goes on from.
         order: Weight of the order of the levels in ladders, see `PretrainingTrainer`.
+        seed: In the place of the configuration's.
     """
 
     title: str
+    config: str
     checkpoint: str
     data: tuple[str, ...]
     start: str | None = None
     order: float = 0.0
+    seed: int | None = None
 
 
 _MORE = ("train", "more", "ladders")
 _WHOLE = (*_MORE, "whole")
 _ALL = (*_WHOLE, "jpeg")
+_AGAIN = "the same in another order"
 TRAININGS = {
-    "pretrain": Training("training on distorted crops", "pretrained", ("train",)),
-    "ladders": Training("training on ladders", "laddered", _MORE, "pretrained"),
-    "order": Training("training on the order of levels", "ordered", _MORE, "laddered", 1.0),
-    "whole": Training("training on whole ladders", "whole_ladders", _WHOLE, "middle", 1.0),
-    "again": Training("the same in another order", "whole_ladders_again", _WHOLE, "middle", 1.0),
-    "jpeg": Training("training on ladders of JPEG", "jpeg_ladders", _ALL, "late", 4.0),
-    "jpeg_again": Training("the same in another order", "jpeg_ladders_again", _ALL, "late", 4.0),
-    "last": Training("training on all of it once more", "last", _ALL, "later", 4.0),
-    "last_again": Training("the same in another order", "last_again", _ALL, "later", 4.0),
+    "pretrain": Training("training on distorted crops", "bundled", "pretrained", ("train",)),
+    "ladders": Training("training on ladders", "bundled_ladders", "laddered", _MORE, "pretrained"),
+    "order": Training("training on the order of levels", "bundled_order", "ordered", _MORE, "laddered", 1.0),
+    "whole": Training("training on whole ladders", "bundled_whole", "whole_ladders", _WHOLE, "middle", 1.0),
+    "again": Training(_AGAIN, "bundled_whole", "whole_ladders_again", _WHOLE, "middle", 1.0, seed=3),
+    "jpeg": Training("training on ladders of JPEG", "bundled_jpeg", "jpeg_ladders", _ALL, "late", 4.0),
+    "jpeg_again": Training(_AGAIN, "bundled_jpeg", "jpeg_ladders_again", _ALL, "late", 4.0, seed=6),
+    "last": Training("training on all of it once more", "bundled_last", "last", _ALL, "later", 4.0),
+    "last_again": Training(_AGAIN, "bundled_last", "last_again", _ALL, "later", 4.0, seed=8),
 }
 
 
@@ -142,18 +147,20 @@ class Recipe:
     jpeg: CropRecipe = replace(whole, crops=4, longest=640, kinds=("jpeg",), levels=(2.0, 5.6), seed=2)
     score_range: tuple[float, float] = (1.0, 5.0)
 
-    def places(self, name: str) -> list[str]:
-        """Return the changes to the configuration of one of the `TRAININGS` that keep it in this output."""
+    def changes(self, name: str) -> list[str]:
+        """Return the changes to the configuration of one of the `TRAININGS`: its places in this output, its seed."""
         training = TRAININGS[name]
-        places = [
+        changes = [
             f"data.image_root={self.output / 'prepared'}",
             f"data.train=[{', '.join(str(self.output / f'{each}.json') for each in training.data)}]",
             f"data.test=[{self.output / 'held_out.json'}]",
             f"training.output_dir={self.output / training.checkpoint}",
         ]
         if training.start is not None:
-            places.append(f"model.checkpoint={self.output / training.start}")
-        return places
+            changes.append(f"model.checkpoint={self.output / training.start}")
+        if training.seed is not None:
+            changes.append(f"training.seed={training.seed}")
+        return changes
 
     def files(self) -> dict[str, Path]:
         """Return the photographs by name: the path below the folder, with dashes.

@@ -154,7 +154,7 @@ def pretrain(
 
     Args:
         name: Of one of the `TRAININGS`.
-        config: Of that training (`configs/bundled*.yaml`), with the places of the recipe.
+        config: Of that training (`configs/bundled*.yaml`), with the recipe's `changes`.
         recipe: Whose data were prepared.
         callbacks: Of the Trainer.
 

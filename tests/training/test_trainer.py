@@ -16,7 +16,8 @@ from sind_hf.calibration import CalibrationWarning
 from sind_hf.image_processing_sind import ImageError, SindImageProcessor
 from sind_hf.losses import by_scene
 from sind_hf.metrics import ConstantInputWarning
-from sind_hf.training.trainer import SindTrainer, _collate_single, learning_rate_factor
+from sind_hf.training.batches import collate_single
+from sind_hf.training.trainer import SindTrainer, learning_rate_factor
 
 pytestmark = [
     # of so few pictures curves cannot be fitted, and some scenes have one only
@@ -556,7 +557,7 @@ def test_single_precision_collation_keeps_everything_but_the_labels_dtype():
         {"pixel_values": torch.full((3, 2, 2), i, dtype=torch.uint8), "labels": torch.tensor(i / 3).double()}
         for i in range(2)
     ]
-    batch = _collate_single(samples)
+    batch = collate_single(samples)
     assert batch["labels"].dtype == torch.float32 and batch["pixel_values"].dtype == torch.uint8
     assert batch["labels"].tolist() == pytest.approx([0, 1 / 3]) and batch["pixel_values"][1].eq(1).all()
 

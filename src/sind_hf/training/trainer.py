@@ -18,30 +18,28 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
-from torch.utils.data import DataLoader, default_collate
+from torch.utils.data import default_collate
 from transformers import EvalPrediction, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, TrainOutput
 
 from sind_hf import metrics
 from sind_hf.calibration import Calibration, fit_affine
-from sind_hf.data.sampling import EpochBatchSampler, SceneBatchSampler, ShuffledBatchSampler
-from sind_hf.data.views import ViewDataset
 from sind_hf.data.worker_deaths import worker_deaths_named
-from sind_hf.image_processing_sind import ImageError, ViewMode
+from sind_hf.image_processing_sind import ImageError
 from sind_hf.losses import by_scene
 from sind_hf.modeling_sind import SindModel, SindOutput
 from sind_hf.training.arguments import SindTrainingArguments
+from sind_hf.training.batches import BatchingTrainer, collate_single
 from sind_hf.training.checkpoints import removed_unless_whole, require_undamaged, whole_checkpoints, written_whole
 from sind_hf.training.data_wait import DataWait
 from sind_hf.training.ema import ExponentialMovingAverage
 from sind_hf.training.interruption import StopOnSignal, TrainingInterrupted
-from sind_hf.training.publishing import PublishingTrainer
 
 # Checkpoints hold the averaged weights as the model; those that training goes on from lie beside them.
 TRAINING_WEIGHTS = "training_weights.safetensors"
 
 
-class SindTrainer(PublishingTrainer):
+class SindTrainer(BatchingTrainer):
     """Fine-tune a `SindModel` on an HF Dataset whose pictures belong to scenes.
 
     The dataset needs a column for the image, one for its score (higher better) and, for scene sampling, one for its
@@ -78,11 +76,9 @@ class SindTrainer(PublishingTrainer):
                 f"The model was made for views of {side} pixels, the image processor makes {size['height']}x"
                 f"{size['width']}: pass SindImageProcessor(size={{'height': {side}, 'width': {side}}})."
             )
-        kwargs.setdefault("data_collator", _collate_single if args.device.type == "mps" else default_collate)
+        kwargs.setdefault("data_collator", collate_single if args.device.type == "mps" else default_collate)
         kwargs.setdefault("compute_metrics", quality_metrics)
         self.ema: ExponentialMovingAverage | None = None
-        self.train_sampler: EpochBatchSampler | None = None
-        self._updates_per_epoch = 0
         super().__init__(model=model, args=args, **kwargs)
         if args.ema_decay and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
             raise ValueError("The averaged weights need the whole model on each process: set ema_decay=0 under FSDP.")
@@ -90,92 +86,6 @@ class SindTrainer(PublishingTrainer):
         self.data_wait = DataWait()
         self._signals = StopOnSignal()
         self.add_callback(self._signals)
-
-    # --- data ----------------------------------------------------------------------------------------------------
-
-    def get_train_dataloader(self) -> DataLoader:
-        """Return the training batches: `scene_sampling` scenes each, grouped from the scene column."""
-        if self.train_dataset is None:
-            raise ValueError("Training needs a train_dataset.")
-        dataset = self._train_views = self._views(self.train_dataset, "train")
-        # One process with several GPUs (DataParallel) cuts a batch up: it then holds the scenes of all of them.
-        scenes = self.args.scene_sampling * max(1, self.args.n_gpu)
-        if not scenes:
-            sampler: EpochBatchSampler = ShuffledBatchSampler(
-                len(dataset), self._train_batch_size, seed=self._data_seed
-            )
-        elif dataset.scenes is None:
-            raise ValueError(
-                f"scene_sampling is {self.args.scene_sampling}, but the training set has no column "
-                f"{self.args.scene_column!r}: name its scene column, or set scene_sampling=0."
-            )
-        elif len(dataset.scene_names or []) < scenes:
-            raise ValueError(
-                f"scene_sampling asks for {scenes} scenes per batch, but the column {self.args.scene_column!r} holds "
-                f"{len(dataset.scene_names or [])}: lower it, or set it to 0 for batches without scenes."
-            )
-        else:
-            sampler = SceneBatchSampler(dataset.scenes.tolist(), self._train_batch_size, scenes, seed=self._data_seed)
-        self.train_sampler = sampler
-        loader = self.accelerator.prepare(DataLoader(dataset, batch_sampler=sampler, **self._loader_options()))
-        self._updates_per_epoch = math.ceil(len(loader) / self.args.gradient_accumulation_steps)
-        return loader
-
-    def _release_train_loader(self) -> None:
-        """Drop the training batches, and with them persistent workers, which would outlive the training."""
-        self.callback_handler.train_dataloader = None
-        self.accelerator._dataloaders.clear()
-
-    def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
-        """Return evaluation batches in the dataset's order, with the views `args.eval_views`."""
-        dataset: Any = self.eval_dataset if eval_dataset is None else eval_dataset
-        if isinstance(dataset, str):
-            dataset = self.eval_dataset[dataset]  # type: ignore[index]
-        if dataset is None:
-            raise ValueError("Evaluation needs an eval_dataset.")
-        return self._evaluation_loader(dataset, self.args.eval_views)
-
-    def get_test_dataloader(self, test_dataset: Dataset) -> DataLoader:
-        """Return prediction batches in the dataset's order, with the views `args.eval_views`."""
-        return self._evaluation_loader(test_dataset, self.args.eval_views)
-
-    def _evaluation_loader(self, dataset: Dataset, mode: ViewMode) -> DataLoader:
-        views = self._views(dataset, mode)
-        loader = DataLoader(views, batch_size=self.args.eval_batch_size, **self._loader_options(persistent=False))
-        return self.accelerator.prepare(loader)
-
-    def _views(self, dataset: Dataset, mode: ViewMode) -> ViewDataset:
-        return ViewDataset(dataset, **self._view_options(mode))
-
-    def _view_options(self, mode: ViewMode) -> dict[str, Any]:
-        # Batches without scenes need none; evaluation reports on scenes whatever the training did.
-        scene_column = self.args.scene_column if mode != "train" or self.args.scene_sampling else None
-        return {
-            "processor": self.processing_class,
-            "mode": mode,
-            "seed": self._data_seed,
-            "image_column": self.args.image_column,
-            "score_column": self.args.score_column,
-            "scene_column": scene_column,
-            "with_rows": mode == "train",
-        }
-
-    @property
-    def _data_seed(self) -> int:
-        return self.args.seed if self.args.data_seed is None else self.args.data_seed
-
-    def _loader_options(self, persistent: bool = True) -> dict[str, Any]:
-        workers = self.args.dataloader_num_workers
-        return {
-            "num_workers": workers,
-            "collate_fn": self.data_collator,
-            "pin_memory": self.args.dataloader_pin_memory and torch.cuda.is_available(),
-            "persistent_workers": persistent and self.args.dataloader_persistent_workers and workers > 0,
-            "prefetch_factor": self.args.dataloader_prefetch_factor if workers else None,
-            # Its own, or starting an iteration would draw from the global state: then evaluations, and resumption
-            # with persistent workers, would change the dropout of all that follows.
-            "generator": torch.Generator(),
-        }
 
     # --- optimisation --------------------------------------------------------------------------------------------
 
@@ -439,12 +349,6 @@ def _one_line_errors(output_dir: str | None) -> Iterator[None]:
         if not traceback:
             raise
         raise ImageError(last.removeprefix(f"{ImageError.__module__}.{ImageError.__qualname__}: ")) from error
-
-
-def _collate_single(samples: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Join samples with labels in float32: Apple's GPUs have no float64, which keeps close opinion scores apart."""
-    batch = default_collate(samples)
-    return {name: value.float() if value.dtype == torch.float64 else value for name, value in batch.items()}
 
 
 def learning_rate_factor(step: int, warmup: int, total: int) -> float:

@@ -21,6 +21,7 @@ from PIL import ExifTags, Image
 
 from sind_hf import ImageError, load_image
 from sind_hf import image_processing_sind as module
+from sind_hf.image_processing_sind import printable
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
@@ -280,6 +281,35 @@ def test_names_cannot_break_the_message(tmp_path: Path) -> None:
         load_image(undecodable)
     str(error.value).encode("utf-8")  # printable anywhere
     assert_refused(tmp_path / "写真 1.jpg", "写真 1.jpg")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("photo 1.jpg", "photo 1.jpg"),
+        ("写真 é.jpg", "写真 é.jpg"),
+        ("a\x1b]0;title\x07\x1b[2J.jpg", "a\\x1b]0;title\\x07\\x1b[2J.jpg"),
+        ("a.jpg\nb.jpg\r\t5.0\x85\u2028", "a.jpg\\nb.jpg\\r\\t5.0\\x85\\u2028"),
+        ("a\u202egpj.exe\u2066", "a\\u202egpj.exe\\u2066"),
+        ("caf\udce9", "caf\\udce9"),
+        (Path("a\nb"), "a\\nb"),
+        (b"caf\xe9", "caf\\udce9"),
+        (7, "7"),
+    ],
+)
+def test_names_are_made_printable(text: object, expected: str) -> None:
+    assert printable(text) == expected
+
+
+def test_long_names_are_cut_in_the_middle() -> None:
+    for text in ("iVBORw0KGgo" * 3000 + "end.png", "\x1b" * 40_000 + "end.png", "x" * 301 + "end.png"):
+        short = printable(text)
+        assert len(short) == 300 and short.isprintable() and "…" in short and short.endswith("end.png")
+        assert len(printable(text, 40)) == 40
+    assert printable("x" * 300) == "x" * 300
+    with pytest.raises(ImageError) as error:
+        load_image("iVBORw0KGgo" * 3000)
+    assert len(str(error.value)) < 700
 
 
 def test_undecodable_file_names_are_read(draw: Any, tmp_path: Path) -> None:

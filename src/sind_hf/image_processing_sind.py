@@ -83,7 +83,7 @@ def load_image(source: ImageSource, *, short_side: int | None = None) -> Image.I
             `MAX_IMAGE_PIXELS` allow, or of a wrong shape.
     """
     if isinstance(source, Image.Image):
-        name = _printable(getattr(source, "filename", "") or "image")
+        name = printable(getattr(source, "filename", "") or "image")
         with _damage_named(name):  # a file that Pillow has opened is decoded only here
             found = _to_rgb(source, name)
             return found.copy() if found is source else found
@@ -105,7 +105,7 @@ def load_image(source: ImageSource, *, short_side: int | None = None) -> Image.I
 
 
 def _decode(source: bytes | str | Path, name: str, short_side: int | None) -> Image.Image:
-    name = _printable(name)
+    name = printable(name)
     try:
         with warnings.catch_warnings(), _damage_named(name):
             # The limit below speaks for itself; Pillow's own warning would name no file.
@@ -141,14 +141,29 @@ def _damage_named(name: str) -> Iterator[None]:
             f"{name}: more pixels than Pillow's limit of {limit:,}; scale it down, or raise PIL.Image.MAX_IMAGE_PIXELS"
         ) from error
     except Exception as error:  # decoders raise whatever damaged data leads them to
-        what = " ".join(str(error).split()) or type(error).__name__
+        text = error.strerror if isinstance(error, OSError) else str(error)  # without the name that it repeats
+        what = printable(" ".join((text or str(error)).split())) or type(error).__name__
         raise ImageError(f"{name}: damaged or unreadable picture ({what})") from error
 
 
-def _printable(name: str | os.PathLike) -> str:
-    """Escape what would break a message: line ends, and the bytes of a name that is no UTF-8."""
-    escaped = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(name))
-    return "".join(escaped)
+def printable(text: object, length: int = 300) -> str:
+    """Make a name or a message safe to print: one line of bounded length, without characters that steer a terminal.
+
+    Control characters (line ends and ESC among them), bidirectional overrides, and the bytes of a name that is not
+    UTF-8 are written as escapes. The middle of a long text, such as a base64 string given as a path, is left out.
+
+    Args:
+        text: A name, a path or a message.
+        length: Longest text to return, in characters.
+    """
+    whole = os.fsdecode(text) if isinstance(text, (bytes, os.PathLike)) else str(text)
+    if len(whole) > 2 * length:  # cut first: the text may have millions of characters
+        whole = whole[:length] + whole[-length:]
+    escaped = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in whole)
+    if len(escaped) <= length:
+        return escaped
+    tail = length // 2  # the end of a path tells more than its middle
+    return f"{escaped[: length - tail - 1]}…{escaped[-tail:]}"
 
 
 def _download(url: str) -> bytes:

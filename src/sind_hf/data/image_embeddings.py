@@ -17,7 +17,7 @@ from torch.utils.data import Dataset as TorchDataset
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, BaseImageProcessor, CLIPModel
 
 from sind_hf.data.worker_deaths import worker_deaths_named
-from sind_hf.image_processing_sind import ImageError, SindImageProcessor, load_image
+from sind_hf.image_processing_sind import ImageError, SindImageProcessor, load_image, printable
 from sind_hf.modeling_sind import SindModel
 
 Embeddings = npt.NDArray[np.float32]
@@ -175,4 +175,4 @@ class _Inputs(TorchDataset):
         try:
             return self.prepare(path)
         except ImageError as error:
-            return str(error).removeprefix(f"{path}: ")
+            return str(error).removeprefix(f"{printable(path)}: ")

@@ -40,6 +40,7 @@ from sind_hf.image_processing_sind import (
     StripPicture,
     load_image,
     local_picture_size,
+    printable,
     resize_pictures,
 )
 from sind_hf.output_lock import sole_use
@@ -396,7 +397,8 @@ def _prepare_picture(root: Path, image: str, settings: Settings) -> tuple[Source
         checksum = file_sha256(path)
         picture = load_image(path)
     except (ImageError, OSError) as error:
-        reason = str(error).removeprefix(f"{path}: ") if isinstance(error, ImageError) else str(error.strerror)
+        text = str(error) if isinstance(error, ImageError) else str(error.strerror)
+        reason = text.removeprefix(f"{printable(path)}: ")
         return SourceFile(image, state.st_size, state.st_mtime_ns, None, reason), None, 0
     global_picture, local_picture = resize_pictures(picture, settings.view_size, settings.resize_backend)
     strip = isinstance(local_picture, StripPicture)

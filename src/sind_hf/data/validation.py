@@ -17,7 +17,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Literal, TypeGuard
 
-from ..image_processing_sind import ImageError, load_image
+from ..image_processing_sind import ImageError, load_image, printable
 
 SCHEMA_VERSION = 1
 HEADER_KEYS = ("schema_version", "dataset", "score", "domain_name", "reference_based", "source")
@@ -349,7 +349,7 @@ def _decoding_fault(path: Path) -> tuple[ProblemKind, str] | None:
     try:
         load_image(path)
     except ImageError as error:
-        reason = str(error).removeprefix(f"{path}: ")
+        reason = str(error).removeprefix(f"{printable(path)}: ")
         return "unreadable", f"the image cannot be decoded ({reason}); download it again or leave it out"
     return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -64,6 +65,31 @@ def test_a_new_run_does_not_begin_among_the_checkpoints_of_another(run, training
     assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
     (tmp_path / "run/results.json").unlink()
     assert "holds a run already (checkpoint-4)" in run("train", "--config", training_config)[2]
+
+
+@pytest.mark.parametrize("kind", ["equal scores", "one image per scene"])
+def test_a_metric_that_is_not_defined_is_shown_and_recorded_as_such(run, training_config, study, tmp_path, kind):
+    manifest = Manifest.load(study / "manifest.json")
+    for number, entry in enumerate(manifest.entries):
+        change = {"score": 3.0} if kind == "equal scores" else {"scene": f"scene {number}", "domain_id": None}
+        manifest.entries[number] = replace(entry, **change)
+    manifest.save(study / "test.json")
+    overrides = [f"data.test=[{study}/test.json]", "data.hold_out_scenes=[]", "max_steps=1"]
+    code, out, err = run("train", "--config", training_config, *overrides)
+    assert code == 0, err
+    assert "not defined" in out
+    (metrics,) = json.loads((tmp_path / "run/results.json").read_text())["metrics"].values()
+    undefined = "srcc" if kind == "equal scores" else "within_scene_srcc"
+    assert metrics[undefined] is None
+
+
+def test_a_test_that_fails_leaves_the_trained_model(run, training_config, study, tmp_path):
+    damaged = study / "pictures" / "02.png"  # of scene 2, which is held out
+    damaged.write_bytes(damaged.read_bytes()[:500])
+    code, _, err = run("train", "--config", training_config, "save_strategy=no")
+    assert code == 2 and "02.png" in err.strip().splitlines()[-1]
+    assert SindModel.from_pretrained(tmp_path / "run").config.score_scale > 0
+    assert not (tmp_path / "run/results.json").exists()
 
 
 @pytest.mark.parametrize(

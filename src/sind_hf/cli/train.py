@@ -36,7 +36,7 @@ def train(
         return
     names = ["srcc", "plcc", "krcc", "rmse", "within_scene_srcc", "within_scene_plcc"]
     rows = [
-        [dataset, *(f"{values[name]:.3f}" if name in values else "" for name in names)]
+        [dataset, *(_cell(values[name]) if name in values else "" for name in names)]
         for dataset, values in record["metrics"].items()
     ]
     if rows:
@@ -46,3 +46,7 @@ def train(
     if run.training.score_range is None:
         terminal.note("scores are not calibrated: the training sets declare no range that they share (score_range)")
     terminal.say(f"checkpoint, config.yaml and results.json are in {run.training.output_dir}")
+
+
+def _cell(value: float | None) -> str:
+    return "not defined" if value is None else f"{value:.3f}"

@@ -20,6 +20,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer_utils import IntervalStrategy
@@ -239,16 +240,17 @@ def _train(
         config.save(output / CONFIG)
     last = on_main_process(lambda: next(reversed(whole_checkpoints(output)), None) if resume else None)
     trainer.train(resume_from_checkpoint=None if last is None else str(last))
+    trainer.save_model(_internal_call=True)  # before the tests, which may fail; pushed once the record is written
     metrics, scores = {}, {}
     for name, test in data.tests.items():
         answer = trainer.predict(test, metric_key_prefix=f"eval_{name}")
         trainer.log(dict(answer.metrics or {}))
-        scores[name] = collect_scores(test, answer.predictions.tolist(), config.data.image_root)  # type: ignore[union-attr]
+        predictions = np.hstack(answer.predictions)  # one array, or one for each batch (eval_do_concat_batches)
+        scores[name] = collect_scores(test, predictions.tolist(), config.data.image_root)
         metrics[name] = by_name(answer.metrics or {}, f"eval_{name}_")
     for callback in trainer.callback_handler.callbacks:
         if isinstance(callback, TensorBoardCallback):  # opened its file again for these metrics; nobody else closes it
             callback.on_train_end(args, trainer.state, trainer.control)
-    trainer.save_model(_internal_call=True)  # to the Hub it goes when the record is safe
     history = training_history(trainer.state.log_history, list(data.tests))
 
     def recorded() -> dict[str, Any]:

@@ -20,13 +20,16 @@ Vector = npt.NDArray[np.float64]
 # --- the formulas of the method once more, in float64 NumPy with plain loops -----------------------------------------
 
 
-def aligned(x: Vector) -> Vector:
-    centred = x - np.sort(x)[(len(x) - 1) // 2]
-    return centred / max(np.abs(centred).mean(), 1e-3)
+def aligned(x: Vector, floor: float = 1e-3) -> Vector:
+    centered = x - np.sort(x)[(len(x) - 1) // 2]
+    return centered / max(np.abs(centered).mean(), floor)
 
 
-def standardised(x: Vector) -> Vector:
-    return (x - x.mean()) / max(float(x.std()), 1e-3)
+def standardized(x: Vector, floor: float = 1e-3) -> Vector:
+    return (x - x.mean()) / max(float(x.std()), floor)
+
+
+NO_FLOOR = 1e-12  # for opinion scores: 0 / 0 is 0
 
 
 def reference(name: str, p: Vector, y: Vector) -> float:
@@ -41,12 +44,12 @@ def reference(name: str, p: Vector, y: Vector) -> float:
         error = np.abs(p - y)
         return float(np.where(error < 1, error**2 / 2, error - 0.5).mean())
     if name == "scale_shift":
-        return float(np.abs(aligned(p) - aligned(y)).mean())
+        return float(np.abs(aligned(p) - aligned(y, NO_FLOOR)).mean())
     if name == "plcc":
-        return float(np.abs(standardised(p) - standardised(y)).mean())
+        return float(np.abs(standardized(p) - standardized(y, NO_FLOOR)).mean())
     if name == "scale_shift_ls":
-        a, b = np.linalg.lstsq(np.stack([p, np.ones_like(p)], 1), standardised(y), rcond=None)[0]
-        return reference("plcc", p, y) if a < 0 else float(np.abs(a * p + b - standardised(y)).mean())
+        a, b = np.linalg.lstsq(np.stack([p, np.ones_like(p)], 1), standardized(y, NO_FLOOR), rcond=None)[0]
+        return reference("plcc", p, y) if a < 0 else float(np.abs(a * p + b - standardized(y, NO_FLOOR)).mean())
     if name == "rank":
         terms = [
             max(0.0, (a - b) * np.sign(v - u)) for a, u in zip(p, y, strict=True) for b, v in zip(p, y, strict=True)
@@ -200,6 +203,37 @@ def test_descending_the_gradient_orders_the_predictions(name: str) -> None:
     assert ranks[0, 1] > (0.85 if name == "rank" else 0.95)  # rank's terms vanish where predictions meet
 
 
+@pytest.mark.parametrize(
+    "scale, shift", [(1.0, 1e9), (1e-4, 0.0), (1e-4, 3.0), (1e-12, 0.0), (1e200, 0.0), (3.0, -1e12)]
+)
+@pytest.mark.parametrize("name", [name for name in LOSSES if name not in ("l1", "l2", "huber")])
+def test_the_scale_of_the_opinion_scores_does_not_matter(name: str, scale: float, shift: float) -> None:
+    p, _ = sample(6, 32)
+    y = np.round(np.random.default_rng(6).uniform(0, 3, 32), 2)
+    scenes = [0, 1] * 16
+    other = np.where(np.arange(32) % 2 == 0, y, scale * y + shift)  # one scene as it was, one on another scale
+    assert loss_of(name, p, other, scenes) == pytest.approx(loss_of(name, p, y, scenes), rel=1e-3), name
+    gradients = []
+    for target in (y, other):
+        prediction = torch.tensor(p, requires_grad=True)
+        by_scene(prediction, torch.tensor(target), torch.tensor(scenes), name).backward()
+        gradients.append(prediction.grad)
+    torch.testing.assert_close(*gradients, rtol=1e-2, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["scale_shift", "scale_shift_ls", "plcc"])
+def test_rounding_errors_of_equal_scores_are_no_order(name: str) -> None:
+    p = np.array([0.4, 0.1, 0.9])
+    for equal in (np.array([0.3, 0.1 + 0.2, 0.3]), np.array([1e9, 1e9 + 1e-7, 1e9])):
+        assert loss_of(name, p, equal) == pytest.approx(loss_of(name, p, np.full(3, 5.0)), rel=1e-6)
+
+
+def test_losses_without_alignment_keep_the_unit_of_the_scores() -> None:
+    p, y = np.array([1.0, 2.0]), np.array([1e-4, 3e-4])
+    assert loss_of("l1", p, 1000 * y) == pytest.approx(np.abs(p - 1000 * y).mean())
+    assert loss_of("l2", p, 1000 * y) == pytest.approx(((p - 1000 * y) ** 2).mean())
+
+
 # --- degenerate scenes -----------------------------------------------------------------------------------------------
 
 DEGENERATE = {
@@ -278,6 +312,6 @@ def test_wrong_shapes_are_named(shapes: tuple, named: str) -> None:
 def test_equal_large_predictions_leave_no_rounding_error():
     """The mean of many equal numbers is not always that number in float32; the floor would magnify the difference."""
     target = torch.linspace(0, 1, 33)
-    standardised = (target - target.mean()) / target.std(correction=0)
+    standardized = (target - target.mean()) / target.std(correction=0)
     loss = LOSSES["plcc"](torch.full((33,), 601.7), target)
-    assert loss.item() == pytest.approx(standardised.abs().mean().item(), abs=1e-6)
+    assert loss.item() == pytest.approx(standardized.abs().mean().item(), abs=1e-6)

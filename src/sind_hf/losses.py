@@ -1,8 +1,13 @@
 """Training losses: pure functions `(prediction, target) -> scalar`, and `by_scene`, which applies one per scene.
 
-`prediction` and `target` are 1-D tensors of one length n, higher meaning better. Every loss is computed in float32,
+`prediction` and `target` are 1-D tensors of one length n, higher meaning better. Every loss is a float32 number,
 also under autocast. A scene with one image, constant scores or constant predictions gives a finite loss with finite
-gradients: deviations are floored at `FLOOR` (the published epsilon of 1e-8 lets gradients reach 3e7 there).
+gradients: deviations of predictions are floored at `FLOOR` (the published epsilon of 1e-8 lets gradients reach 3e7
+there).
+
+The losses that align (`scale_shift`, `scale_shift_ls`, `plcc`) align the target in its own precision and without that
+floor, and the pairwise losses compare it in its own precision: with a float64 target, opinion scores of 1e9 + 0…3 or
+of the order of 1e-4 give the loss that 0…3 give. `l1`, `l2` and `huber` compare with the scores as they are.
 """
 
 from __future__ import annotations
@@ -24,16 +29,16 @@ def scale_shift(prediction: Tensor, target: Tensor) -> Tensor:
 
     `mean|(p - med p) / dev p - (y - med y) / dev y|` with the lower median `med` and `dev x = mean|x - med x|`.
     """
-    return (_align(prediction) - _align(target)).abs().mean()
+    return (_align(prediction) - _aligned_target(target)).abs().mean()
 
 
 def scale_shift_ls(prediction: Tensor, target: Tensor) -> Tensor:
-    """Alignment by least squares: L1 between `a·p + b` and the standardised target, a and b fitted to this batch.
+    """Alignment by least squares: L1 between `a·p + b` and the standardized target, a and b fitted to this batch.
 
-    On standardised scores the fit is `a = correlation, b = 0`. Where a < 0 the fit would reward the reversed order,
+    On standardized scores the fit is `a = correlation, b = 0`. Where a < 0 the fit would reward the reversed order,
     so the loss falls back to `plcc` there.
     """
-    p, y = _standardise(prediction), _standardise(target)
+    p, y = _standardize(prediction), _standardized_target(target)
     slope = (p * y).mean()  # the least-squares slope, since p has deviation 1
     # `where` on the slope, not on the losses: both branches are the same expression with slope 1 in plcc.
     return (torch.where(slope < 0, torch.ones_like(slope), slope) * p - y).abs().mean()
@@ -41,27 +46,28 @@ def scale_shift_ls(prediction: Tensor, target: Tensor) -> Tensor:
 
 def l1(prediction: Tensor, target: Tensor) -> Tensor:
     """Mean absolute error, no alignment."""
-    return F.l1_loss(prediction, target)
+    return F.l1_loss(prediction, target.to(prediction))
 
 
 def l2(prediction: Tensor, target: Tensor) -> Tensor:
     """Mean squared error, no alignment."""
-    return F.mse_loss(prediction, target)
+    return F.mse_loss(prediction, target.to(prediction))
 
 
 def huber(prediction: Tensor, target: Tensor) -> Tensor:
     """Smooth L1 with its corner at an error of 1, no alignment."""
-    return F.smooth_l1_loss(prediction, target)
+    return F.smooth_l1_loss(prediction, target.to(prediction))
 
 
 def plcc(prediction: Tensor, target: Tensor) -> Tensor:
-    """L1 between the two standardised distributions (mean 0, population deviation 1)."""
-    return (_standardise(prediction) - _standardise(target)).abs().mean()
+    """L1 between the two standardized distributions (mean 0, population deviation 1)."""
+    return (_standardize(prediction) - _standardized_target(target)).abs().mean()
 
 
 def rank(prediction: Tensor, target: Tensor) -> Tensor:
     """Pairwise hinge on the order: `Σ relu((p_i - p_j)·sign(y_j - y_i)) / (n · (1 + largest term))`."""
-    terms = F.relu((prediction[:, None] - prediction[None]) * torch.sign(target[None] - target[:, None]))
+    order = torch.sign(target[None] - target[:, None]).to(prediction)
+    terms = F.relu((prediction[:, None] - prediction[None]) * order)
     return terms.sum() / (len(prediction) * (1 + terms.max()))
 
 
@@ -77,7 +83,7 @@ def fidelity(prediction: Tensor, target: Tensor) -> Tensor:
     # The exact normal probability; its complement is evaluated as Φ(-x), which keeps precision in the tail.
     difference = (prediction[i] - prediction[j]) / math.sqrt(2)
     wins, loses = 0.5 * torch.erfc(-difference), 0.5 * torch.erfc(difference)
-    truth = 0.5 * (torch.sign(target[i] - target[j]) + 1)
+    truth = 0.5 * (torch.sign(target[i] - target[j]).to(prediction) + 1)
     return (1 - (wins * truth + EPSILON).sqrt() - (loses * (1 - truth) + EPSILON).sqrt()).mean()
 
 
@@ -127,7 +133,7 @@ def by_scene(prediction: Tensor, target: Tensor, scene_ids: Tensor | None = None
 
     Args:
         prediction: Scores, shape (n,) or (n, 1).
-        target: Opinion scores, as many, higher meaning better.
+        target: Opinion scores, as many, higher meaning better. Float64 keeps scores apart that float32 makes equal.
         scene_ids: Integer scene of each image, shape (n,). `None`: the whole batch is one scene.
         name: A key of `LOSSES`.
 
@@ -149,7 +155,8 @@ def by_scene(prediction: Tensor, target: Tensor, scene_ids: Tensor | None = None
         shapes = [tuple(x.shape) for x in (prediction, target, scene_ids) if x is not None]
         raise ValueError(f"prediction, target and scene_ids must hold one value per image, but have shapes {shapes}.")
     with torch.autocast(prediction.device.type, enabled=False):
-        prediction, target = prediction.reshape(-1).float(), target.reshape(-1).float()
+        prediction, target = prediction.reshape(-1).float(), target.reshape(-1)
+        target = target if target.dtype == torch.float64 else target.float()
         if scene_ids is None:
             return loss(prediction, target)
         scene_ids = scene_ids.reshape(-1)
@@ -158,13 +165,32 @@ def by_scene(prediction: Tensor, target: Tensor, scene_ids: Tensor | None = None
 
 
 def _align(x: Tensor) -> Tensor:
-    centred = x - x.median()  # torch's median is the lower one
-    return centred / centred.abs().mean().clamp_min(FLOOR)
+    centered = x - x.median()  # torch's median is the lower one
+    return centered / centered.abs().mean().clamp_min(FLOOR)
 
 
-def _standardise(x: Tensor) -> Tensor:
+def _standardize(x: Tensor) -> Tensor:
     x = x - x.detach()[0]  # the mean of large, equal scores would leave a rounding error for the floor to magnify
     return (x - x.mean()) / x.var(correction=0).clamp_min(FLOOR**2).sqrt()
+
+
+def _aligned_target(target: Tensor) -> Tensor:
+    centered = _in_units_of_spread(target, target.median())
+    return (centered / centered.abs().mean().clamp_min(EPSILON)).float()
+
+
+def _standardized_target(target: Tensor) -> Tensor:
+    x = _in_units_of_spread(target, target[0])
+    x = x - x.mean()
+    return (x / x.square().mean().sqrt().clamp_min(EPSILON)).float()
+
+
+def _in_units_of_spread(target: Tensor, origin: Tensor) -> Tensor:
+    """Return the differences from `origin`, the largest being 1; all 0 where they are only rounding errors."""
+    differences = target - origin
+    largest = differences.abs().max()
+    rounding = 8 * torch.finfo(target.dtype).eps * target.abs().max()
+    return torch.where(largest > rounding, differences / largest, 0)
 
 
 def _pairs(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -33,11 +33,12 @@ from sind_hf.data.preparation import prepare
 from sind_hf.data.split_files import write_folds
 from sind_hf.data.splits import k_folds
 from sind_hf.experiments.config import RunConfig, load_config
-from sind_hf.experiments.evaluation import evaluate_manifest, write_json
+from sind_hf.experiments.evaluation import evaluate_manifest
 from sind_hf.experiments.plots import curves, fit_scatter
 from sind_hf.experiments.records import RESULTS, load_records, read_scores
 from sind_hf.experiments.runner import run_experiment
 from sind_hf.experiments.significance import bootstrap_mean, paired_bootstrap, steiger_test
+from sind_hf.files import write_json, write_text
 from sind_hf.image_processing_sind import load_image
 from sind_hf.pretraining.steps import read_study
 from sind_hf.scoring.checkpoints import load_checkpoint
@@ -248,7 +249,7 @@ def write_results(done: Sequence[Run], start: Path, study: Path, output: Path, f
     tests = compare(done, output)
     write_json(output / "results.json", {"rows": rows, "tests": tests})
     text = markdown(rows, tests)
-    (output / "results.md").write_text(text, encoding="utf-8")
+    write_text(output / "results.md", text)
     terminal.say(text)
     series = {}
     for loss in dict.fromkeys(run.loss for run in done):

@@ -44,6 +44,7 @@ from accelerate import PartialState
 from sind_hf.cli import terminal
 from sind_hf.cli.training_progress import TrainingProgress
 from sind_hf.experiments.config import RunConfig, load_config
+from sind_hf.files import write_text
 from sind_hf.pretraining.bundle import measure, results_markdown, write_bundle
 from sind_hf.pretraining.recipe import TRAININGS, Recipe
 from sind_hf.pretraining.steps import learn_opinions, prepare_data, pretrain
@@ -101,7 +102,7 @@ def run(options: argparse.Namespace) -> None:
         with terminal.stage("testing"):
             found = measure(recipe)
         text = results_markdown(found)
-        (recipe.output / "bundled_results.md").write_text(text, encoding="utf-8")
+        write_text(recipe.output / "bundled_results.md", text)
         terminal.say(text)
     if options.bundle is not None:
         for path in write_bundle(recipe, options.bundle):

@@ -15,7 +15,7 @@ HUB_FILES = ("configuration_sind", "modeling_sind", "image_processing_sind", "pi
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("version",),
     HUB_FILES,
-    ("bundled", "metrics", "output_lock", "whole_files"),
+    ("bundled", "metrics", "files"),
     ("calibration", "evaluate_modules", "processes"),
     ("data",),
     ("scoring",),

@@ -12,7 +12,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 
-from sind_hf.output_lock import sole_use
+from sind_hf.files import sole_use
 
 Result = TypeVar("Result")
 

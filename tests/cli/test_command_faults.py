@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from sind_hf import Manifest
-from sind_hf.output_lock import sole_use
+from sind_hf.files import sole_use
 
 Lock = Callable[[Path], Path]
 

@@ -18,7 +18,7 @@ import sind_hf
 from sind_hf.data import preparation
 from sind_hf.data.preparation import estimate_bytes, prepare
 from sind_hf.data.prepared import PreparedFolder, load_prepared
-from sind_hf.output_lock import sole_use
+from sind_hf.files import sole_use
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def run(manifest, root, folder, **options):
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if not path.name.endswith(".part")}
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if not path.name.endswith(".tmp")}
 
 
 def made_again(folder, action) -> list[str]:
@@ -106,7 +106,7 @@ def test_a_killed_run_is_continued(tmp_path, workers):
     with subprocess.Popen(command, env=os.environ | {"PYTHONPATH": sources}) as process:
         deadline = time.monotonic() + 120
         # At least one shard is whole and another is being written.
-        while not (list(folder.glob("shard-*.json")) and list(folder.glob("*.part"))):
+        while not (list(folder.glob("shard-*.json")) and list(folder.glob(".*.tmp"))):
             assert process.poll() is None, "ended before it was killed"
             assert time.monotonic() < deadline
             time.sleep(0.01)
@@ -119,7 +119,7 @@ def test_a_killed_run_is_continued(tmp_path, workers):
     run(manifest, root, tmp_path / "straight")
     assert contents(folder) == contents(tmp_path / "straight")
     time.sleep(1)  # orphaned workers stop at their next picture
-    assert not list(folder.glob("*.part"))
+    assert not list(folder.glob(".*.tmp"))
 
 
 def test_only_shards_of_changed_pictures_are_made_again(source, tmp_path):
@@ -237,7 +237,7 @@ def test_a_disk_that_is_full_keeps_the_shards_that_are_whole(source, tmp_path, s
     with pytest.raises(ValueError, match=r"cannot be written \(File too large\); make room or check"):
         run(manifest, root, folder, workers=1)
     small_files(1 << 40)
-    assert {"shard-00000.arrow", "shard-00000.json"} <= set(contents(folder)) and not list(folder.glob("*.part"))
+    assert {"shard-00000.arrow", "shard-00000.json"} <= set(contents(folder)) and not list(folder.glob(".*.tmp"))
     assert run(manifest, root, folder).reused >= 3
     run(manifest, root, tmp_path / "straight")
     assert contents(folder) == contents(tmp_path / "straight")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers.trainer
 from checkpoints import assert_same_checkpoints
 from safetensors.torch import load_file
 from tiny_training import make_model, make_trainer
@@ -133,6 +134,25 @@ def test_a_disk_that_fills_up_leaves_the_checkpoints_before(tmp_path, pictures, 
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-3"]
     make_trainer(tmp_path, pictures, **SAVING).train(resume_from_checkpoint=True)
     assert whole_checkpoints(tmp_path)[-1].name == "checkpoint-9"
+
+
+def test_a_checkpoint_is_on_the_disk_before_older_ones_are_removed(tmp_path, pictures, monkeypatch):
+    synced = set()
+    fsync, rotate = os.fsync, transformers.trainer.rotate_checkpoints
+
+    def record(descriptor):
+        synced.add(os.readlink(f"/proc/self/fd/{descriptor}"))
+        fsync(descriptor)
+
+    def check(*args, **kwargs):
+        newest = whole_checkpoints(tmp_path)[-1]
+        assert {str(path) for path in newest.rglob("*")} | {str(newest)} <= synced
+        rotate(*args, **kwargs)
+
+    monkeypatch.setattr(os, "fsync", record)
+    monkeypatch.setattr(transformers.trainer, "rotate_checkpoints", check)
+    make_trainer(tmp_path, pictures, **SAVING | {"save_total_limit": 1}).train()
+    assert [path.name for path in whole_checkpoints(tmp_path)] == ["checkpoint-9"]
 
 
 def test_a_model_that_cannot_be_saved_leaves_the_one_before(tmp_path, pictures, small_files):

@@ -15,7 +15,6 @@ import difflib
 import hashlib
 import importlib.util
 import json
-import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -24,6 +23,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ..files import atomic_file, write_json
 from ..image_processing_sind import ImageError, load_image
 from .distortions import DISTORTIONS, Distortion
 from .manifest import Manifest, ManifestEntry, ScoreInfo
@@ -149,7 +149,7 @@ def grade(
         if all((output_dir / entry.image).is_file() for entry in manifest.entries):
             _warn_left_out(record["left_out"])
             return manifest
-    _write_json(record_path, {**asdict(settings), "left_out": {}})
+    write_json(record_path, {**asdict(settings), "left_out": {}})
 
     total = len(files) * crops * (1 + len(settings.kinds) * levels)
     entries: list[ManifestEntry] = []
@@ -182,7 +182,7 @@ def grade(
         reference_based=True,
         source=f"synthetic: distorted photographs, made-up scores, no human ratings (recipe {_RECIPE}, seed {seed})",
     )
-    _write_json(record_path, {**asdict(settings), "left_out": left_out})
+    write_json(record_path, {**asdict(settings), "left_out": left_out})
     manifest.save(manifest_path)
     return manifest
 
@@ -324,14 +324,6 @@ def _grade_scene(
 
 
 def write_png(path: Path, image: Image.Image) -> None:
-    """Write a picture so that the file is whole or not there."""
-    partial = path.with_suffix(".part")
-    image.save(partial, "PNG", compress_level=1)  # twice the speed of the default for a few per cent more bytes
-    os.replace(partial, path)
-
-
-def _write_json(path: Path, content: dict) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".part")
-    partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    """Write an image, completely or not at all."""
+    with atomic_file(path, sync=False) as temporary:
+        image.save(temporary, "PNG", compress_level=1)  # twice the speed of the default for a few per cent more bytes

@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
-from sind_hf.whole_files import written_file
+from sind_hf.files import atomic_file
 
 from .manifest import Manifest, ManifestEntry, ScoreInfo
 from .saved_datasets import is_saved_dataset, read_hub_dataset, read_saved_dataset
@@ -262,7 +262,7 @@ class _Images:
                 f"{shown(relative)} exists in the target folder with other content; choose an empty folder"
             )
         try:
-            with written_file(target) as part:
+            with atomic_file(target) as part:
                 part.write_bytes(data)
         except ValueError as error:
             raise ManifestError(str(error)) from error

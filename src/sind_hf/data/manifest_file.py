@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import uuid
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..files import write_text
 from .validation import ManifestError, shown
 
 #: The largest set in the field (AVA, 255,000 images) takes about 80 MiB in the published, indented form.
@@ -185,16 +184,7 @@ def write_document(path: Path, header: Mapping[str, object], records: Sequence[M
     lines.append('  "files": [')
     lines.append(",\n".join("    " + json.dumps(record, ensure_ascii=False, allow_nan=False) for record in records))
     lines += ["  ]", "}", ""]
-    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("x", encoding="utf-8", newline="\n") as file:
-                file.write("\n".join(lines))
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise ManifestError(f"{path}: cannot be written ({error.strerror or error}); check the folder") from error
+        write_text(path, "\n".join(lines))
+    except ValueError as error:
+        raise ManifestError(str(error)) from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import multiprocessing
 import os
 import re
@@ -33,6 +32,7 @@ from sind_hf.data.prepared import (
 )
 from sind_hf.data.validation import require_utf8_name
 from sind_hf.data.worker_deaths import worker_deaths_named
+from sind_hf.files import atomic_file, reason, remove_leftovers, sole_use, write_json
 from sind_hf.image_processing_sind import (
     MAX_FULL_ASPECT,
     ImageError,
@@ -43,9 +43,7 @@ from sind_hf.image_processing_sind import (
     printable,
     resize_pictures,
 )
-from sind_hf.output_lock import sole_use
 from sind_hf.version import __version__
-from sind_hf.whole_files import reason
 
 #: Pictures in a shard: about 250 MB at the usual shapes. A kill loses the shards in work, no more.
 SHARD_PICTURES = 128
@@ -54,7 +52,7 @@ _BATCH_BYTES = 64 * 2**20
 # Headers of this many pictures are enough to know the disk use of any number within the margin.
 _MEASURED_PICTURES = 2000
 _MARGIN = 1.03
-_OURS = re.compile(r"shard-\d{5,}\.(arrow|json)(\.\d+\.part)?|index\.json\.\d+\.part")
+_OURS = re.compile(r"shard-\d{5,}\.(arrow|json)")
 
 
 @dataclass(frozen=True)
@@ -148,6 +146,7 @@ def prepare(
 
         kept = {_shard_file(number) for number, record in records.items() if record is not None}
         leftovers = _leftovers(folder, kept)
+        remove_leftovers(folder, "shard-*")
         to_write = [image for number in missing for image in plan[number]]
         free = _free_bytes(folder) + sum(path.stat().st_size for path in leftovers)
         use = DiskUse(folder, len(to_write), estimate_bytes(to_write, root, view_size), free)
@@ -300,16 +299,7 @@ def _finish(folder: Path, manifest: Manifest, root: Path, settings: Settings, re
     for record in records:
         files[record.file] = record.sha256
         files[_record_file(record.file)] = file_sha256(folder / _record_file(record.file))
-    _write_json(folder / INDEX_FILE, {"settings": settings._asdict(), "image_root": str(root), "files": files})
-
-
-def _write_json(path: Path, document: object) -> None:
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with part.open("w", encoding="utf-8", newline="\n") as file:
-        json.dump(document, file, ensure_ascii=False, indent=0)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    write_json(folder / INDEX_FILE, {"settings": settings._asdict(), "image_root": str(root), "files": files})
 
 
 # --- shards ------------------------------------------------------------------------------------------------------
@@ -328,10 +318,10 @@ class _ShardWork(TorchDataset):
         number, images = self.shards[index]
         try:
             return number, _write_shard(self.root, self.folder, self.settings, _shard_file(number), images)
-        except OSError as error:
-            for part in self.folder.glob(f"shard-{number:05d}.*.{os.getpid()}.part"):
-                part.unlink(missing_ok=True)  # a full disk needs the room
-            return f"{self.folder / _shard_file(number)}: cannot be written ({reason(error)})"
+        except ValueError as error:
+            if not isinstance(error.__cause__, OSError):
+                raise
+            return f"{self.folder / _shard_file(number)}: cannot be written ({reason(error.__cause__)})"
 
 
 def _in_parallel(work: _ShardWork, workers: int) -> Iterator[tuple[int, ShardRecord]]:
@@ -358,10 +348,9 @@ def _unchanged(outcome: Any) -> Any:
 
 def _write_shard(root: Path, folder: Path, settings: Settings, name: str, images: list[str]) -> ShardRecord:
     """Write one shard whole: under a temporary name first, its record last."""
-    part = folder / f"{name}.{os.getpid()}.part"
     sources = []
-    with part.open("wb") as sink:
-        with pa.ipc.new_stream(sink, SHARD_SCHEMA) as stream:
+    with atomic_file(folder / name) as part:
+        with part.open("wb") as sink, pa.ipc.new_stream(sink, SHARD_SCHEMA) as stream:
             rows: list[dict[str, object]] = []
             buffered = 0
             for image in images:
@@ -376,14 +365,11 @@ def _write_shard(root: Path, folder: Path, settings: Settings, name: str, images
                     rows, buffered = [], 0
             if rows:
                 stream.write_batch(pa.RecordBatch.from_pylist(rows, schema=SHARD_SCHEMA))
-        sink.flush()
-        os.fsync(sink.fileno())
-    versions = {"sind-hf": __version__, **{name: importlib.metadata.version(name) for name in ("torch", "pillow")}}
-    record = ShardRecord(name, settings, versions, sources, part.stat().st_size, file_sha256(part))
-    # A record without its shard is worth nothing, a shard without its record is made again.
-    (folder / _record_file(name)).unlink(missing_ok=True)
-    os.replace(part, folder / name)
-    _write_json(folder / _record_file(name), record.to_json())
+        versions = {"sind-hf": __version__, **{name: importlib.metadata.version(name) for name in ("torch", "pillow")}}
+        record = ShardRecord(name, settings, versions, sources, part.stat().st_size, file_sha256(part))
+        # A record without its shard is worth nothing, a shard without its record is made again.
+        (folder / _record_file(name)).unlink(missing_ok=True)
+    write_json(folder / _record_file(name), record.to_json())
     return record
 
 

@@ -18,7 +18,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from sind_hf.whole_files import written_file
+from sind_hf.files import atomic_file
 
 from .catalog import CATALOG, DatasetFacts
 from .manifest import Manifest, ManifestError, ScoreInfo
@@ -321,7 +321,7 @@ def plot_scene_distributions(manifest: Manifest, path: str | os.PathLike[str]) -
     left.set_yticks(range(len(order)), [f"{name}  ({len(scenes[name]):,})" for name in order])
     left.set_xlabel(manifest.score.name if manifest.score.higher_is_better else f"{manifest.score.name}, flipped")
     right.set_xlabel("(score − median) / mean absolute deviation")
-    with written_file(path) as temporary:
+    with atomic_file(path) as temporary:
         figure.savefig(temporary, format="png", facecolor="white")
     return Path(path)
 

@@ -16,7 +16,8 @@ from sind_hf import metrics
 from sind_hf.bundled import bundled_checkpoint
 from sind_hf.calibration import Calibration, CalibrationWarning, fit_affine
 from sind_hf.configuration_sind import SindConfig
-from sind_hf.experiments.evaluation import Evaluation, write_json
+from sind_hf.experiments.evaluation import Evaluation
+from sind_hf.files import write_json
 
 
 @dataclass(frozen=True)

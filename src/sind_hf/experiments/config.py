@@ -15,8 +15,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import yaml
 from transformers import HfArgumentParser
 
+from sind_hf.files import write_text
 from sind_hf.training.arguments import SindTrainingArguments
-from sind_hf.whole_files import write_text
 
 
 @dataclass

@@ -18,10 +18,11 @@ from transformers import AutoImageProcessor, AutoModel, TrainerCallback
 from sind_hf.data.graded import grade, packaged_photographs
 from sind_hf.data.manifest import Manifest
 from sind_hf.experiments.config import RunConfig, parse_config
-from sind_hf.experiments.evaluation import Evaluation, evaluate_manifest, write_json
+from sind_hf.experiments.evaluation import Evaluation, evaluate_manifest
 from sind_hf.experiments.models import build_model
 from sind_hf.experiments.plots import MapPanel, quality_map_sheet, require_matplotlib, scene_scatter
 from sind_hf.experiments.runner import run_training
+from sind_hf.files import write_json
 from sind_hf.image_processing_sind import SindImageProcessor, load_image
 from sind_hf.modeling_sind import SindModel
 from sind_hf.scoring.job import run_job

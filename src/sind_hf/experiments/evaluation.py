@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,7 +17,6 @@ from sind_hf.data.worker_deaths import worker_deaths_named
 from sind_hf.image_processing_sind import ImageSource, SindImageProcessor, ViewMode
 from sind_hf.scoring.onnx_model import ScoringModel
 from sind_hf.scoring.scorer import score_images
-from sind_hf.whole_files import write_text
 
 
 @dataclass(frozen=True)
@@ -115,20 +112,3 @@ def evaluate_manifest(
         scenes=scenes,
         failures=failures,
     )
-
-
-def write_json(path: str | os.PathLike[str], document: Any) -> None:
-    """Write JSON so that the file is whole or not there; numbers that are not finite become null.
-
-    Raises:
-        ValueError: When it cannot be written; what was there before is as it was.
-    """
-    write_text(path, json.dumps(_finite(document), indent=2, ensure_ascii=False) + "\n")
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

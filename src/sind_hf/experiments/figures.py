@@ -15,7 +15,7 @@ from sind_hf.experiments.plots import fit_scatter, radar, require_matplotlib, sc
 from sind_hf.experiments.published import published_result
 from sind_hf.experiments.records import read_scores
 from sind_hf.experiments.report import summary_rows
-from sind_hf.whole_files import reason
+from sind_hf.files import reason
 
 
 def draw_figures(records: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:

@@ -14,8 +14,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from sind_hf import metrics
+from sind_hf.files import atomic_file
 from sind_hf.scoring.quality_maps import COLOURS
-from sind_hf.whole_files import written_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -325,7 +325,7 @@ def _figure(width: float, height: float) -> Figure:
 def _write(figure: Figure, path: str | os.PathLike[str], title: str) -> None:
     if title:
         figure.suptitle(title, fontsize=12)
-    with written_file(path) as temporary:
+    with atomic_file(path) as temporary:
         figure.savefig(temporary, format="png")
 
 

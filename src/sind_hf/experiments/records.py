@@ -22,8 +22,8 @@ from datasets import Dataset, Image
 
 from sind_hf import metrics
 from sind_hf.experiments.significance import bootstrap_intervals
+from sind_hf.files import atomic_file
 from sind_hf.version import __version__
-from sind_hf.whole_files import written_file
 
 RESULTS = "results.json"
 CONFIG = "config.yaml"
@@ -97,7 +97,7 @@ def write_scores(path: str | os.PathLike[str], scores: Scores) -> None:
     Raises:
         ValueError: When it cannot be written.
     """
-    with written_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    with atomic_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["image", "prediction", "target", "scene"])
         rows = zip(scores.images, scores.predictions, scores.targets, scores.scenes, strict=True)

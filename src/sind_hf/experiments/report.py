@@ -15,10 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from sind_hf.experiments.evaluation import write_json
 from sind_hf.experiments.published import published_result
 from sind_hf.experiments.significance import bootstrap_mean
-from sind_hf.whole_files import write_text, written_file
+from sind_hf.files import atomic_file, write_json, write_text
 
 METRICS = ("srcc", "plcc", "srcc_plcc", "krcc", "rmse", "plcc_logistic4", "plcc_logistic5")
 TITLES = {
@@ -210,7 +209,7 @@ def _escaped(text: str) -> str:
 
 
 def _write_csv(path: Path, rows: Sequence[Row]) -> None:
-    with written_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    with atomic_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows({key: "" if value is None else value for key, value in row.items()} for row in rows)

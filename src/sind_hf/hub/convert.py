@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -21,6 +20,7 @@ from torch import Tensor
 from transformers.activations import ACT2FN
 
 from sind_hf.configuration_sind import LocalBranch, SindConfig
+from sind_hf.files import atomic_folder
 from sind_hf.hub.weight_files import listed, read_weights
 from sind_hf.hub.weight_names import PATCHES, POSITIONS, PROJECTION, ClipLayout, Layout, ResNetLayout, find_layout
 from sind_hf.image_processing_sind import SindImageProcessor
@@ -352,13 +352,6 @@ def _read_config(file: Path) -> dict[str, Any]:
 
 def _save(model: SindModel, output: Path) -> None:
     side = int(model.config.view_size or 224)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    part = output.with_name(f"{output.name}.part{os.getpid()}")
-    try:
-        model.save_pretrained(part)
-        SindImageProcessor(size={"height": side, "width": side}).save_pretrained(part)
-        if output.exists():
-            output.rmdir()
-        os.rename(part, output)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    with atomic_folder(output) as folder:
+        model.save_pretrained(folder)
+        SindImageProcessor(size={"height": side, "width": side}).save_pretrained(folder)

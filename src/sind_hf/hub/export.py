@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sind_hf.files import atomic_file
 from sind_hf.image_processing_sind import SindImageProcessor
 from sind_hf.modeling_sind import SindModel
 from sind_hf.scoring.onnx_model import METADATA_KEY, SUFFIX, OnnxConfig, OnnxSindModel
@@ -76,16 +77,14 @@ def export_onnx(model: SindModel, processor: SindImageProcessor, path: str | os.
     """
     path = Path(path)
     _check_request(model, processor, path)
-    temporary = path.with_name(f"{path.name}.tmp")
     was_training = model.training
     model.eval()
     try:
-        _write(model, processor, temporary)
-        difference = _compare(model, temporary)
-        os.replace(temporary, path)
+        with atomic_file(path) as temporary:
+            _write(model, processor, temporary)
+            difference = _compare(model, temporary)
     finally:
         model.train(was_training)
-        temporary.unlink(missing_ok=True)
     return OnnxExport(path, path.stat().st_size, difference)
 
 

@@ -13,8 +13,8 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from sind_hf.data.catalog import DatasetFacts
 from sind_hf.data.catalog import get as catalog_facts
+from sind_hf.files import write_text
 from sind_hf.hub.model_facts import ModelFacts, SetResult
-from sind_hf.whole_files import write_text
 
 CARD = "README.md"
 FIGURES = "figures"

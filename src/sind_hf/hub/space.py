@@ -25,6 +25,7 @@ from packaging.requirements import Requirement
 
 import sind_hf
 from sind_hf.data.tables import read_table
+from sind_hf.files import atomic_folder
 from sind_hf.hub.publish import commit_files, hub_api, list_files, one_line_errors, open_repository
 from sind_hf.scoring.checkpoints import load_checkpoint
 
@@ -222,16 +223,13 @@ def write_space(folder: str | os.PathLike[str], model: str, *, title: str | None
         ".gitattributes": "*.safetensors filter=lfs diff=lfs merge=lfs -text\n",
         "LICENSE": licence,
     }
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
-        space = Path(temporary) / "space"
+    with atomic_folder(folder) as space:
         package = Path(sind_hf.__file__).parent
         shutil.copytree(package, space / PACKAGE_FOLDER, ignore=shutil.ignore_patterns("__pycache__"))
         for name, text in files.items():
             (space / name).write_text(text, encoding="utf-8")
         if local:
             _copy_model(Path(model), space / MODEL_FOLDER)
-        os.replace(space, folder)
     return folder
 
 

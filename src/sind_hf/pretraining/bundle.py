@@ -16,7 +16,8 @@ import torch
 
 from sind_hf import metrics
 from sind_hf.data.manifest import Manifest
-from sind_hf.experiments.evaluation import evaluate_manifest, write_json
+from sind_hf.experiments.evaluation import evaluate_manifest
+from sind_hf.files import atomic_file, write_json
 from sind_hf.pretraining.ladders import LadderResult, score_ladders
 from sind_hf.pretraining.recipe import HELD_OUT_EVERY, Recipe
 from sind_hf.pretraining.steps import UNSEEN
@@ -158,6 +159,7 @@ def write_bundle(recipe: Recipe, folder: Path) -> list[Path]:
             document.pop("_name_or_path", None)
             write_json(target, document)
         else:
-            shutil.copyfile(recipe.output / "fitted" / name, target)
+            with atomic_file(target) as temporary:
+                shutil.copyfile(recipe.output / "fitted" / name, temporary)
         written.append(target)
     return written

@@ -23,9 +23,8 @@ from PIL import Image
 
 from sind_hf.data.graded import keyed_generator, write_png
 from sind_hf.data.manifest import Manifest, ManifestEntry, ScoreInfo
-from sind_hf.experiments.evaluation import write_json
+from sind_hf.files import sole_use, write_json
 from sind_hf.image_processing_sind import GRID, ImageError, load_image
-from sind_hf.output_lock import sole_use
 from sind_hf.pretraining.distortions import DISTORTIONS
 from sind_hf.pretraining.full_reference import INDICES
 

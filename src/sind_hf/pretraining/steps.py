@@ -29,16 +29,15 @@ from sind_hf.data.splits import k_folds
 from sind_hf.experiments.config import RunConfig
 from sind_hf.experiments.records import RESULTS
 from sind_hf.experiments.runner import run_training
+from sind_hf.files import atomic_file, atomic_folder, sole_use
 from sind_hf.image_processing_sind import SindImageProcessor
 from sind_hf.modeling_sind import SindModel
-from sind_hf.output_lock import sole_use
 from sind_hf.pretraining.averaging import average_checkpoints
 from sind_hf.pretraining.crops import label_crops, make_crops
 from sind_hf.pretraining.head import STRENGTH, Head, embed, fit_head
 from sind_hf.pretraining.recipe import HELD_OUT, HELD_OUT_EVERY, IN_LADDERS, MEANS, SETS, TRAININGS, Recipe
 from sind_hf.pretraining.trainer import PretrainingTrainer
 from sind_hf.scoring.checkpoints import load_checkpoint
-from sind_hf.whole_files import written_file
 
 Stage = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
 
@@ -108,7 +107,8 @@ def prepare_data(recipe: Recipe, *, view_size: int, stage: Stage, workers: int =
         manifest, fragments = label_crops(output / folder, photographs, among=output / "crops", part=part)
         entries = [replace(entry, image=f"{folder}/{entry.image}") for entry in manifest.entries]
         replace(manifest, dataset=title, entries=entries).save(output / f"{name}.json")
-        np.save(output / f"{name}.npy", fragments)
+        with atomic_file(output / f"{name}.npy") as temporary, temporary.open("wb") as file:
+            np.save(file, fragments)
         pictures += entries
     if recipe.study is not None:
         study = _linked_study(recipe, recipe.study)
@@ -255,8 +255,9 @@ def learn_opinions(recipe: Recipe, folds: int = 5, strength: float = STRENGTH) -
 
 
 def _save(model: SindModel, processor: SindImageProcessor, folder: Path) -> None:
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
+    with atomic_folder(folder) as staged:
+        model.save_pretrained(staged)
+        processor.save_pretrained(staged)
 
 
 def _ladder_steps(model: SindModel, processor: SindImageProcessor, output: Path) -> npt.NDArray[np.float64]:
@@ -273,7 +274,7 @@ def _ladder_steps(model: SindModel, processor: SindImageProcessor, output: Path)
 
 
 def _write_folds(folds: Sequence[OpinionFold], path: Path) -> None:
-    with written_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+    with atomic_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["image", "scene", "fold", "opinion", "score"])
         for fold in folds:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from sind_hf.whole_files import written_file
+from sind_hf.files import atomic_file
 
 LONGEST_NAME = 200  # bytes; file systems allow 255, and the digest and the extension need some
 # Bad to good: a diverging scale that colour-blind readers can tell apart (red over pale yellow to blue).
@@ -54,7 +54,7 @@ def save_overlay(folder: Path, name: str, image: Image.Image, quality_map: npt.N
     path = folder / _file_name(name)
     info = PngInfo()
     info.add_text("quality_map", json.dumps([[round(float(x), 6) for x in row] for row in quality_map]))
-    with written_file(path) as temporary:
+    with atomic_file(path) as temporary:
         overlay(image, quality_map).save(temporary, "PNG", pnginfo=info)
     return path
 

@@ -17,8 +17,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from sind_hf.files import atomic_file, reason
 from sind_hf.scoring.scorer import ScoredImage
-from sind_hf.whole_files import reason, written_file
 
 FORMATS = (".csv", ".jsonl", ".parquet")
 COLUMNS = ("image", "score", "error")
@@ -87,7 +87,7 @@ class ScoreFile:
         """
         self._join()
         write = {".csv": _write_csv, ".jsonl": _write_jsonl, ".parquet": _write_parquet}[self.path.suffix.lower()]
-        with written_file(self.path) as temporary:
+        with atomic_file(self.path) as temporary:
             write(self._rows(images), temporary)
         self.part.unlink()
 
@@ -127,7 +127,7 @@ class ScoreFile:
                 with open(shard, encoding="utf-8") as file:
                     file.readline()  # the settings
                     joined.copy(file)
-                joined.flush()
+                joined.flush(sync=True)
                 shard.unlink()
 
     def _rows(self, images: Iterable[str]) -> Iterator[dict[str, Any]]:
@@ -184,10 +184,12 @@ class Part:
         with self._named():
             self._file.writelines(lines)
 
-    def flush(self) -> None:
-        """Hand the rows so far to the operating system."""
+    def flush(self, *, sync: bool = False) -> None:
+        """Hand the rows so far to the operating system, or wait until they are on the disk."""
         with self._named():
             self._file.flush()
+            if sync:
+                os.fsync(self._file.fileno())
 
     @contextmanager
     def _named(self) -> Iterator[None]:

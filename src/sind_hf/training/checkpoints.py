@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,10 +12,11 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_callback import TrainerState
 from transformers.trainer_pt_utils import safe_globals
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from sind_hf.whole_files import reason
+from sind_hf.files import reason, sync_folder
 
 
 def whole_checkpoints(folder: str | os.PathLike[str]) -> list[Path]:
@@ -75,30 +75,24 @@ _READERS = {".json": _read_json, ".safetensors": _read_header, ".pt": _read_tens
 
 
 @contextmanager
-def written_whole(folder: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a folder to save into; its files replace those of `folder` when the block ends well, none when it does not.
+def sync_after_state(state: TrainerState, checkpoint: Path) -> Iterator[None]:
+    """Sync a checkpoint that is saved inside the `with` block, before the Trainer removes older ones.
 
     Args:
-        folder: Where the files shall be; made if need be.
-
-    Raises:
-        ValueError: When the files cannot be written; what `folder` held before is as it was.
+        state: State of the Trainer, which writes it last.
+        checkpoint: Folder that is written.
     """
-    target = Path(folder)
-    staged = None
+    save = state.save_to_json
+
+    def save_and_sync(json_path: str) -> None:
+        save(json_path)
+        sync_folder(checkpoint)
+
+    state.save_to_json = save_and_sync  # type: ignore[method-assign]
     try:
-        target.mkdir(parents=True, exist_ok=True)
-        staged = Path(tempfile.mkdtemp(prefix=".saving-", dir=target))
-        yield staged
-        for file in sorted(path for path in staged.rglob("*") if path.is_file()):
-            place = target / file.relative_to(staged)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(file, place)
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"{target}: cannot be saved ({_reason(error)}); what was there before is whole.") from error
+        yield
     finally:
-        if staged is not None:
-            shutil.rmtree(staged, ignore_errors=True)
+        del state.save_to_json
 
 
 @contextmanager
@@ -123,8 +117,6 @@ def removed_unless_whole(checkpoint: Path, before: Path | None) -> Iterator[None
 
 def _reason(error: Exception) -> str:
     """What went wrong, without the path that the message names already."""
-    if isinstance(error, OSError):
-        return reason(error)
     if isinstance(error, ValueError) and isinstance(error.__cause__, (OSError, SafetensorError)):
-        return _reason(error.__cause__)
-    return " ".join(str(error).split())
+        return reason(error.__cause__)
+    return reason(error)

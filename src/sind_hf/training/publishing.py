@@ -6,7 +6,6 @@ import logging
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Sized
 from concurrent.futures import Future
 from dataclasses import replace
@@ -202,7 +201,9 @@ class PublishingTrainer(Trainer):
         by_steps = self.args.save_strategy == SaveStrategy.STEPS
         when = f"step {self.state.global_step}" if by_steps else f"epoch {int(self.state.epoch or 0)}"
         # Neither a later save nor the removal of old checkpoints may touch what is being read.
-        staged = Path(tempfile.mkdtemp(prefix=".push-", dir=self._output))
+        staged = self._output / ".push"  # one push at a time; a killed run may have left its own
+        shutil.rmtree(staged, ignore_errors=True)
+        staged.mkdir()
         for name in list_files(Path(checkpoint_folder), MODEL_FILES):
             _link(Path(checkpoint_folder) / name, staged / name)
         self.create_model_card()

@@ -25,12 +25,13 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, Tr
 from sind_hf import metrics
 from sind_hf.calibration import Calibration, fit_affine
 from sind_hf.data.worker_deaths import worker_deaths_named
+from sind_hf.files import atomic_folder
 from sind_hf.image_processing_sind import ImageError
 from sind_hf.losses import by_scene
 from sind_hf.modeling_sind import SindModel, SindOutput
 from sind_hf.training.arguments import SindTrainingArguments
 from sind_hf.training.batches import BatchingTrainer, collate_single
-from sind_hf.training.checkpoints import removed_unless_whole, require_undamaged, whole_checkpoints, written_whole
+from sind_hf.training.checkpoints import removed_unless_whole, require_undamaged, sync_after_state, whole_checkpoints
 from sind_hf.training.data_wait import DataWait
 from sind_hf.training.ema import ExponentialMovingAverage
 from sind_hf.training.interruption import StopOnSignal, TrainingInterrupted
@@ -247,14 +248,17 @@ class SindTrainer(BatchingTrainer):
             if not self.args.should_save:
                 super()._save(output_dir, state_dict)
                 return
-            with written_whole(output_dir or str(self.args.output_dir)) as folder:
+            with atomic_folder(output_dir or str(self.args.output_dir)) as folder:
                 super()._save(str(folder), state_dict)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         output = Path(str(self._get_output_dir(trial=trial)))
         before = whole_checkpoints(output)
         checkpoint = output / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-        with removed_unless_whole(checkpoint, before[-1] if before else None):
+        with (
+            removed_unless_whole(checkpoint, before[-1] if before else None),
+            sync_after_state(self.state, checkpoint),
+        ):
             super()._save_checkpoint(model, trial)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:

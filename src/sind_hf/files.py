@@ -1,0 +1,295 @@
+"""Files and folders that are written completely or not at all, and the lock that keeps two runs from one output.
+
+A new file or folder is written under a hidden temporary name beside its target, synced to the disk, and renamed. A
+full disk, a kill or a power failure costs the new one, never the one before. What a killed run leaves under the
+temporary name is removed when the same target is written again.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import math
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+LONGEST_NAME = 255  # bytes, on most file systems
+
+
+@contextmanager
+def atomic_file(path: str | os.PathLike[str], *, sync: bool = True) -> Iterator[Path]:
+    """Give a temporary path to write a file to; the file replaces `path` when the `with` block ends without an error.
+
+    Args:
+        path: File to make or to replace. Missing folders above it are made.
+        sync: Wait until the file is on the disk. Without it a power failure may leave an empty file; a kill cannot.
+            For thousands of small files that can be made again.
+
+    Raises:
+        ValueError: When the file cannot be written; `path` is unchanged.
+    """
+    target = Path(path)
+    try:
+        _make_folder(target.parent)
+        with _temporary(target.parent, target.name, folder=False) as temporary:
+            yield temporary
+            if sync:
+                _sync(temporary)
+            os.replace(temporary, target)
+            if sync:
+                _sync(target.parent)
+    except OSError as error:
+        what = f"cannot be written ({reason(error)})"
+        raise ValueError(f"{target}: {what}; make room, or choose another place.") from error
+
+
+@contextmanager
+def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a temporary folder to write into; it becomes `path` when the `with` block ends without an error.
+
+    A folder that is missing or empty appears in one step. Where it holds files already, the new ones replace those of
+    the same name, each in one step, and the others stay.
+
+    Args:
+        path: Folder to make or to write to. Missing folders above it are made.
+
+    Raises:
+        ValueError: When the files cannot be written; what `path` held before is unchanged.
+    """
+    target = Path(path)
+    try:
+        _make_folder(target.parent)
+        inside = target.is_dir() and (target.is_mount() or any(target.iterdir()))
+        place, name = (target, "writing") if inside else (target.parent, target.name)
+        with _temporary(place, name, folder=True) as temporary:
+            yield temporary
+            sync_folder(temporary)
+            if inside:
+                _move_files(temporary, target)
+            else:
+                os.replace(temporary, target)
+                _sync(target.parent)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{target}: cannot be saved ({reason(error)}); what was there before is whole.") from error
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a text file as UTF-8, completely or not at all.
+
+    Raises:
+        ValueError: See `atomic_file`.
+    """
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(path: str | os.PathLike[str], document: Any) -> None:
+    """Write a JSON file, completely or not at all; numbers that are not finite become null.
+
+    Raises:
+        ValueError: See `atomic_file`.
+    """
+    write_text(path, json.dumps(_finite(document), indent=2, ensure_ascii=False) + "\n")
+
+
+def remove_leftovers(folder: str | os.PathLike[str], targets: str) -> None:
+    """Remove the temporary files and folders that killed runs left in a folder; those of living runs stay.
+
+    Args:
+        folder: Folder of the targets; need not exist.
+        targets: Pattern of their names, such as `"shard-*"`.
+    """
+    for path in Path(folder).glob(f".{targets}.tmp"):
+        _remove_leftover(path)
+
+
+def sync_folder(folder: str | os.PathLike[str]) -> None:
+    """Wait until a folder is on the disk with all that it holds.
+
+    Raises:
+        OSError: When the disk reports an error.
+    """
+    for place, _, names in os.walk(folder):
+        for name in names:
+            _sync(Path(place, name))
+        _sync(Path(place))
+
+
+@contextmanager
+def sole_use(output: str | os.PathLike[str]) -> Iterator[None]:
+    """Keep other runs from an output file or folder while the `with` block lasts.
+
+    The lock is the operating system's, on a hidden file beside the output. It ends with the process, in any way.
+
+    Args:
+        output: File or folder; need not exist.
+
+    Raises:
+        ValueError: When another run holds the lock, or the folder above the output cannot be written to.
+    """
+    path = Path(output)
+    place = path.absolute()
+    file = place.with_name(f".{place.name}.lock")
+    lock = FileLock(file, timeout=0)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise ValueError(
+            f"{path}: another run is writing there; wait until it ends, or choose another output."
+        ) from None
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be written there ({error.strerror}); choose another output.") from None
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            file.unlink()  # while the lock is held: whoever opens the file later makes a new one
+        lock.release()
+
+
+def reason(error: Exception) -> str:
+    """Return what went wrong in words, without the path that the message names already."""
+    if not isinstance(error, OSError) or error.errno is None:
+        return " ".join(str(error).split())
+    return "the disk is full" if error.errno == errno.ENOSPC else error.strerror or os.strerror(error.errno)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+# --- temporary names ---------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _temporary(place: Path, name: str, *, folder: bool) -> Iterator[Path]:
+    """Make a hidden temporary file or folder, and remove it at the end if it is still there.
+
+    Its name depends on the target alone, so that the next run finds what a killed one left; a lock says whether the
+    run that made it still lives. Where it does, or where there are no locks, the name is unique instead.
+    """
+    hidden = f".{name}.tmp"
+    if len(os.fsencode(hidden)) > LONGEST_NAME:
+        hidden = f".{hashlib.sha256(os.fsencode(name)).hexdigest()}.tmp"
+    path = place / hidden
+    _remove_leftover(path)
+    try:
+        _make(path, folder=folder)
+    except FileExistsError:  # another run is writing the same target
+        path = place / f".{uuid.uuid4().hex}.tmp"
+        _make(path, folder=folder)
+    lock = _lock(path)
+    try:
+        yield path
+    finally:
+        _remove(path)
+        if lock is not None:
+            os.close(lock)
+
+
+def _make(path: Path, *, folder: bool) -> None:
+    """Make an empty file or folder.
+
+    Raises:
+        FileExistsError: When the name is taken.
+    """
+    if folder:
+        path.mkdir()
+    else:
+        path.touch(exist_ok=False)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
+
+
+def _remove_leftover(path: Path) -> None:
+    """Remove a temporary file or folder if the run that made it has ended."""
+    lock = _lock(path)
+    if lock is not None:
+        _remove(path)
+        os.close(lock)
+
+
+def _lock(path: Path) -> int | None:
+    """Lock a file or folder until the returned descriptor is closed; None where it is missing or cannot be locked."""
+    if fcntl is None:
+        return None
+    try:
+        # Neither a link nor a named pipe that somebody put there may be followed or waited for.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(descriptor), os.lstat(path)):  # nobody removed or renamed it meanwhile
+            return descriptor
+    except OSError:
+        pass
+    os.close(descriptor)
+    return None
+
+
+# --- the disk ----------------------------------------------------------------------------------------------------
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and the missing ones above it, and sync them."""
+    if not folder.is_dir():
+        _make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _sync(folder.parent)
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or the list of names in a folder, is on the disk."""
+    folder = path.is_dir()
+    try:
+        # Windows syncs only what is open for writing, and no folders; other systems sync what is open for reading.
+        descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    except PermissionError:
+        if folder:  # a folder that may be written to and not listed
+            return
+        raise
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if not folder or error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems sync no folders
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _move_files(source: Path, target: Path) -> None:
+    """Move all files of one folder to the same places in another, replacing those that are there."""
+    changed = {target}
+    for file in sorted(path for path in source.rglob("*") if path.is_file()):
+        place = target / file.relative_to(source)
+        _make_folder(place.parent)
+        os.replace(file, place)
+        changed.add(place.parent)
+    for folder in changed:
+        _sync(folder)

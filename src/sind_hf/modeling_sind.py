@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 from transformers import AutoConfig, AutoModel, CLIPVisionModel, CLIPVisionModelWithProjection, PreTrainedModel
 from transformers import initialization as init
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
@@ -27,6 +28,23 @@ from .pipeline_sind import SindPipeline  # noqa: F401  (so that the pipeline's f
 
 MIN_CHANNELS_LAST = 16
 MAX_PREFIX_TOKENS = 16  # class, distillation and register tokens before the patch tokens
+
+
+@dataclass(frozen=True)
+class TokenLayout:
+    """What a backbone returns for one view.
+
+    Attributes:
+        side: Patch tokens per side of the view; the cells of a convolutional backbone's feature map are its tokens.
+        prefix: Tokens before the patch tokens; the first of them is the class token.
+        width: Features per token.
+        global_width: Features of the class token, or of the pooled features where there is no class token.
+    """
+
+    side: int
+    prefix: int
+    width: int
+    global_width: int
 
 
 @dataclass
@@ -85,24 +103,22 @@ class SindModel(PreTrainedModel):
         super().__init__(config)
         vision: Any = config.vision_config
         self.is_clip = vision.model_type == "clip_vision_model"
-        # A quarter faster for convolutions, on CPU and GPU. Not for toys: oneDNN (torch 2.13) crashes in the backward
-        # pass of a strided 1×1 convolution of fewer than 16 channels.
-        self.wants_channels_last = min(getattr(vision, "hidden_sizes", None) or [0]) >= MIN_CHANNELS_LAST
-        token_width = _token_width(vision)
         # Named as in CLIPModel, so that a CLIP checkpoint loads straight into them.
         if self.is_clip:
             self.vision_model = CLIPVisionModel._from_config(vision)
             self.visual_projection = nn.Linear(vision.hidden_size, vision.projection_dim, bias=False)
         else:
             self.vision_model = _backbone(vision)
+        self.wants_channels_last = _gains_from_channels_last(self.vision_model)
         # Position embeddings of another size than the views' are interpolated, where the backbone offers that.
         takes = inspect.signature(self.vision_model.forward).parameters
         resized = getattr(vision, "image_size", None) not in (None, config.view_size, [config.view_size] * 2)
         self.backbone_options = (
             {"interpolate_pos_encoding": True} if resized and "interpolate_pos_encoding" in takes else {}
         )
-        global_width = vision.projection_dim if self.is_clip else token_width
-        local_width = {"patch": token_width, "class": global_width, "none": 0}[config.local_branch]
+        self.token_layout = self._probe_backbone()
+        global_width = vision.projection_dim if self.is_clip else self.token_layout.global_width
+        local_width = {"patch": self.token_layout.width, "class": global_width, "none": 0}[config.local_branch]
         self.head_widths = [global_width, local_width]
         self.quality_head = nn.Linear(sum(self.head_widths), 1)
         self.register_buffer("image_mean", torch.tensor(config.image_mean).view(3, 1, 1), persistent=False)
@@ -252,6 +268,13 @@ class SindModel(PreTrainedModel):
             raise ValueError(
                 f"pixel_values has shape {tuple(pixel_values.shape)}: expected (B, 3, s, s) or (B, T, 3, s, s)."
             )
+        side = self.config.view_size
+        if tuple(pixel_values.shape[-2:]) != (side, side):
+            height, width = pixel_values.shape[-2:]
+            raise ValueError(
+                f"pixel_values has views of {width}×{height} px, but this model reads {side}×{side} px: make them "
+                "with the checkpoint's own image processor."
+            )
         if self.config.local_branch != "none":
             if local_pixel_values is None:
                 raise ValueError("local_pixel_values is missing: the processor makes both views, pass all it returns.")
@@ -272,37 +295,97 @@ class SindModel(PreTrainedModel):
 
     def _backbone_features(self, pixels: Tensor, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
         output = self.vision_model(pixel_values=pixels, **self.backbone_options, **kwargs)
-        last = output.last_hidden_state
+        last, pooled = _last_hidden_state(output), getattr(output, "pooler_output", None)
         if last.ndim == 4:  # a feature map: its cells are the tokens
-            last = last.flatten(2).transpose(1, 2)
-        pooled = getattr(output, "pooler_output", None)
+            # Most have the channels before the square of cells, some after it.
+            last = last.flatten(2).transpose(1, 2) if last.shape[2] == last.shape[3] else last.flatten(1, 2)
         return last, None if pooled is None else pooled.flatten(1)
 
     def _class_token(self, last: Tensor, pooled: Tensor | None) -> Tensor:
         if self.is_clip:
             return self.visual_projection(pooled)  # CLIP's pooler is post_layernorm of the class token
-        if self._prefix_tokens(last.shape[1]) > 0:
+        if self.token_layout.prefix > 0:
             return last[:, 0]
         return last.mean(1) if pooled is None else pooled
 
     def _patch_tokens(self, last: Tensor) -> Tensor:
-        tokens = last[:, self._prefix_tokens(last.shape[1]) :]
+        tokens = last[:, self.token_layout.prefix :]
         # CLIP's last hidden state comes before its final layer norm; elsewhere it comes after.
         return self.vision_model.post_layernorm(tokens) if self.is_clip else tokens
 
+    def _probe_backbone(self) -> TokenLayout:
+        """Ask the backbone itself what it returns for a view, by a forward pass on the meta device (shapes only).
+
+        Raises:
+            ValueError: When the backbone does not turn a batch of views into a square of tokens for each.
+        """
+        backbone, side = self.vision_model, int(self.config.view_size or 0)
+        refused = f"Cannot use {self._backbone_config.model_type!r} as a backbone for views of {side} px"
+        parameters = inspect.signature(backbone.forward).parameters.values()
+        needed = [
+            parameter.name
+            for parameter in parameters
+            if parameter.default is parameter.empty
+            and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+            and parameter.name != "pixel_values"
+        ]
+        if needed:
+            raise ValueError(f"{refused}: besides pixel_values it needs {' and '.join(needed)}.")
+        tensors = [*backbone.named_parameters(), *backbone.named_buffers()]
+        shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors}
+        pixels = torch.empty(2, 3, side, side, dtype=backbone.dtype, device="meta")
+        attention, was_training = backbone.config._attn_implementation, backbone.training
+        try:
+            backbone.config._attn_implementation = "eager"  # others have kernels that the meta device lacks
+            with torch.no_grad():
+                values = {"pixel_values": pixels, **self.backbone_options}
+                output = functional_call(backbone.eval(), shapes, kwargs=values)
+        except Exception as error:  # whatever a backbone of others meets
+            reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+            raise ValueError(f"{refused}: {reason}.") from error
+        finally:
+            backbone.config._attn_implementation = attention
+            backbone.train(was_training)
+        return self._token_layout(output, refused)
+
+    def _token_layout(self, output: Any, refused: str) -> TokenLayout:
+        last, pooled = _last_hidden_state(output), getattr(output, "pooler_output", None)
+        if last is None or "encoder_last_hidden_state" in output:
+            raise ValueError(f"{refused}: it returns no features of places in the image.")
+        shape = tuple(last.shape)
+        if shape[0] != 2 or last.ndim not in (3, 4):
+            raise ValueError(f"{refused}: for 2 views it returns features of the shape {shape}.")
+        if last.ndim == 4:
+            cells, width, prefix = shape[2], shape[1], 0
+            if shape[2] != shape[3]:
+                cells, width = shape[1], shape[3]
+                if shape[1] != shape[2]:
+                    raise ValueError(f"{refused}: its feature map of the shape {shape} is not square.")
+        else:
+            width, prefix = shape[2], self._prefix_tokens(shape[1])
+            cells = math.isqrt(shape[1] - prefix)
+            if cells**2 != shape[1] - prefix:
+                raise ValueError(
+                    f"{refused}: it returns {shape[1]} tokens, which are not a square of patches; set view_size to "
+                    "the backbone's own size, if that is another."
+                )
+        global_width = width if prefix or pooled is None else pooled.shape[1:].numel()
+        return TokenLayout(cells, prefix, width, global_width)
+
     def _prefix_tokens(self, tokens: int) -> int:
-        """How many tokens (class, distillation, registers) stand before the patch tokens."""
+        """Return how many tokens (class, distillation, registers) come before the patch tokens."""
+        for module in self.vision_model.modules():
+            if isinstance(stated := getattr(module, "num_prefix_tokens", None), int):  # the models of timm
+                return stated
         patch = getattr(self._backbone_config, "patch_size", None)
-        if isinstance(patch, int) and self.config.view_size:
-            prefix = tokens - (self.config.view_size // patch) ** 2
+        if isinstance(patch, (list, tuple)) and len(set(patch)) == 1:
+            patch = patch[0]
+        if isinstance(patch, int):
+            prefix = tokens - (int(self.config.view_size or 0) // patch) ** 2
             if 0 <= prefix <= MAX_PREFIX_TOKENS:
                 return prefix
-        if math.isqrt(tokens) ** 2 == tokens:  # hierarchical backbones merge patches and have no class token
-            return 0
-        raise ValueError(
-            f"The backbone {self._backbone_config.model_type!r} gives {tokens} tokens for a view of "
-            f"{self.config.view_size} px, which is no square of patches: set view_size to the backbone's own."
-        )
+        # Hierarchical backbones merge patches. Most have no class token; those that have one state no patch size.
+        return int(patch is None and math.isqrt(tokens) ** 2 != tokens)
 
     @torch.inference_mode()
     def score(self, images: Any, processor: Any, batch_size: int = 8, views: str | None = None) -> list[float]:
@@ -359,13 +442,6 @@ def pool_to_grid(tokens: Tensor, grid: int = GRID) -> Tensor:
     return weights @ tokens.unflatten(-1, (side, side)) @ weights.T
 
 
-def _token_width(vision: Any) -> int:
-    width = getattr(vision, "hidden_size", None) or (getattr(vision, "hidden_sizes", None) or [None])[-1]
-    if width is None:
-        raise ValueError(f"Cannot use {vision.model_type!r} as a backbone: its config names no hidden_size(s).")
-    return width
-
-
 def _backbone(vision: Any) -> PreTrainedModel:
     if type(vision) not in MODEL_MAPPING:
         raise ValueError(f"Cannot use {vision.model_type!r} as a backbone: transformers has no base model for it.")
@@ -373,7 +449,29 @@ def _backbone(vision: Any) -> PreTrainedModel:
     backbone_class: Any = MODEL_MAPPING[type(vision)]
     parameters = inspect.signature(backbone_class).parameters
     unused = {"add_pooling_layer": False} if "add_pooling_layer" in parameters else {}
-    return AutoModel.from_config(vision, **unused)
+    try:
+        return AutoModel.from_config(vision, **unused)
+    except ImportError as error:  # some are of other packages: timm, natten
+        reason = " ".join(str(error).split())
+        raise ValueError(f"Cannot use {vision.model_type!r} as a backbone: {reason}") from error
+
+
+def _last_hidden_state(output: Any) -> Tensor | None:
+    maps = getattr(output, "feature_maps", None)  # of the few that transformers has as "backbones" alone
+    return maps[-1] if maps else getattr(output, "last_hidden_state", None)
+
+
+def _gains_from_channels_last(backbone: nn.Module) -> bool:
+    """Return whether channels-last pixels make the backbone faster (by a quarter, where it is convolutional)."""
+    convolutions = [module for module in backbone.modules() if isinstance(module, nn.Conv2d)]
+    # oneDNN (torch 2.13) crashes in the backward pass of a strided 1×1 convolution of fewer than 16 channels.
+    crashes = any(
+        convolution.kernel_size == (1, 1)
+        and convolution.stride != (1, 1)
+        and min(convolution.in_channels, convolution.out_channels) < MIN_CHANNELS_LAST
+        for convolution in convolutions
+    )
+    return len(convolutions) > 1 and not crashes  # a transformer's only convolution makes its patches
 
 
 def _chunks(pictures: Iterator[Any], size: int) -> Iterator[list[Any]]:

@@ -340,6 +340,23 @@ def test_a_copy_that_is_cut_off_is_no_picture(study: Path, tmp_path: Path, monke
     assert len(import_manifest(study / "s.csv", images_to=tmp_path / "out").manifest) == 2
 
 
+def test_an_import_opens_nothing_that_a_row_names(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Features in the place of others are decoded by nobody: neither of the column wanted nor of its neighbors."""
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features(
+        {"image": datasets.Value("string"), "score": datasets.Value("float64"), "x": {"y": datasets.Image()}}
+    )
+    rows = {"image": ["a.png"], "score": [1.0], "x": [{"y": {"bytes": None, "path": "file:///gone/for/good.png"}}]}
+    (tmp_path / "a.png").write_bytes(b"")
+    monkeypatch.setattr(datasets, "load_dataset", lambda name: datasets.Dataset.from_dict(rows, features))
+    opened: list[object] = []
+    monkeypatch.setattr("datasets.features.image.xopen", lambda path, *_, **__: opened.append(path))
+    result = import_manifest("user/study", image_root=tmp_path)
+    assert [entry.image for entry in result.manifest.entries] == ["a.png"] and opened == []
+
+
 def test_splits_of_saved_datasets(study: Path, tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     one = datasets.Dataset.from_dict({"image": ["a.png"], "score": [1.0]})

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import shutil
@@ -196,6 +197,23 @@ def test_damaged_records_and_unfinished_folders_are_named(copy, tmp_path):
         load_prepared(folder)
     with pytest.raises(ValueError, match="holds no prepared data"):
         load_prepared(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("place", ["index", "file", "sources"])
+def test_a_prepared_folder_names_its_own_files_alone(copy, place):
+    """Otherwise opening it would read, or wait for ever on, any file that it names."""
+    _, folder, _ = copy
+    index, record = folder / "index.json", folder / "shard-00000.json"
+    values = json.loads((index if place == "index" else record).read_text())
+    if place == "index":
+        values["files"]["../source/x.json"] = "0"
+    elif place == "file":
+        values["file"] = "../set/shard-00000.arrow"
+    else:
+        values["sources"][0][:4] = ["../../../../../../dev/zero", 0, 1, "0"]
+    (index if place == "index" else record).write_text(json.dumps(values))
+    with pytest.raises(ValueError, match="index.json: cannot be read|this record of a shard is damaged"):
+        load_prepared(folder)
 
 
 def test_changed_sources_are_detected_and_copies_are_not(copy):

@@ -174,3 +174,54 @@ def test_configurations_of_any_content_are_one_line_or_harmless(
         assert str(error).startswith(f"{tiny_checkpoint}: ") and "\n" not in str(error)
     else:
         assert isinstance(model, SindModel) and set(change) <= {"auto_map", "architectures", "dtype"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"vision_config": {"model_type": "dpt", "backbone": "evil/x"}},
+        {"vision_config": {"model_type": "upernet", "backbone": "evil/x", "use_pretrained_backbone": True}},
+        {"vision_config": {"model_type": "timm_wrapper", "architecture": "hf-hub:evil/x"}},
+        {"vision_config": {"model_type": "detr", "backbone_config": {"backbone": "evil/x"}}},
+        {"attn_implementation": "evil/x"},
+        {"vision_config": {"model_type": "clip_vision_model", "_attn_implementation": "evil/x"}},
+    ],
+)
+def test_nothing_that_a_configuration_names_is_fetched(
+    tiny_checkpoint: Path, change: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[object] = []
+
+    def refuse(host: str, *_: object, **__: object) -> None:
+        tried.append(host)
+        raise OSError("no network in tests")
+
+    monkeypatch.setattr("socket.getaddrinfo", refuse)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    load_checkpoint(str(tiny_checkpoint))
+    config = json.loads((tiny_checkpoint / "config.json").read_text())
+    (tiny_checkpoint / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(ValueError, match="config.json: names weights or code that are elsewhere .*evil/x"):
+        load_checkpoint(str(tiny_checkpoint))
+    assert tried == []
+
+
+def test_a_hub_checkpoint_is_checked_before_it_is_built(
+    tiny_checkpoint: Path, tiny_model: SindModel, picture_files: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+
+    def snapshot(repo_id: str, allow_patterns: list[str]) -> str:
+        asked.append(repo_id)
+        return str(tiny_checkpoint)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    model, processor = load_checkpoint("user/model", device="cpu")
+    assert model.score(picture_files[:1], processor) == tiny_model.score(picture_files[:1], SindImageProcessor())
+    assert model.name_or_path == "user/model"
+    config = json.loads((tiny_checkpoint / "config.json").read_text())
+    config["vision_config"] = {"model_type": "dpt", "backbone": "evil/x"}
+    (tiny_checkpoint / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="^user/model/config.json: names weights or code"):
+        load_checkpoint("user/model")
+    assert asked == ["user/model"] * 2

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import json
 import pickle
 import shutil
+import socket
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +20,9 @@ from datasets import Dataset, DatasetDict, Features, Image, Value
 
 from sind_hf import Manifest, ManifestEntry, ScoreInfo, SindImageProcessor, SindModel
 from sind_hf.data.preparation import prepare
+from sind_hf.scoring.dataset_rows import DatasetRows
 from sind_hf.scoring.job import run_job
-from sind_hf.scoring.pictures import Picture, RemoteFile
+from sind_hf.scoring.pictures import HubFile, Picture, Unusable
 from sind_hf.scoring.scorer import ScoredImage, score_images
 from sind_hf.scoring.sources import SourceOptions, open_sources
 
@@ -40,7 +45,9 @@ def same_scores(found: list[ScoredImage], model: SindModel, files: list[str], to
 
 @pytest.fixture
 def encoded(picture_files: list[str]) -> Dataset:
-    return Dataset.from_dict({"id": [*"abcde"], "photo": picture_files}).cast_column("photo", Image())
+    content = [{"bytes": Path(file).read_bytes(), "path": None} for file in picture_files]
+    features = Features({"id": Value("string"), "photo": Image()})
+    return Dataset.from_dict({"id": [*"abcde"], "photo": content}, features)
 
 
 # --- manifests and prepared folders ----------------------------------------------------------------------------------
@@ -132,7 +139,7 @@ def test_every_form_of_a_dataset(
 def test_columns_of_paths_or_bytes_are_named(tiny_model: SindModel, picture_files: list[str], tmp_path: Path) -> None:
     content = [Path(file).read_bytes() for file in picture_files]
     table = Dataset.from_dict(
-        {"where": picture_files, "raw": content}, Features({"where": Value("string"), "raw": Value("binary")})
+        {"where": NAMES, "raw": content}, Features({"where": Value("string"), "raw": Value("binary")})
     )
     table.to_parquet(tmp_path / "t.parquet")
     for column in ("where", "raw"):
@@ -215,12 +222,195 @@ def test_a_stream_that_breaks_keeps_what_was_scored(
     assert [row["score"] for row in kept[3:]] == [row.score for row in found]
 
 
-def test_remote_files_are_read_where_they_are_decoded(picture_files: list[str], tmp_path: Path) -> None:
-    picture = Picture("shown", RemoteFile(Path(picture_files[0]).as_uri()))
+# --- what a row may name ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Every address that something tries to reach; none is reached."""
+    tried: list[Any] = []
+
+    def refuse(*arguments: Any, **_: Any) -> Any:
+        tried.append(arguments)
+        raise OSError("no network in tests")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    return tried
+
+
+def rows_of_paths(paths: list[str], file: Path, features: Features | None = None) -> Path:
+    """Write rows as another program would: no bytes, only paths."""
+    cells = pa.array([{"bytes": None, "path": path} for path in paths])
+    table = pa.table({"image": cells.cast(pa.struct([("bytes", pa.binary()), ("path", pa.string())]))})
+    if features is not None:
+        table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features.to_dict()}})})
+    file.parent.mkdir(exist_ok=True)
+    pq.write_table(table, file)
+    return file
+
+
+@pytest.mark.parametrize("features", [None, Features({"image": Image()})])
+def test_a_row_reaches_no_address_and_no_file_of_others(
+    tiny_model: SindModel, picture_files: list[str], tmp_path: Path, no_network: list[Any], features: Features | None
+) -> None:
+    private = picture_files[0]
+    hostile = [
+        "http://127.0.0.1:9/latest/meta-data",
+        "HTTPS://127.0.0.1:9/a.png",
+        "ftp://127.0.0.1/a.png",
+        "simplecache::http://127.0.0.1:9/chained",
+        "reference://a::http://127.0.0.1:9/refs.json",
+        f"zip://a.png::file://{private}",
+        f"file://{private}",
+        f"local://{private}",
+        "hf://datasets/other/set/a.png",
+        private,
+        "../picture0.png",
+        "below/../../picture0.png",
+        "link.png",
+        "linked/picture0.png",
+    ]
+    file = rows_of_paths(hostile, tmp_path / "set" / "t.parquet", features)
+    (tmp_path / "set" / "link.png").symlink_to(private)
+    (tmp_path / "set" / "linked").symlink_to(tmp_path)
+    found = score(tiny_model, file)
+    assert [(row.image, row.score) for row in found] == [(f"{file}#{n}", None) for n in range(len(hostile))]
+    for row in found:
+        assert str(row.error).startswith(f"{row.image}: names ")
+    assert "--fetch-urls" in str(found[0].error) and "--image-root" in str(found[10].error)
+    assert no_network == []
+
+
+def test_a_row_names_files_of_its_dataset_and_of_the_image_root(
+    tiny_model: SindModel, picture_files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = rows_of_paths(["below/a.png", "./below//a.png"], tmp_path / "set" / "t.parquet")
+    (tmp_path / "set" / "below").mkdir()
+    shutil.copy(picture_files[1], tmp_path / "set" / "below" / "a.png")
+    monkeypatch.chdir(tmp_path.parent)  # paths start from the dataset, not from here
+    same_scores(score(tiny_model, file)[:1], tiny_model, picture_files[1:2])
+    assert score(tiny_model, file)[1].score is not None
+    file = rows_of_paths([NAMES[0], picture_files[1], "/etc/hostname", "../x.png"], tmp_path / "set" / "t.parquet")
+    first, second, *others = score(tiny_model, file, {"image_root": tmp_path})
+    same_scores([first, second], tiny_model, picture_files[:2])
+    assert all("outside" in str(row.error) for row in others)
+
+
+def test_addresses_in_rows_are_fetched_on_request(tmp_path: Path) -> None:
+    file = rows_of_paths(["https://host/a.png", "reference::https://host/b.png"], tmp_path / "t.parquet")
+    address, chained = open_sources([file], SourceOptions(fetch_urls=True))
+    assert address.source == "https://host/a.png" and isinstance(chained.source, Unusable)
+    with pytest.raises(ValueError, match="--fetch-urls belongs to datasets"):
+        names("https://host/a.png", fetch_urls=True)
+
+
+def test_features_that_open_what_a_row_names_are_not_decoded(
+    tiny_model: SindModel, picture_files: list[str], tmp_path: Path, no_network: list[Any]
+) -> None:
+    """A Parquet file says itself what its columns hold: also an image in the place of the path of an image."""
+    nested = Features({"image": {"bytes": Value("binary"), "path": Image()}})
+    paths = pa.array([{"bytes": None, "path": f"file://{picture_files[0]}"}])
+    cells = pa.StructArray.from_arrays([pa.nulls(1, pa.binary()), paths], ["bytes", "path"])
+    file = tmp_path / "t.parquet"
+    description = {"huggingface": json.dumps({"info": {"features": nested.to_dict()}})}
+    pq.write_table(pa.table({"image": cells}).replace_schema_metadata(description), file)
+    with pytest.raises(ValueError, match="no column holds pictures"):
+        score(tiny_model, file)
+    assert no_network == []
+
+
+def test_a_row_of_a_hub_dataset_names_files_of_the_same_dataset() -> None:
+    rows = DatasetRows("hf://datasets/user/photos@v2", column="image")
+
+    def source(path: str) -> Any:
+        return rows._picture("row", {"bytes": None, "path": path}).source
+
+    assert source("train/a.png") == HubFile("datasets/user/photos@v2/train/a.png")
+    assert source("hf://datasets/user/photos@0a1b/a b.png") == HubFile("datasets/user/photos@0a1b/a b.png")
+    assert source("hf://datasets/user/photos/a.png") == HubFile("datasets/user/photos/a.png")
+    archive = HubFile("datasets/user/photos@0a1b/all.zip", "train/a.png")
+    assert source("zip://train/a.png::hf://datasets/user/photos@0a1b/all.zip") == archive
+    for path in (
+        "hf://datasets/user/photos2/a.png",
+        "hf://datasets/user/other@v2/a.png",
+        "hf://datasets/user/photos@v2/../../other/a.png",
+        "hf://user/photos/a.png",
+        "zip://a.png::hf://datasets/user/other/all.zip",
+        "zip://a.png::https://host/all.zip",
+        "zip://a.png::simplecache::hf://datasets/user/photos/all.zip",
+        "https://host/a.png",
+        "reference::hf://datasets/user/photos/a.json",
+        "/etc/hostname",
+        "../other/a.png",
+        "file:///etc/hostname",
+    ):
+        assert isinstance(source(path), Unusable), path
+
+
+def test_files_of_the_hub_are_read_where_they_are_decoded(
+    picture_files: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = Path(picture_files[0]).read_bytes()
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("in/a.png", content)
+        archive.writestr("bomb.png", bytes(2000))
+
+    class Hub:
+        def open(self, path: str, mode: str) -> io.BytesIO:
+            file = io.BytesIO({"datasets/u/d/a.png": content, "datasets/u/d/a.zip": packed.getvalue()}[path])
+            file.size = len(file.getvalue())  # type: ignore[attr-defined]
+            return file
+
+    class Files(io.BytesIO):
+        size = 0
+
+    monkeypatch.setattr(io, "BytesIO", Files)
+    monkeypatch.setattr("huggingface_hub.HfFileSystem", Hub)
     expected = SindImageProcessor().make_views(picture_files[0])
-    assert (picture.make_views(SindImageProcessor(), "center")[1] == expected[1]).all()
+    for file in (HubFile("datasets/u/d/a.png"), HubFile("datasets/u/d/a.zip", "in/a.png")):
+        assert (Picture("shown", file).make_views(SindImageProcessor(), "center")[1] == expected[1]).all()
     with pytest.raises(ValueError, match="^shown: cannot be read"):
-        Picture("shown", RemoteFile("file:///gone/for/good.jpg")).load()
+        Picture("shown", HubFile("datasets/u/d/gone.png")).load()
+    monkeypatch.setattr("sind_hf.scoring.pictures.LARGEST_FILE", 1000)
+    with pytest.raises(ValueError, match="^shown: cannot be read .has 2,000 bytes"):
+        Picture("shown", HubFile("datasets/u/d/a.zip", "bomb.png")).load()
+
+
+@pytest.mark.parametrize(
+    "place", ["http://127.0.0.1:9/x.parquet", "reference://::http://127.0.0.1:9/x", "../*.parquet", "/x"]
+)
+@pytest.mark.parametrize("card", ["README.md", ".huggingface.yaml"])
+def test_the_description_of_a_dataset_names_its_own_files_alone(
+    encoded: Dataset, tmp_path: Path, no_network: list[Any], place: str, card: str
+) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    encoded.to_parquet(folder / "t.parquet")
+    configs = [{"config_name": "default", "data_files": [{"split": "train", "path": [place]}]}]
+    line = "---\n" if card.endswith(".md") else ""
+    (folder / card).write_text(f"{line}configs: {json.dumps(configs)}\n{line}")
+    with pytest.raises(ValueError, match=f"{card} names .* not a file of this dataset"):
+        names(folder)
+    assert no_network == []
+    configs[0]["data_files"] = "*.parquet"
+    (folder / card).write_text(f"{line}configs: {json.dumps(configs)}\n{line}")
+    assert len(names(folder)) == 5
+
+
+def test_a_saved_dataset_names_its_own_files_alone(encoded: Dataset, tmp_path: Path) -> None:
+    encoded.save_to_disk(str(tmp_path / "other"))
+    DatasetDict({"train": encoded}).save_to_disk(str(tmp_path / "sets"))
+    for splits in (["../other"], ["train", "x::http://127.0.0.1:9"], [7], "no list"):
+        (tmp_path / "sets" / "dataset_dict.json").write_text(json.dumps({"splits": splits}))
+        with pytest.raises(ValueError, match="cannot be opened as a dataset"):
+            names(tmp_path / "sets")
+    state = json.loads((tmp_path / "other" / "state.json").read_text())
+    state["_data_files"] = [{"filename": "../sets/train/data-00000-of-00001.arrow"}]
+    (tmp_path / "other" / "state.json").write_text(json.dumps(state))
+    with pytest.raises(ValueError, match="not a file of this dataset"):
+        names(tmp_path / "other")
 
 
 # --- options ---------------------------------------------------------------------------------------------------------

@@ -39,18 +39,26 @@ def score(
     model: ModelOption = BUNDLED,
     views: ViewsOption = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Scores to a .csv, .jsonl or .parquet.")
+        Path | None, typer.Option("--output", "-o", help="Write the scores to this file (.csv, .jsonl or .parquet).")
     ] = None,
     quality_maps: Annotated[Path | None, typer.Option(help="Folder for a quality map of every picture.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted job of the same output.")] = False,
     image_root: Annotated[
-        Path | None, typer.Option(help="Of manifests: folder that their image paths start from, prepared or not.")
+        Path | None,
+        typer.Option(
+            help="Folder that the image paths of a manifest or a dataset start from; prepared for a manifest."
+        ),
     ] = None,
-    subset: Annotated[str | None, typer.Option(help="Of datasets with several: the configuration.")] = None,
-    split: Annotated[str | None, typer.Option(help="Of datasets with several: the split.")] = None,
+    subset: Annotated[
+        str | None, typer.Option(help="Dataset configuration (for Hub datasets that have several).")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Dataset split (for datasets that have several).")] = None,
     image_column: Annotated[
-        str | None, typer.Option(help="Of datasets: the column; default: the one that holds pictures.")
+        str | None, typer.Option(help="Dataset column to score. Default: the column that holds images.")
     ] = None,
+    fetch_urls: Annotated[
+        bool, typer.Option("--fetch-urls", help="Download images when the rows of a dataset hold http(s) addresses.")
+    ] = False,
     fast_decode: Annotated[
         bool, typer.Option("--fast-decode", help="Decode large JPEG files at a fraction of their size.")
     ] = False,
@@ -85,7 +93,7 @@ def score(
             scorer,
             processor,
             paths,
-            source_options=SourceOptions(image_root, subset, split, image_column),
+            source_options=SourceOptions(image_root, subset, split, image_column, fetch_urls),
             views=views,
             batch_size=batch_size,
             workers=workers,

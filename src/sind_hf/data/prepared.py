@@ -31,6 +31,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,6 +41,7 @@ from datasets import Dataset, Features, Value, concatenate_datasets
 
 from sind_hf.data.joint import oriented
 from sind_hf.data.manifest import Manifest
+from sind_hf.data.validation import path_fault
 from sind_hf.image_processing_sind import ResizeBackend
 
 logger = logging.getLogger(__name__)
@@ -47,6 +49,8 @@ logger = logging.getLogger(__name__)
 INDEX_FILE, MANIFEST_FILE = "index.json", "manifest.json"
 # Raised whenever the same picture would be prepared differently: older shards are then made again.
 RECIPE = 1
+# The files of a prepared folder: its index may name no others, wherever it comes from.
+_OWN_FILE = re.compile(rf"shard-\d+\.(arrow|json)|{re.escape(MANIFEST_FILE)}")
 
 SHARD_SCHEMA = pa.schema(
     [
@@ -91,7 +95,7 @@ class SourceFile(NamedTuple):
         path = image_root / self.image
         try:
             state = path.stat()
-            if state.st_size != self.size:
+            if state.st_size != self.size or not path.is_file():  # a pipe or a device would never end
                 return False
             return state.st_mtime_ns == self.mtime_ns or file_sha256(path) == self.sha256
         except OSError:
@@ -142,6 +146,8 @@ class ShardRecord(NamedTuple):
             values = json.loads(path.read_text(encoding="utf-8"))
             settings = Settings(**values.pop("settings"))
             sources = [SourceFile(*source) for source in values.pop("sources")]
+            if not _OWN_FILE.fullmatch(values["file"]) or any(path_fault("image", each.image) for each in sources):
+                raise ValueError("it names files outside its folders")
             return cls(settings=settings, sources=sources, **values)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path}: this record of a shard is damaged; run prepare again.") from error
@@ -170,6 +176,8 @@ class PreparedFolder:
             self.settings = Settings(**self._index["settings"])
             self.image_root = Path(self._index["image_root"])
             files = self._index["files"]
+            if foreign := [name for name in files if not _OWN_FILE.fullmatch(name)]:
+                raise ValueError(f"it names {foreign[0]!r}, which is not a file of prepared data")
         except FileNotFoundError:
             state = "preparation was not finished" if any(self.path.glob("shard-*")) else "holds no prepared data"
             raise ValueError(f"{self.path}: {state} ({INDEX_FILE} is missing); run prepare on it.") from None

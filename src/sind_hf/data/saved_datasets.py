@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import yaml
 
 from .tables import Row, Table, named_classes
-from .validation import ManifestError
+from .validation import ManifestError, path_fault, shown
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
+
+#: Where the author of a dataset may say which data files belong to it.
+CARDS = ("README.md", ".huggingface.yaml")
 
 
 def is_saved_dataset(folder: Path) -> bool:
@@ -20,16 +26,101 @@ def is_saved_dataset(folder: Path) -> bool:
     )
 
 
+def load_saved_dataset(folder: Path) -> Dataset | DatasetDict:
+    """Open a dataset that was written by `save_to_disk`, after a check that it names no file outside its folder.
+
+    Raises:
+        ValueError: When its description is damaged, or names a file that is not its own.
+        OSError: When a file cannot be read.
+    """
+    from datasets import load_from_disk
+
+    try:
+        if (folder / "dataset_dict.json").is_file():
+            splits = json.loads((folder / "dataset_dict.json").read_text(encoding="utf-8"))["splits"]
+            parts = [folder / _plain_name(folder, split) for split in splits]
+        else:
+            parts = [folder]
+        for part in parts:
+            for file in json.loads((part / "state.json").read_text(encoding="utf-8"))["_data_files"]:
+                _plain_name(part, file["filename"])
+    except (KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"its description is damaged ({type(error).__name__}: {error})") from error
+    return load_from_disk(str(folder))
+
+
+def _plain_name(folder: Path, name: Any) -> str:
+    if not isinstance(name, str) or "/" in name or "::" in name or path_fault("file", name):
+        raise ValueError(f"{folder} names {shown(name)}, which is not a file of this dataset")
+    return name
+
+
+def check_data_files(folder: Path) -> None:
+    """Check that the description of a dataset (`configs` in README.md) names data files in its folder alone.
+
+    Raises:
+        ValueError: When it names another place, or cannot be read.
+    """
+    for name in CARDS:
+        if (folder / name).is_file():
+            _check_card((folder / name).read_text(encoding="utf-8", errors="replace"), name, own="")
+
+
+def check_hub_data_files(repo_id: str, revision: str | None) -> None:
+    """Check that the description of a Hub dataset names data files of the same dataset alone.
+
+    Raises:
+        ValueError: When it names another place, or cannot be read.
+    """
+    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    for name in CARDS:
+        try:
+            path = hf_hub_download(repo_id, name, repo_type="dataset", revision=revision)
+        except EntryNotFoundError as error:
+            if isinstance(error, LocalEntryNotFoundError) and not constants.HF_HUB_OFFLINE:
+                raise
+        else:
+            _check_card(Path(path).read_text(encoding="utf-8", errors="replace"), name, own=f"hf://datasets/{repo_id}")
+
+
+def _check_card(text: str, name: str, own: str) -> None:
+    """Check the places that a card names; `own` is the address of its dataset, if it has one."""
+    if name.endswith(".md"):
+        text = text.split("\n---", 1)[0].removeprefix("---") if text.startswith("---") else ""
+    try:
+        card = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(f"{name}: cannot be read ({_line(error)})") from error
+    configs = card.get("configs") if isinstance(card, dict) else None
+    for config in configs if isinstance(configs, list) else ():
+        for place in _texts([config.get("data_files"), config.get("data_dir")]) if isinstance(config, dict) else ():
+            path = place
+            if own and place.startswith((f"{own}/", f"{own}@")):
+                path = place.removeprefix(own).partition("/")[2]
+            if "://" in path or "::" in path or path.startswith("/") or ".." in path.split("/"):
+                raise ValueError(f"{name} names {shown(place)}, which is not a file of this dataset")
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts(item)
+    elif isinstance(value, dict):
+        yield from _texts(list(value.values()))
+
+
 def read_saved_dataset(folder: Path, split: str | None) -> Table:
     """Open a dataset that was written by `save_to_disk`.
 
     Raises:
         ManifestError: If it cannot be loaded, or has several splits and `split` names none of them.
     """
-    from datasets import load_from_disk
-
     try:
-        loaded = load_from_disk(str(folder))
+        loaded = load_saved_dataset(folder)
     except (OSError, ValueError, KeyError) as error:
         raise ManifestError(f"{folder}: the saved dataset cannot be loaded ({_line(error)}); save it again") from error
     return _table(_one_split(loaded, split, str(folder)))
@@ -44,6 +135,7 @@ def read_hub_dataset(name: str, split: str | None) -> Table:
     from datasets import load_dataset
 
     try:
+        check_hub_data_files(name, None)
         loaded = load_dataset(name)
     except (OSError, ValueError, RuntimeError) as error:
         what = f"neither a file or folder here nor a dataset that can be loaded from the Hub ({_line(error)})"
@@ -65,16 +157,13 @@ def _one_split(loaded: Dataset | DatasetDict, split: str | None, name: str) -> D
 
 
 def _table(dataset: Dataset) -> Table:
-    from datasets import Image
-
-    for column, feature in dataset.features.items():
-        if isinstance(feature, Image):
-            # The encoded file is wanted, not its pixels: that copies it without loss and finds damaged ones per row.
-            dataset = dataset.cast_column(column, Image(decode=False))
-
     def rows() -> Iterator[tuple[int, Row]]:
-        for number, row in enumerate(dataset, start=1):
-            yield number, named_classes(row, dataset.features)
+        number = 0
+        # As Arrow holds them: decoding would open whatever file or address a row names, and lose the encoded image.
+        for batch in dataset.with_format("arrow").iter(batch_size=64):
+            for row in batch.to_pylist():
+                number += 1
+                yield number, named_classes(row, dataset.features)
 
     return Table(dataset.column_names, rows())
 

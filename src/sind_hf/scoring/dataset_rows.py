@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 import glob
+import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sind_hf.data.saved_datasets import is_saved_dataset
-from sind_hf.scoring.pictures import Picture, RemoteFile, Unusable
+from sind_hf.data.saved_datasets import check_data_files, check_hub_data_files, is_saved_dataset, load_saved_dataset
+from sind_hf.data.validation import path_fault, shown
+from sind_hf.scoring.pictures import HubFile, Picture, Unusable
 
 if TYPE_CHECKING:
     from datasets import IterableDataset
 
 HUB_PREFIX = "hf://datasets/"
 PARQUET = ".parquet"
+URLS = ("http://", "https://")
+# How `datasets` names a file in an archive of a Hub dataset that it streams.
+_IN_ARCHIVE = re.compile(r"zip://(?P<member>[^:]+)::(?P<archive>hf://[^:]+)")
 TEXT_OR_BYTES = ("string", "large_string", "binary", "large_binary")  # a path or address, or the encoded picture
 
 
 @dataclass(frozen=True)
 class DatasetRows:
-    """The pictures of one split; its rows are named `DATASET/SPLIT#ROW`, from 0.
+    """The images of one split; its rows are named `DATASET/SPLIT#ROW`, from 0.
+
+    A row holds an encoded image, or names a file of the same dataset: by a path relative to the dataset's folder, or
+    by its address on the Hub. What a row says is not trusted: no other file is read and no other address is reached,
+    unless `image_root` or `fetch_urls` allows it.
 
     Attributes:
         address: `hf://datasets/USER/NAME[@REVISION]`, a Parquet file, a folder that `save_to_disk` wrote, or another
@@ -30,6 +40,9 @@ class DatasetRows:
         split: Name of the split; None for the only one.
         column: Image column; None finds it by its type.
         rows: How many there are, where that is known.
+        image_root: Folder that the paths in rows start from and stay in, relative or absolute; None for the folder of
+            the dataset, in which only relative paths are taken.
+        fetch_urls: Whether to download the images of rows that hold http(s) addresses.
     """
 
     address: str
@@ -37,6 +50,8 @@ class DatasetRows:
     split: str | None = None
     column: str | None = None
     rows: int | None = None
+    image_root: str | None = None
+    fetch_urls: bool = False
 
     @property
     def title(self) -> str:
@@ -69,23 +84,70 @@ class DatasetRows:
         return replace(self, split=named, column=column, rows=known.num_examples if known else None)
 
     def __iter__(self) -> Iterator[Picture]:
-        from datasets import Image
-
         assert self.column is not None, "iterate over what checked() returns"
         splits = _open(self.address, self.subset)
         dataset = splits[self.split or next(iter(splits))].select_columns([self.column])
-        if isinstance(_features(dataset)[self.column], Image):
-            # The encoded file is wanted, not its pixels: it is decoded by the loaders, by our own rules.
-            dataset = dataset.cast_column(self.column, Image(decode=False))
         number = -1
         try:
             for number, row in enumerate(dataset):
-                yield _picture(f"{self.title}#{number}", row[self.column])
+                yield self._picture(f"{self.title}#{number}", row[self.column])
         except Exception as error:  # of the network, the file system, the decoder of the format: no common base class
             raise ValueError(
                 f"{self.title}: cannot be read beyond row {number} ({_line(error)}): "
                 "what was scored is kept, --resume goes on from there."
             ) from error
+
+    def _picture(self, name: str, value: Any) -> Picture:
+        content = value.get("bytes") if isinstance(value, dict) else value
+        if isinstance(content, bytes) and content:
+            return Picture(name, {"bytes": content, "path": name})
+        if isinstance(value, dict):
+            value = value.get("path")
+        if not value or not isinstance(value, str):
+            return Picture(name, Unusable(f"{name}: holds no picture"))
+        try:
+            return Picture(name, self._file(value))
+        except ValueError as error:
+            return Picture(name, Unusable(f"{name}: {error}"))
+
+    def _file(self, text: str) -> str | Path | HubFile:
+        """Find the file that a row names.
+
+        Raises:
+            ValueError: When the row may not name it; the message does not name the row.
+        """
+        if text.lower().startswith(URLS):
+            if self.fetch_urls:
+                return text
+            raise ValueError(f"names the address {shown(text)}; add --fetch-urls to download images from addresses")
+        if self.address.startswith(HUB_PREFIX) and self.image_root is None:
+            return self._hub_file(text)
+        foreign = f"names {shown(text)}, which is not a file of this dataset"
+        if "://" in text or "::" in text:
+            raise ValueError(foreign)
+        root = Path(self.image_root or (self.address if os.path.isdir(self.address) else Path(self.address).parent))
+        if self.image_root is None and (os.path.isabs(text) or path_fault("path", text)):
+            raise ValueError(f"{foreign}; name the folder of its images by --image-root")
+        path = (root / text).resolve()
+        if not path.is_relative_to(root.resolve()):
+            raise ValueError(
+                f"names {shown(text)}, which is outside {root}; name the folder of its images by --image-root"
+            )
+        return path
+
+    def _hub_file(self, text: str) -> HubFile:
+        name, _, revision = self.address.removeprefix(HUB_PREFIX).strip("/").partition("@")
+        member = None
+        if match := _IN_ARCHIVE.fullmatch(text):
+            text, member = match["archive"], match["member"]
+        of_dataset = re.compile(re.escape(HUB_PREFIX + name) + r"(@[^/@]+)?/(?P<path>.+)")
+        if match := of_dataset.fullmatch(text):
+            place, path = text.removeprefix("hf://"), match["path"]
+        else:
+            place, path = f"datasets/{name}{'@' if revision else ''}{revision}/{text}", text
+        if "://" in path or "::" in path or path_fault("path", path):
+            raise ValueError(f"names {shown(text)}, which is not a file of this dataset")
+        return HubFile(place, member)
 
 
 def split_is_made_up(address: str, splits: dict[str, IterableDataset]) -> bool:
@@ -93,33 +155,30 @@ def split_is_made_up(address: str, splits: dict[str, IterableDataset]) -> bool:
     return len(splits) == 1 and (address.lower().endswith(PARQUET) or is_saved_dataset(Path(address)))
 
 
-def _picture(name: str, value: Any) -> Picture:
-    content = value.get("bytes") if isinstance(value, dict) else value
-    if isinstance(content, bytes) and content:
-        return Picture(name, {"bytes": content, "path": name})
-    if isinstance(value, dict):
-        value = value.get("path")
-    if not value or not isinstance(value, str):
-        return Picture(name, Unusable(f"{name}: holds no picture"))
-    remote = "://" in value and not value.startswith(("http://", "https://"))
-    return Picture(name, RemoteFile(value) if remote else value)
-
-
 def _open(address: str, subset: str | None) -> dict[str, IterableDataset]:
-    """Return the splits of a dataset by name; nothing but descriptions is read yet."""
-    from datasets import DatasetDict, load_dataset, load_from_disk
+    """Return the splits of a dataset by name; nothing but descriptions is read yet, and rows will not be decoded."""
+    # Decoding opens what a row names, whatever that is. Images are decoded by our own loaders, by our own rules.
+    return {name: split.decode(False) if split.features else split for name, split in _load(address, subset).items()}
+
+
+def _load(address: str, subset: str | None) -> dict[str, IterableDataset]:
+    from datasets import DatasetDict, load_dataset
 
     options: dict[str, Any] = {"streaming": True}
     try:
         if address.startswith(HUB_PREFIX):
             name, _, revision = address.removeprefix(HUB_PREFIX).strip("/").partition("@")
+            check_hub_data_files(name, revision or None)
             return dict(load_dataset(name, subset, revision=revision or None, **options))
+        if "::" in address:
+            raise ValueError("its name holds '::', which chains addresses; rename it")
         if address.lower().endswith(PARQUET):
             return dict(load_dataset("parquet", data_files={"train": [glob.escape(address)]}, **options))
         if is_saved_dataset(Path(address)):
-            saved = load_from_disk(address)
+            saved = load_saved_dataset(Path(address))
             splits = dict(saved) if isinstance(saved, DatasetDict) else {str(saved.split or "train"): saved}
             return {name: split.to_iterable_dataset() for name, split in splits.items()}
+        check_data_files(Path(address))
         return dict(load_dataset(address, subset, **options))
     except Exception as error:  # of the Hub's client, of the network, of the reader: no common base class
         raise ValueError(f"{address}: cannot be opened as a dataset ({_line(error)}).") from error
@@ -134,8 +193,12 @@ def _image_column(address: str, dataset: IterableDataset, wanted: str | None) ->
     from datasets import Image, Value
 
     def holds_pictures(feature: Any) -> bool:
-        # Parquet files of other programs have the same two fields without saying that they are a picture.
-        return isinstance(feature, Image) or (isinstance(feature, dict) and set(feature) == {"bytes", "path"})
+        # Parquet files of other programs have the same two fields without saying that they are an image.
+        return isinstance(feature, Image) or (
+            isinstance(feature, dict)
+            and set(feature) == {"bytes", "path"}
+            and all(isinstance(field, Value) for field in feature.values())
+        )
 
     features = _features(dataset)
     if wanted is not None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
+from zipfile import ZipFile
 
-import fsspec
 import numpy as np
 from PIL import Image
 
@@ -21,6 +21,8 @@ from sind_hf.image_processing_sind import (
     ViewMode,
     load_image,
 )
+
+LARGEST_FILE = 512 * 2**20  # bytes of one encoded image that is read from the Hub
 
 
 class PreparedRow(NamedTuple):
@@ -41,19 +43,32 @@ class PreparedRow(NamedTuple):
         return prepared_pictures(self.folder, self.written)[self.row]
 
 
-class RemoteFile(NamedTuple):
-    """A file at an address of fsspec, such as `hf://datasets/user/name/photo.jpg`; read where it is decoded."""
+class HubFile(NamedTuple):
+    """A file of a Hub dataset, read where it is decoded. Nothing but the Hub can be reached through it.
 
-    address: str
+    Attributes:
+        path: `datasets/USER/NAME@REVISION/FILE`, as the Hub's own file system names it.
+        member: Name of a file in it, when it is a ZIP archive.
+    """
+
+    path: str
+    member: str | None = None
 
     def read(self) -> bytes:
         """Return the content.
 
         Raises:
             OSError: When it cannot be read.
+            ValueError: When it has more than `LARGEST_FILE` bytes.
         """
-        with fsspec.open(self.address, "rb") as file:
-            return file.read()
+        if self.member is None:
+            from huggingface_hub import HfFileSystem
+
+            with HfFileSystem().open(self.path, "rb") as file:
+                return _read_bounded(file, file.size)
+        archive = _open_archive(self.path)
+        with archive.open(self.member) as file:
+            return _read_bounded(file, archive.getinfo(self.member).file_size)
 
 
 class Unusable(NamedTuple):
@@ -73,7 +88,7 @@ class Picture:
     """
 
     name: str
-    source: ImageSource | PreparedRow | RemoteFile | Unusable
+    source: ImageSource | PreparedRow | HubFile | Unusable
     position: int = 0
 
     def make_views(self, processor: SindImageProcessor, mode: ViewMode) -> tuple[np.ndarray, np.ndarray]:
@@ -101,13 +116,27 @@ class Picture:
         """The source as `load_image` takes it; bytes go under the name of the picture, for its messages."""
         if isinstance(self.source, Unusable):
             raise ImageError(self.source.reason)
-        if isinstance(self.source, RemoteFile):
+        if isinstance(self.source, HubFile):
             try:
                 return {"bytes": self.source.read(), "path": self.name}
-            except Exception as error:  # the file systems of fsspec have no base class that they share
+            except Exception as error:  # the Hub's client, HTTP and ZIP errors share no base class
                 raise ImageError(f"{self.name}: cannot be read ({' '.join(str(error).split())[:200]})") from error
         assert not isinstance(self.source, PreparedRow)
         return self.source
+
+
+@lru_cache(maxsize=4)
+def _open_archive(path: str) -> ZipFile:
+    """Open a ZIP archive of a Hub dataset, once in every process."""
+    from huggingface_hub import HfFileSystem
+
+    return ZipFile(HfFileSystem().open(path, "rb"))
+
+
+def _read_bounded(file: IO[bytes], size: int) -> bytes:
+    if size > LARGEST_FILE:
+        raise ValueError(f"has {size:,} bytes, more than the {LARGEST_FILE:,} that are read")
+    return file.read(LARGEST_FILE)
 
 
 def prepared_place(folder: str) -> tuple[str, int]:

@@ -92,7 +92,8 @@ class ScoreFile:
         self.part.unlink()
 
     def _shards(self) -> list[Path]:
-        return sorted(self.part.parent.glob(f"{glob.escape(self.part.name)}-*"))
+        named = self.part.parent.glob(f"{glob.escape(self.part.name)}-*")
+        return sorted(path for path in named if path.name.removeprefix(f"{self.part.name}-").isdecimal())
 
     def _read_done(self, part: Path) -> set[str]:
         """Return the pictures that have a score, and cut off what the interruption left damaged."""

@@ -25,16 +25,19 @@ class SourceOptions:
     """What some kinds of sources need to be told.
 
     Attributes:
-        image_root: Of manifests: the folder that their paths start from, or a folder of prepared pictures.
-        subset: Of datasets: the configuration; None for the only one.
-        split: Of datasets: the split; None for the only one.
-        image_column: Of datasets: the column; None finds it by its type.
+        image_root: Folder that the paths of a manifest or in the rows of a dataset start from and stay in; for a
+            manifest also a folder of prepared images.
+        subset: Configuration of a dataset; None for the only one.
+        split: Split of a dataset; None for the only one.
+        image_column: Image column of a dataset; None finds it by its type.
+        fetch_urls: Whether to download images when the rows of a dataset hold http(s) addresses.
     """
 
     image_root: str | os.PathLike[str] | None = None
     subset: str | None = None
     split: str | None = None
     image_column: str | None = None
+    fetch_urls: bool = False
 
 
 class Source(Protocol):
@@ -138,12 +141,17 @@ def open_sources(paths: Sequence[str | os.PathLike[str]], options: SourceOptions
     """
     options = options or SourceOptions()
     parts = [_open_source(str(path), options) for path in paths]
-    if options.image_root is not None and not any(str(path).lower().endswith(MANIFEST_SUFFIX) for path in paths):
-        raise ValueError("--image-root belongs to manifests (.json): name one, or leave it out.")
-    asked = {"--subset": options.subset, "--split": options.split, "--image-column": options.image_column}
-    if (given := [name for name, value in asked.items() if value]) and not any(
-        isinstance(part, DatasetRows) for part in parts
-    ):
+    has_dataset = any(isinstance(part, DatasetRows) for part in parts)
+    has_manifest = any(str(path).lower().endswith(MANIFEST_SUFFIX) for path in paths)
+    if options.image_root is not None and not (has_manifest or has_dataset):
+        raise ValueError("--image-root belongs to manifests (.json) and datasets: name one, or leave it out.")
+    asked = {
+        "--subset": options.subset,
+        "--split": options.split,
+        "--image-column": options.image_column,
+        "--fetch-urls": options.fetch_urls,
+    }
+    if (given := [name for name, value in asked.items() if value]) and not has_dataset:
         raise ValueError(f"{given[0]} belongs to datasets (hf://datasets/…, .parquet): name one, or leave it out.")
     return Sources(parts)
 
@@ -156,7 +164,17 @@ def _open_source(path: str, options: SourceOptions) -> Source:
         return _prepared_files(path, None)
     local_dataset = path.lower().endswith(PARQUET) or is_saved_dataset(folder)
     if path.startswith(HUB_PREFIX) or (local_dataset and folder.exists()) or _holds_parquet_only(folder):
-        return DatasetRows(path, options.subset, options.split, options.image_column).checked()
+        root = None if options.image_root is None else os.fspath(options.image_root)
+        if root is not None and not os.path.isdir(root):
+            raise ValueError(f"{root}: the image root is not a folder; name the folder of the images.")
+        return DatasetRows(
+            path,
+            options.subset,
+            options.split,
+            options.image_column,
+            image_root=root,
+            fetch_urls=options.fetch_urls,
+        ).checked()
     return Files(list(list_images([path])))
 
 
@@ -168,7 +186,8 @@ def _manifest_files(path: str, image_root: str | os.PathLike[str] | None) -> Sou
         return _prepared_files(os.fspath(image_root), manifest)
     if not Path(image_root).is_dir():
         raise ValueError(f"{image_root}: the image root is not a folder; name the folder of the images.")
-    return Files([os.path.join(image_root, entry.image) for entry in manifest.entries])
+    # A Path joins in such a way that nothing in a manifest becomes an address.
+    return Files([str(Path(image_root) / entry.image) for entry in manifest.entries])
 
 
 def _prepared_files(folder: str, manifest: Manifest | None) -> PreparedFiles:

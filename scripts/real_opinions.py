@@ -250,7 +250,8 @@ def write_results(done: Sequence[Run], start: Path, study: Path, output: Path, f
     write_json(output / "results.json", {"rows": rows, "tests": tests})
     text = markdown(rows, tests)
     write_text(output / "results.md", text)
-    terminal.say(text)
+    for line in text.splitlines():
+        terminal.say(line)
     series = {}
     for loss in dict.fromkeys(run.loss for run in done):
         points = sorted((row for row in rows if row["loss"] == loss), key=lambda row: row["strength"])

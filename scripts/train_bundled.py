@@ -103,7 +103,8 @@ def run(options: argparse.Namespace) -> None:
             found = measure(recipe)
         text = results_markdown(found)
         write_text(recipe.output / "bundled_results.md", text)
-        terminal.say(text)
+        for line in text.splitlines():
+            terminal.say(line)
     if options.bundle is not None:
         for path in write_bundle(recipe, options.bundle):
             terminal.say(f"{path}: {path.stat().st_size} bytes")

@@ -9,6 +9,8 @@ import pytest
 from PIL import Image
 
 from sind_hf import Manifest, ManifestEntry, ScoreInfo, cli
+from sind_hf.scoring.checkpoints import load_scorer
+from sind_hf.scoring.job import run_job
 
 Answer = tuple[int, str, str]
 
@@ -26,6 +28,23 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
             code = int(stop.code or 0)
         captured = capsys.readouterr()
         return code, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def interrupt() -> Callable[..., None]:
+    """Leave what `sind-hf score` leaves when it ends after some images, with a score of 7 for each of them."""
+
+    def call(model: Path, paths: list[str], output: Path, count: int) -> None:
+        stream = run_job(*load_scorer(str(model), device="cpu"), paths, output=output)
+        rows = [next(stream) for _ in range(count)]
+        stream.close()
+        part = output.with_name(f"{output.name}.part")
+        text = part.read_text()
+        for row in rows:
+            text = text.replace(f'"score": {row.score}', '"score": 7.0')
+        part.write_text(text)
 
     return call
 

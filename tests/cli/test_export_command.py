@@ -49,16 +49,18 @@ def test_evaluate(run, exported, study, tmp_path):
     assert onnxs["report"]["srcc"] == pytest.approx(torchs["report"]["srcc"], abs=1e-3)
 
 
-def test_an_interrupted_job_is_continued_with_the_same_file_only(run, exported, picture_files, tmp_path):
+def test_an_interrupted_job_is_continued_with_the_same_file_only(run, interrupt, exported, picture_files, tmp_path):
     path, output = tmp_path / "sind.onnx", tmp_path / "scores.csv"
     shutil.copy(exported("resnet").path, path)
+    arguments = ("score", *picture_files, "--model", path, "--output", output, "--resume")
+    interrupt(path, picture_files, output, 1)
+    assert run(*arguments)[0] == 0
+    interrupt(path, picture_files, output, 1)
     part = tmp_path / "scores.csv.part"
-    for written, code in ((path.stat().st_mtime_ns, 0), (1, 2)):
-        settings = {"model": f"{path.resolve()} ({written})", "views": "center"}
-        scored = {"image": picture_files[0], "score": 7.0, "error": None}
-        part.write_text("".join(json.dumps(line) + "\n" for line in (settings, scored)))
-        found, _, err = run("score", *picture_files, "--model", path, "--output", output, "--resume")
-        assert found == code, err
+    settings, row = part.read_text().splitlines()
+    part.write_text(f"{json.dumps(json.loads(settings) | {'weights': '0' * 64})}\n{row}\n")
+    code, _, err = run(*arguments)
+    assert code == 2 and "was made with other weights" in err
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -106,16 +107,55 @@ def test_a_part_of_another_job_is_refused(tiny_model: SindModel, picture_files: 
     stream = run_job(tiny_model, SindImageProcessor(), picture_files, output=tmp_path / "s.csv")
     next(stream)
     stream.close()
-    with pytest.raises(ValueError, match="'views': 'center'"):
-        run(tiny_model, picture_files, output=tmp_path / "s.csv", resume=True, views="nine")
-    with pytest.raises(ValueError, match="'quality_maps'"):
-        run(tiny_model, picture_files, output=tmp_path / "s.csv", resume=True, quality_maps=tmp_path / "maps")
-    with pytest.raises(ValueError, match="'dtype': 'bfloat16'"):
-        run(tiny_model.to(torch.bfloat16), picture_files, output=tmp_path / "s.csv", resume=True)
-    tiny_model.float()
-    tiny_model.config._name_or_path = "another/model"
-    with pytest.raises(ValueError, match="another/model"):
-        run(tiny_model, picture_files, output=tmp_path / "s.csv", resume=True)
+
+    def refused(message: str, processor: SindImageProcessor | None = None, **options: Any) -> None:
+        with pytest.raises(ValueError, match=f"s.csv.part: was made with {message}; delete it"):
+            options |= {"output": tmp_path / "s.csv", "resume": True}
+            list(run_job(tiny_model, processor or SindImageProcessor(), picture_files, **options))
+
+    refused(r"views 'center' \(now 'nine'\)", views="nine")
+    refused("quality_maps None .*", quality_maps=tmp_path / "maps")
+    refused("another preprocessor configuration", SindImageProcessor(resize_backend="pillow"))
+    tiny_model.config.score_scale *= 2
+    refused("another model configuration")
+    tiny_model.config.score_scale /= 2
+    with torch.no_grad():
+        tiny_model.quality_head.bias += 1
+        refused("other weights")
+        tiny_model.quality_head.bias -= 1
+    tiny_model.to(torch.bfloat16)
+    refused("dtype None .now 'bfloat16'., other weights")
+
+
+def test_an_image_that_is_another_one_by_now_is_scored_again(
+    tiny_model: SindModel, picture_files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Replaced since, or of the same relative name in another working folder."""
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        for number, file in enumerate(picture_files if folder == "a" else picture_files[::-1]):
+            shutil.copy2(file, tmp_path / folder / f"{number}.png")
+    monkeypatch.chdir(tmp_path / "a")
+    paths, output = [f"{number}.png" for number in range(5)], tmp_path / "s.csv"
+
+    def interrupted() -> None:
+        stream = run_job(tiny_model, SindImageProcessor(), paths, output=output, batch_size=1)
+        for _ in range(4):
+            next(stream)
+        stream.close()
+
+    interrupted()
+    shutil.copy2("3.png", "1.png")
+    found = run(tiny_model, paths, output=output, batch_size=1, resume=True)
+    assert [row.image for row in found] == ["1.png", "4.png"]
+    scores = [float(score) for _, score in table(output)]
+    assert scores[1] == scores[3] and len(set(scores)) == 4
+
+    interrupted()
+    monkeypatch.chdir(tmp_path / "b")
+    found = run(tiny_model, paths, output=output, batch_size=1, resume=True)
+    assert [row.image for row in found] == paths
+    assert [float(score) for _, score in table(output)] == [row.score for row in found]
 
 
 def test_every_batch_reaches_the_disk(tiny_model: SindModel, picture_files: list[str], tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def show_experiment(config: RunConfig, *, resume: bool = True) -> None:
     try:
         draw_figures(records, folder)
     except ValueError as error:  # the tables do not depend on matplotlib
-        terminal.messages.print(str(error), style="yellow", markup=False)
+        terminal.note(str(error))
     terminal.say(f"report.md, report.csv, report.tex, report.json and the records of all folds are in {folder}")
 
 

@@ -18,6 +18,7 @@ from sind_hf.cli.options import (
     ViewsOption,
     WorkersOption,
 )
+from sind_hf.image_processing_sind import printable
 from sind_hf.processes import in_all, is_main_process, join_launch
 from sind_hf.scoring.checkpoints import load_scorer
 from sind_hf.scoring.job import run_job
@@ -109,7 +110,7 @@ def score(
             else:
                 scored += 1
                 if output is None:
-                    terminal.say(f"{row.score:10.4f}  {row.image}")
+                    terminal.say(f"{row.score:10.4f}  {printable(row.image)}")
     failed, scored = in_all(failed, scored)
     if is_main_process():
         low_high = scorer.config.score_range

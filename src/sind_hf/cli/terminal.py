@@ -14,20 +14,23 @@ from typing import NoReturn
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from sind_hf.data.worker_deaths import worker_death
+from sind_hf.image_processing_sind import printable
 
 # Results go to standard output; progress and errors to standard error, so that results can be piped.
 # Without a terminal lines are as long as they need be: cut tables would lose numbers.
 output = Console(highlight=False, width=None if sys.stdout.isatty() else 10_000)
 messages = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 10_000)
 
+LONGEST_LINE = 1000  # characters; a name in a line is cut to less, a line may hold several
 PLAIN_INTERVAL = 10.0  # seconds between progress lines where there is no terminal
 
 
 def fail(error: object, code: int = 2) -> NoReturn:
     """Print an error as one line and end the program."""
-    messages.print(f"error: {printable(in_one_line(error))}", style="bold red", markup=False)
+    messages.print(f"error: {one_line(in_one_line(error))}", style="bold red", markup=False)
     sys.exit(code)
 
 
@@ -45,7 +48,7 @@ def in_one_line(error: object) -> str:
 
 def note(line: str) -> None:
     """Print a line that is no result."""
-    messages.print(printable(line), markup=False)
+    messages.print(one_line(line), markup=False)
 
 
 def show(renderable: RenderableType) -> None:
@@ -55,28 +58,29 @@ def show(renderable: RenderableType) -> None:
 
 def complain(line: str) -> None:
     """Print one line about an input that could not be used."""
-    messages.print(f"left out: {printable(line)}", style="yellow", markup=False)
+    messages.print(f"left out: {one_line(line)}", style="yellow", markup=False)
 
 
 def say(line: str = "", style: str | None = None) -> None:
     """Print a line of the result."""
-    output.print(printable(line), style=style, markup=False)
+    output.print(one_line(line), style=style, markup=False)
 
 
-def printable(text: str) -> str:
-    """Return text whose file names can be printed, whatever bytes they hold."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+def one_line(text: object) -> str:
+    """Return text as one line that cannot steer the terminal, whatever names it holds."""
+    return printable(text, LONGEST_LINE)
 
 
 def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table; the first column is text, the others are numbers."""
     if title:
-        output.print(printable(title), style="bold", markup=False)  # rich would wrap a table's own title to its width
+        output.print(one_line(title), style="bold", markup=False)  # rich would wrap a table's own title to its width
     table = Table(box=None, pad_edge=False)
+    # As Text: brackets in a name are not markup.
     for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number == 0 else "right", no_wrap=True)
+        table.add_column(Text(printable(column)), justify="left" if number == 0 else "right", no_wrap=True)
     for row in rows:
-        table.add_row(*map(printable, row))
+        table.add_row(*(Text(printable(cell)) for cell in row))
     output.print(table)
 
 
@@ -86,10 +90,16 @@ def progress(title: str) -> Iterator[Callable[[int, int | None], None]]:
 
     A total of None says that nobody knows it.
     """
+    title = one_line(title)
     if not messages.is_terminal:
         yield _plain_progress(title)
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=messages, transient=True) as bar:
         task = bar.add_task(title, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
@@ -101,7 +111,7 @@ def stage(title: str) -> Iterator[Callable[[int, int | None], None]]:
     started = time.monotonic()
     with progress(title) as update:
         yield update
-    messages.print(f"{title}: done in {time.monotonic() - started:.0f} s", style="dim", markup=False)
+    messages.print(f"{one_line(title)}: done in {time.monotonic() - started:.0f} s", style="dim", markup=False)
 
 
 def _plain_progress(title: str) -> Callable[[int, int | None], None]:

@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sind_hf.files import atomic_file
+from sind_hf.image_processing_sind import printable
 
 from .catalog import CATALOG, DatasetFacts
 from .manifest import Manifest, ManifestError, ScoreInfo
@@ -237,7 +238,9 @@ def render_statistics(statistics: ManifestStatistics) -> Group:
     span = f"{score.range[0]:.4g} to {score.range[1]:.4g}" if score.range else "no declared range"
     direction = "higher is better" if score.higher_is_better else "lower is better"
     heading = Text.assemble(
-        (statistics.dataset, "bold"), f"  {overall.count:,} images  {score.name}, {span}, {direction}", overflow="fold"
+        (printable(statistics.dataset), "bold"),
+        f"  {overall.count:,} images  {printable(score.name)}, {span}, {direction}",
+        overflow="fold",
     )
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("scene", overflow="fold", min_width=8)
@@ -251,7 +254,7 @@ def render_statistics(statistics: ManifestStatistics) -> Group:
         bar = "" if row is overall else _bar(row.count / largest)
         values = (row.mean, row.median, row.deviation, row.minimum, row.maximum)
         table.add_row(
-            Text(row.name),
+            Text(printable(row.name)),
             f"{row.count:,}",
             Text(bar, "cyan"),
             *(f"{value:.4g}" for value in values),
@@ -259,7 +262,10 @@ def render_statistics(statistics: ManifestStatistics) -> Group:
             style="bold" if row is overall else None,
         )
     styles = {"ok": ("✓", "green"), "note": ("•", "yellow"), "problem": ("✗", "red")}
-    checks = [Text(f"{styles[check.level][0]} {check.what}", styles[check.level][1]) for check in statistics.checks]
+    checks = [
+        Text(f"{styles[check.level][0]} {printable(check.what)}", styles[check.level][1])
+        for check in statistics.checks
+    ]
     return Group(heading, Text(""), table, Text(""), *checks)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import numpy.typing as npt
 import torch
 from accelerate import PartialState
 
+from sind_hf.data.prepared import file_sha256
 from sind_hf.data.worker_deaths import worker_deaths_named
 from sind_hf.image_processing_sind import ImageError, SindImageProcessor, ViewMode
 from sind_hf.processes import in_all, on_main_process, only_run_in
@@ -27,6 +30,9 @@ from sind_hf.scoring.sources import SourceOptions, Sources, open_sources
 
 Progress = Callable[[int, int | None], None]
 Engine = Callable[[Iterable[Picture]], Iterator[tuple[Picture, ScoredImage]]]
+
+# Settings of a configuration that scores do not depend on, or that are compared by themselves.
+VOLATILE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures", "auto_map")
 
 
 def run_job(
@@ -60,7 +66,7 @@ def run_job(
         workers: Loader processes.
         output: CSV, JSON Lines or Parquet file for the scores; see `ScoreFile`.
         quality_maps: Folder for one overlay per picture.
-        resume: Continue an interrupted job: yields only what was not done yet.
+        resume: Continue an interrupted job: yields only what was not done yet, and images that changed since.
         progress: Called with (pictures done, pictures in all, None where a dataset does not know).
         engine: What scores in the place of this process; the options of scoring are its own then.
 
@@ -76,16 +82,17 @@ def run_job(
         except OSError as error:
             raise ValueError(f"{folder}: cannot make this folder for quality maps ({error.strerror}).") from None
 
-    settings = _settings(model, processor, views, folder)
     # What the main process sees is what counts: others may be on machines with another disk, or look a moment later.
-    file = None if output is None else on_main_process(lambda: ScoreFile(output, settings))
+    file = None
+    if output is not None:
+        file = on_main_process(lambda: ScoreFile(output, _settings(model, processor, views, folder)))
 
-    def open_job() -> tuple[Sources, Collection[str]]:
+    def open_job() -> tuple[Sources, Mapping[str, str | None]]:
         sources = open_sources(paths, source_options)
         if next(iter(sources), None) is None:
             raise ValueError("No pictures to score: the lists are empty.")
         sources.require(processor)
-        return sources, () if file is None else file.collect(resume=resume)
+        return sources, {} if file is None else file.collect(resume=resume)
 
     score = engine or partial(
         score_pictures,
@@ -100,14 +107,15 @@ def run_job(
         sources, done = on_main_process(open_job)
         state = PartialState()
         names: dict[str, None] = {}
-        mine = _share(_to_do(sources, done, names), batch_size, state.process_index, state.num_processes)
+        shares = (batch_size, state.process_index, state.num_processes)
+        mine = _to_do(sources, None if file is None else done, names, *shares)
         kept = "nothing was kept" if file is None else f"the scores so far are in {file.part}, resume to go on"
         with worker_deaths_named(kept), file.open_part(state.process_index) if file else nullcontext() as part:
             for number, (picture, row) in enumerate(score(mine), start=1):
                 if folder is not None and row.quality_map is not None:
                     row = _save_map(folder, picture, row, row.quality_map)
                 if part is not None:
-                    part.write(row)
+                    part.write(row, picture.stamp)
                     if number % batch_size == 0:
                         part.flush()
                 if progress is not None:
@@ -118,30 +126,47 @@ def run_job(
             on_main_process(lambda: file.finish(names))
 
 
-def _to_do(sources: Sources, done: Collection[str], names: dict[str, None]) -> Iterator[Picture]:
-    """Yield the pictures that have no score yet, each once; `names` gets all of the job, in order."""
+def _to_do(
+    sources: Sources,
+    done: Mapping[str, str | None] | None,
+    names: dict[str, None],
+    batch_size: int,
+    process: int,
+    processes: int,
+) -> Iterator[Picture]:
+    """Yield the images that one process has to score: whole batches in turn, as a single process would score them.
+
+    Args:
+        sources: All images.
+        done: Stamps of the images that have a score, by name; None when nothing is kept.
+        names: Gets the names of all images of the job, each once, in order.
+        batch_size: Images per forward pass.
+        process: Number of the process.
+        processes: How many there are.
+    """
+    dealt = {True: 0, False: 0}
     for picture in sources:
-        if picture.name not in names:
-            position = len(names)
-            names[picture.name] = None
-            if picture.name not in done:
-                yield replace(picture, position=position)
-
-
-def _share(pictures: Iterable[Picture], batch_size: int, process: int, processes: int) -> Iterator[Picture]:
-    """Yield the pictures of one process: whole batches in turn, the very ones that a single process would score."""
-    for number, picture in enumerate(pictures):
-        if number // batch_size % processes == process:
-            yield picture
+        if picture.name in names:
+            continue
+        position = len(names)
+        names[picture.name] = None
+        scored = done is not None and picture.name in done
+        # Names alone deal the images: what a process sees on its own disk must not change the share of another.
+        mine = dealt[scored] // batch_size % processes == process
+        dealt[scored] += 1
+        if mine:
+            picture = replace(picture, position=position, stamp=None if done is None else picture.make_stamp())
+            if done is None or not scored or done[picture.name] != picture.stamp:
+                yield picture
 
 
 def _settings(
     model: ScoringModel, processor: SindImageProcessor, views: ViewMode | None, quality_maps: Path | None
 ) -> dict[str, Any]:
-    """What a job must have in common with one that it goes on with: all that scores depend on, and where maps go."""
-    settings: dict[str, Any] = {"model": _identity(model), "views": views or processor.views}
-    if processor.fast_decode:
-        settings["fast_decode"] = True
+    """Return what a job must have in common with one that it continues: all that scores depend on, where maps go."""
+    settings: dict[str, Any] = {"weights": _digest_weights(model), "views": views or processor.views}
+    settings["config"] = _digest(asdict(model.config) if isinstance(model, OnnxSindModel) else model.config.to_dict())
+    settings["preprocessor"] = _digest(processor.to_dict())
     if (dtype := getattr(model, "dtype", torch.float32)) != torch.float32:  # an exported model always is
         settings["dtype"] = str(dtype).removeprefix("torch.")
     if quality_maps is not None:
@@ -149,16 +174,25 @@ def _settings(
     return settings
 
 
-def _identity(model: ScoringModel) -> str:
-    """Name a checkpoint: the same from any working directory, another one once it was trained again."""
+def _digest(values: Any) -> str:
+    """Digest a configuration without what is volatile in it."""
+
+    def kept(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {str(key): kept(item) for key, item in value.items() if key not in VOLATILE}
+        return [kept(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+    return hashlib.sha256(json.dumps(kept(values), sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _digest_weights(model: ScoringModel) -> str:
     if isinstance(model, OnnxSindModel):
-        named = weights = model.path
-    else:
-        named = Path(str(model.config._name_or_path))
-        weights = named / "model.safetensors"
-        if not weights.is_file():
-            return str(model.config._name_or_path)
-    return f"{named.resolve()} ({weights.stat().st_mtime_ns})"
+        return file_sha256(model.path)
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _save_map(folder: Path, picture: Picture, row: ScoredImage, quality_map: npt.NDArray[np.float32]) -> ScoredImage:

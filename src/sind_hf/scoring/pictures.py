@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -85,11 +87,34 @@ class Picture:
         name: As it is called in the results.
         source: Where it is.
         position: Number of the picture in its job, from 0.
+        stamp: What `make_stamp` returned before the image was loaded; None where nobody asked for it.
     """
 
     name: str
     source: ImageSource | PreparedRow | HubFile | Unusable
     position: int = 0
+    stamp: str | None = None
+
+    def make_stamp(self) -> str:
+        """Digest what tells whether this is still the same image, without decoding it.
+
+        It is the absolute path, size and modification time of a file, the content of encoded bytes, else the place.
+        """
+        digest = hashlib.blake2b(digest_size=12)
+        source = self.source
+        if isinstance(source, dict):
+            digest.update(source.get("bytes") or b"")
+        elif isinstance(source, PreparedRow):
+            digest.update(os.fsencode(f"{os.path.abspath(source.folder)} {source.written} {source.row}"))
+        elif isinstance(source, (str, Path)):
+            try:
+                state = os.stat(source)
+                digest.update(os.fsencode(f"{os.path.abspath(source)} {state.st_size} {state.st_mtime_ns}"))
+            except (OSError, ValueError):  # an address, or a file that is missing
+                digest.update(repr(source).encode())
+        else:
+            digest.update(repr(source).encode())
+        return digest.hexdigest()
 
     def make_views(self, processor: SindImageProcessor, mode: ViewMode) -> tuple[np.ndarray, np.ndarray]:
         """Cut the views: uint8 (T, 3, s, s) each.

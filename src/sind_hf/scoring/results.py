@@ -3,7 +3,7 @@
 While a job runs, its rows go to `OUTPUT.part`, one JSON object a line, flushed batch by batch; where several processes
 share a job, those of the others go to `OUTPUT.part-1`, `OUTPUT.part-2` … When it ends they are joined and written in
 the wanted format to a temporary file, which replaces OUTPUT in one step. After an interruption the parts are joined,
-too, and say what is done.
+too, and say what is done: the first line holds the identity of the job, and every row the stamp of its image.
 """
 
 from __future__ import annotations
@@ -18,10 +18,17 @@ from pathlib import Path
 from typing import IO, Any
 
 from sind_hf.files import atomic_file, reason
+from sind_hf.image_processing_sind import printable
 from sind_hf.scoring.scorer import ScoredImage
 
 FORMATS = (".csv", ".jsonl", ".parquet")
 COLUMNS = ("image", "score", "error")
+# Settings that are digests, and how a message calls other ones.
+DIGESTS = {
+    "weights": "other weights",
+    "config": "another model configuration",
+    "preprocessor": "another preprocessor configuration",
+}
 
 
 class ScoreFile:
@@ -31,7 +38,7 @@ class ScoreFile:
 
     Args:
         path: The file to make; its extension says the format.
-        settings: Of the job; scores in parts that were made with others are not continued.
+        settings: All that scores depend on besides the images; parts that were made with others are not continued.
 
     Raises:
         ValueError: Unknown extension.
@@ -44,22 +51,22 @@ class ScoreFile:
         if self.path.suffix.lower() not in FORMATS:
             raise ValueError(f"{self.path}: unknown format; use one of {', '.join(FORMATS)}.")
 
-    def collect(self, *, resume: bool = False) -> set[str]:
+    def collect(self, *, resume: bool = False) -> dict[str, str | None]:
         """Find what an interrupted job has left behind, and join its parts.
 
         Args:
             resume: Continue it, where there is one.
 
         Returns:
-            The pictures that have a score. Those that failed are to be tried again.
+            The images that have a score, with their stamps. Those that failed are to be tried again.
 
         Raises:
             ValueError: When parts hold scores that were made with other settings, or that are not to be resumed.
         """
-        done: set[str] = set()
+        done: dict[str, str | None] = {}
         for part in (self.part, *self._shards()):
             if part.exists():
-                done |= self._read_done(part)
+                self._read_done(part, done)
         if done and not resume:
             raise ValueError(
                 f"{self.part}: holds {len(done)} scores of an interrupted job: resume it, or delete this file."
@@ -95,9 +102,8 @@ class ScoreFile:
         named = self.part.parent.glob(f"{glob.escape(self.part.name)}-*")
         return sorted(path for path in named if path.name.removeprefix(f"{self.part.name}-").isdecimal())
 
-    def _read_done(self, part: Path) -> set[str]:
-        """Return the pictures that have a score, and cut off what the interruption left damaged."""
-        done: set[str] = set()
+    def _read_done(self, part: Path, done: dict[str, str | None]) -> None:
+        """Add the images that have a score to `done`, and cut off what the interruption left damaged."""
         made_with, keep = None, 0
         with open(part, "rb") as file:
             for number, line in enumerate(file):
@@ -114,12 +120,24 @@ class ScoreFile:
                 elif row["score"] is not None:
                     if made_with != self.settings:
                         raise ValueError(
-                            f"{part}: was made with {made_with}, not {self.settings}: delete it to start again."
+                            f"{part}: was made with {self._difference(made_with)}; delete it to start again."
                         )
-                    done.add(row["image"])
+                    done[row["image"]] = row.get("stamp")
+                else:
+                    done.pop(row["image"], None)
                 keep += len(line)
         os.truncate(part, keep)
-        return done
+
+    def _difference(self, made_with: Any) -> str:
+        """Say how the settings of a part differ from those of this job."""
+        if not isinstance(made_with, dict):
+            return "unknown settings"
+        texts = []
+        for key in sorted({*made_with, *self.settings}):
+            before, now = made_with.get(key), self.settings.get(key)
+            if before != now:
+                texts.append(DIGESTS.get(key, f"{key} {before!r} (now {now!r})"))
+        return printable(", ".join(texts))
 
     def _join(self) -> None:
         """Move the rows of all shards to the part; dying on the way repeats rows there, and loses none."""
@@ -146,7 +164,8 @@ class ScoreFile:
                 if offset is None:
                     raise ValueError(f"{self.part}: holds no result of {image}: run again with --resume.")
                 file.seek(offset)
-                yield json.loads(file.readline())
+                row = json.loads(file.readline())
+                yield {column: row[column] for column in COLUMNS}
 
 
 class Part:
@@ -174,11 +193,12 @@ class Part:
         with self._named():
             self._file.close()
 
-    def write(self, row: ScoredImage) -> None:
-        """Keep one result."""
-        # ASCII escapes carry file names that are no valid UTF-8, too.
+    def write(self, row: ScoredImage, stamp: str | None = None) -> None:
+        """Keep one result, with the stamp of the image that it belongs to; see `Picture.make_stamp`."""
+        # ASCII escapes carry file names that are not valid UTF-8, too.
+        values = {"image": row.image, "score": row.score, "error": row.error, "stamp": stamp}
         with self._named():
-            self._file.write(json.dumps({"image": row.image, "score": row.score, "error": row.error}) + "\n")
+            self._file.write(json.dumps(values) + "\n")
 
     def copy(self, lines: Iterable[str]) -> None:
         """Keep rows of another part."""

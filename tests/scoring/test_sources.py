@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from sind_hf.scoring.sources import list_images, picture_suffixes
+from sind_hf.scoring.pictures import Unusable
+from sind_hf.scoring.sources import list_images, open_sources, picture_suffixes
 
 
 @pytest.fixture
@@ -26,15 +30,54 @@ def test_a_folder_is_all_its_pictures_sorted(tree: Path) -> None:
 
 def test_the_order_does_not_come_from_the_file_system(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = list(list_images([tree]))
-    walk = os.walk
+    scandir = os.scandir
 
-    def backwards(top: Path) -> object:
-        for directory, folders, files in walk(top):
-            folders.sort(reverse=True)
-            yield directory, folders, sorted(files, reverse=True)
+    @contextmanager
+    def backwards(top: str) -> Iterator[object]:
+        with scandir(top) as entries:
+            yield iter(sorted(entries, key=lambda entry: entry.name, reverse=True))
 
-    monkeypatch.setattr("os.walk", backwards)
+    monkeypatch.setattr("os.scandir", backwards)
     assert list(list_images([tree])) == expected
+
+
+def test_what_a_folder_passes_over_is_named(tree: Path) -> None:
+    """Images in formats that are not read, links to folders, and folders that cannot be listed."""
+    unread = ["b/a.HEIC", "b/b.jxl", "a/c.dng", "a/d.CR3", "e.svg"]
+    for name in unread:
+        (tree / name).write_bytes(b"")
+    (tree.parent / "disk").mkdir()
+    (tree.parent / "disk" / "x.png").write_bytes(b"")
+    (tree / "2024").symlink_to(tree.parent / "disk")
+    (tree / "loop").symlink_to(tree)
+    found = list(open_sources(["photos"]))
+    reasons = {picture.name: picture.source.reason for picture in found if isinstance(picture.source, Unusable)}
+    assert set(reasons) == {f"photos/{name}" for name in (*unread, "2024", "loop")}
+    assert reasons["photos/b/a.HEIC"].startswith("photos/b/a.HEIC: HEIC images are not read")
+    assert reasons["photos/2024"].startswith("photos/2024: is a link to a folder")
+    assert [picture.name for picture in found if picture.name not in reasons] == list(list_images(["photos"]))
+    Path("only").mkdir()
+    Path("only/a.heif").write_bytes(b"")
+    (only,) = open_sources(["only"])
+    assert isinstance(only.source, Unusable)
+
+
+def test_a_folder_may_be_deeper_than_calls_or_paths_may(tree: Path) -> None:
+    deep, here = tree / "deep", os.getcwd()
+    deep.mkdir()
+    try:
+        os.chdir(deep)
+        for _ in range(1500):  # as no path could name it
+            os.mkdir("abc")
+            os.chdir("abc")
+    finally:
+        os.chdir(here)
+    try:
+        last = list(open_sources([tree]))[-1]
+    finally:
+        subprocess.run(["rm", "-rf", deep], check=True)  # rmtree of Python calls itself for every folder
+    assert isinstance(last.source, Unusable) and "cannot be read (File name too long)" in last.source.reason
+    assert len(last.source.reason) < 500
 
 
 def test_paths_keep_their_order_and_need_not_exist(tree: Path) -> None:

@@ -13,11 +13,31 @@ from PIL import Image
 from sind_hf.data.manifest import Manifest
 from sind_hf.data.prepared import PreparedFolder, is_prepared, load_prepared
 from sind_hf.data.saved_datasets import is_saved_dataset
-from sind_hf.image_processing_sind import SindImageProcessor
+from sind_hf.image_processing_sind import SindImageProcessor, printable
 from sind_hf.scoring.dataset_rows import HUB_PREFIX, PARQUET, DatasetRows
 from sind_hf.scoring.pictures import Picture, PreparedRow, Unusable, prepared_pictures, prepared_place
 
 LIST_SUFFIX, MANIFEST_SUFFIX = ".txt", ".json"
+# Extensions of image formats that are not read, by the name of the format; a camera's raw files have many.
+UNREAD_FORMATS = {
+    "HEIC": ".heic .heif .heics .heifs .hif .avci .avcs",
+    "AVIF": ".avif .avifs",
+    "JPEG XL": ".jxl",
+    "JPEG XR": ".jxr .wdp .hdp",
+    "JPEG XS": ".jxs",
+    "JPEG 2000": ".jp2 .j2k .jpc .jpf .jpx .j2c .jph .jhc",
+    "WebP": ".webp",
+    "OpenEXR": ".exr",
+    "Radiance HDR": ".hdr",
+    "SVG": ".svg .svgz",
+    "EPS": ".eps .epsf",
+    "Photoshop": ".psd .psb",
+    "GIMP": ".xcf",
+    "BPG": ".bpg",
+    "raw": ".dng .cr2 .cr3 .crw .nef .nrw .arw .srf .sr2 .orf .rw2 .rwl .raf .pef .srw .raw .3fr .fff .erf .kdc "
+    ".dcr .k25 .mos .mef .mrw .x3f .iiq .gpr",
+}
+_UNREAD = {suffix: name for name, suffixes in UNREAD_FORMATS.items() for suffix in suffixes.split()}
 
 
 @dataclass(frozen=True)
@@ -63,6 +83,26 @@ class Files:
 
     def __iter__(self) -> Iterator[Picture]:
         return (Picture(path, path) for path in self.paths)
+
+
+@dataclass(frozen=True)
+class Folder:
+    """The images in a folder and below it, named by their paths; what is passed over there is named, too.
+
+    Attributes:
+        entries: Path, and the reason why the image, or the folder, cannot be used; None for images to be read.
+    """
+
+    entries: Sequence[tuple[str, str | None]]
+
+    @property
+    def total(self) -> int:
+        """Number of images, including what is passed over."""
+        return len(self.entries)
+
+    def __iter__(self) -> Iterator[Picture]:
+        for path, reason in self.entries:
+            yield Picture(path, path if reason is None else Unusable(f"{printable(path)}: {reason}"))
 
 
 @dataclass(frozen=True)
@@ -175,6 +215,8 @@ def _open_source(path: str, options: SourceOptions) -> Source:
             image_root=root,
             fetch_urls=options.fetch_urls,
         ).checked()
+    if folder.is_dir():
+        return Folder(list(_in_folder(folder)))
     return Files(list(list_images([path])))
 
 
@@ -205,15 +247,23 @@ def _prepared_files(folder: str, manifest: Manifest | None) -> PreparedFiles:
 
 
 def _holds_parquet_only(folder: Path) -> bool:
-    if not folder.is_dir() or next(_pictures_in(folder), None) is not None:
+    if not folder.is_dir():
         return False
-    return next(folder.rglob(f"*{PARQUET}"), None) is not None
+    found = False
+    readable = picture_suffixes()
+    for path, reason in _walk(folder):
+        suffix = os.path.splitext(path)[1].lower()
+        if reason is None and suffix in readable:
+            return False
+        found = found or (reason is None and suffix == PARQUET)
+    return found
 
 
 def list_images(paths: Sequence[str | os.PathLike[str]]) -> Iterator[str]:
     """Yield the pictures that paths stand for, in a stable order.
 
-    A folder stands for all pictures in it and below it (by their extension, sorted by name), a `.txt` file for the
+    A folder stands for all images in it and below it (by their extension, sorted by name; linked folders are not
+    followed), a `.txt` file for the
     paths on its lines, relative to the working directory, anything else for itself, whether it exists or not:
     scoring names what cannot be read.
 
@@ -228,28 +278,59 @@ def list_images(paths: Sequence[str | os.PathLike[str]]) -> Iterator[str]:
         if str(named).startswith(("http://", "https://")):
             yield str(named)  # as it is: a Path would make one slash of two
         elif path.is_dir():
-            yield from _in_folder(path)
+            yield from (image for image, reason in _in_folder(path) if reason is None)
         elif path.suffix.lower() == LIST_SUFFIX:
             yield from _in_list(path)
         else:
             yield str(path)
 
 
-def _in_folder(folder: Path) -> Iterator[str]:
-    path = None
-    for path in _pictures_in(folder):
-        yield path
-    if path is None:
+def _in_folder(folder: Path) -> Iterator[tuple[str, str | None]]:
+    """Yield the images in a folder, and what is passed over with the reason.
+
+    Raises:
+        ValueError: When there is neither.
+    """
+    empty = True
+    readable = picture_suffixes()
+    for path, reason in _walk(folder):
+        suffix = os.path.splitext(path)[1].lower()
+        if reason is not None or suffix in readable:
+            yield path, reason
+        elif suffix in _UNREAD:
+            yield path, f"{_UNREAD[suffix]} images are not read; convert it to JPEG, PNG or TIFF"
+        else:
+            continue
+        empty = False
+    if empty:
         raise ValueError(f"{folder}: no pictures in this folder or below it (known by extensions such as .jpg, .png).")
 
 
-def _pictures_in(folder: Path) -> Iterator[str]:
-    known = picture_suffixes()
-    for directory, subfolders, files in os.walk(folder):
-        subfolders.sort()  # os.walk descends in the order of this list
-        for name in sorted(files):
-            if Path(name).suffix.lower() in known:
-                yield os.path.join(directory, name)
+def _walk(folder: Path) -> Iterator[tuple[str, str | None]]:
+    """Yield all files below a folder in a stable order, and the folders that are not entered with the reason.
+
+    Files of a folder come before its subfolders, each sorted by name. A stack, not recursion: folders may be nested
+    more deeply than calls may.
+    """
+    waiting = [str(folder)]
+    while waiting:
+        directory = waiting.pop()
+        try:
+            with os.scandir(directory) as scanned:
+                entries = sorted(scanned, key=lambda entry: entry.name)
+        except OSError as error:
+            yield directory, f"this folder cannot be read ({error.strerror})"
+            continue
+        subfolders = []
+        for entry in entries:
+            path = os.path.join(directory, entry.name)
+            if entry.is_dir(follow_symlinks=False):
+                subfolders.append(path)
+            elif entry.is_symlink() and os.path.isdir(path):
+                yield path, "is a link to a folder, which is not followed; name it as well to score its images"
+            else:
+                yield path, None
+        waiting += reversed(subfolders)
 
 
 def _in_list(path: Path) -> Iterator[str]:

@@ -8,7 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas
 import pytest
+import torch
 from datasets import Dataset
 from datasets import Image as ImageFeature
 from PIL import Image
@@ -87,6 +90,46 @@ def test_lists_generators_and_datasets(pipe: SindPipeline, picture_files: list[s
     assert scores(pipe(KeyDataset(dataset, "photo"), batch_size=2)) == pytest.approx(expected)
     encoded = dataset.cast_column("photo", ImageFeature(decode=False))
     assert scores(pipe(KeyDataset(encoded, "photo"))) == pytest.approx(expected)
+
+
+def test_every_collection_has_an_answer_for_every_image(
+    pipe: SindPipeline, tiny_model: SindModel, picture_files: list[str]
+) -> None:
+    files = picture_files[:2]
+    arrays = np.stack([np.asarray(Image.open(file).resize((300, 240))) for file in files])
+    dataset = Dataset.from_dict({"n": [0, 1], "photo": files}).cast_column("photo", ImageFeature())
+    expected = scores(pipe(files))
+    expected_arrays = scores(pipe([Image.fromarray(array) for array in arrays]))
+    collections: list[tuple[Any, list[float]]] = [
+        (dataset["photo"], expected),
+        (dataset, expected),
+        (tuple(files), expected),
+        (np.array(files), expected),
+        (pandas.Series(files, index=[7, 9]), expected),
+        (arrays, expected_arrays),
+        (torch.from_numpy(arrays).permute(0, 3, 1, 2), expected_arrays),
+        (torch.from_numpy(arrays).permute(0, 3, 1, 2)[:1], expected_arrays[:1]),
+    ]
+    for collection, wanted in collections:
+        answers = pipe(collection, batch_size=2)
+        assert isinstance(answers, list) and scores(answers) == pytest.approx(wanted, rel=1e-4), type(collection)
+        assert tiny_model.score(collection, SindImageProcessor()) == pytest.approx(wanted, rel=1e-4)
+    for stream in (iter(files), map(str, files), dataset.to_iterable_dataset(), (file for file in files)):
+        answers = pipe(stream)
+        assert not isinstance(answers, list) and scores(answers) == pytest.approx(expected, rel=1e-4)
+    assert [pipe([]), pipe(()), pipe(np.array([], dtype=object)), list(pipe(iter(())))] == [[], [], [], []]
+    assert "score" in pipe(arrays[0])
+    with pytest.raises(ValueError, match="no image column .columns: n.: pass one column"):
+        pipe(dataset.remove_columns("photo"))
+
+
+def test_a_mistyped_option_names_the_nearest(tiny_model: SindModel, pipe: SindPipeline) -> None:
+    with pytest.raises(TypeError, match="Unknown option 'view': did you mean 'views'"):
+        pipe("a.png", view="nine")
+    with pytest.raises(TypeError, match="Unknown option 'output_quality_maps': did you mean 'output_quality_map'"):
+        pipe([], output_quality_maps=True)
+    with pytest.raises(TypeError, match="Unknown option 'x': choose from views, "):
+        pipeline(TASK, model=tiny_model, image_processor=SindImageProcessor(), x=1)
 
 
 def test_a_generator_is_read_as_answers_are_taken(pipe: SindPipeline, picture_files: list[str]) -> None:

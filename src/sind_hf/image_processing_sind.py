@@ -487,8 +487,15 @@ class SindImageProcessor(PilBackend):
     def each_picture(images: Any) -> Iterator[Any]:
         """Go through one picture or several, whatever holds them: a list, a column, an array of paths, a generator.
 
-        Strings, bytes, dicts, PIL images, open files, and arrays of numbers of up to three dimensions are one.
+        Strings, bytes, dicts, PIL images, open files, and arrays of numbers of up to three dimensions are one. Of a
+        dataset of Hugging Face `datasets` the image column is gone through.
+
+        Raises:
+            ValueError: When a dataset has no image column, or several none of which is called `image`.
         """
+        if hasattr(images, "column_names") and hasattr(images, "select_columns"):
+            column = _image_column(images)
+            return (row[column] for row in images.select_columns([column]))
         if isinstance(images, np.ndarray) and images.dtype.kind in "OSTU":  # of names, or of pictures
             return iter(images)
         if isinstance(images, (np.ndarray, torch.Tensor)):
@@ -562,6 +569,19 @@ class SindImageProcessor(PilBackend):
                 batch = (batch - np.float32(image_mean).reshape(channels)) / np.float32(image_std).reshape(channels)
             data[name] = batch
         return BatchFeature(data=data, tensor_type=return_tensors)
+
+
+def _image_column(dataset: Any) -> str:
+    """Find the image column of a dataset, which is known by what it offers: this file imports no `datasets`."""
+    features = dataset.features or {}
+    found = [name for name, feature in features.items() if getattr(feature, "_type", None) == "Image"]
+    if len(found) != 1 and "image" not in found:
+        columns = ", ".join(map(printable, features)) or "unknown"
+        raise ValueError(
+            f"The dataset has {'several image columns' if found else 'no image column'} (columns: {columns}): "
+            "pass one column of it, as in dataset['image']."
+        )
+    return "image" if "image" in found else found[0]
 
 
 SindImageProcessor.register_for_auto_class("AutoImageProcessor")

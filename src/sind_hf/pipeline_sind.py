@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sized
+from difflib import get_close_matches
+from itertools import chain
 from typing import Any
 
+from torch.utils.data import Dataset
 from transformers import Pipeline
 from transformers.utils import ModelOutput
 
+OPTIONS = ("views", "output_quality_map", "batch_size", "num_workers")
+
 
 class SindPipeline(Pipeline):
-    """Score pictures: `pipeline("image-quality-assessment", model=..., image_processor=...)`.
+    """Score images: `pipeline("image-quality-assessment", model=..., image_processor=...)`.
 
-    Call it with one picture or with a list, generator or dataset of them (paths, URLs, PIL images), and optionally
-    `views="nine"` (slower, steadier) and `output_quality_map=True`. Each answer is a dict with `score`,
+    Call it with one image or several: whatever `SindModel.score` takes, see `SindImageProcessor.each_picture`.
+    Options are `views="nine"` (slower, steadier) and `output_quality_map=True`. Each answer is a dict with `score`,
     `score_range` (or None), `higher_is_better` (always True) and, when asked for, `quality_map` (7 lists of 7
     numbers).
 
@@ -32,9 +38,44 @@ class SindPipeline(Pipeline):
     _load_feature_extractor = False  # type: ignore[assignment]
     _load_tokenizer = False  # type: ignore[assignment]
 
+    def __call__(self, images: Any, **options: Any) -> Any:
+        """Score one image or several.
+
+        Args:
+            images: One image, or a collection of images with a length (list, tuple, column, dataset, array, tensor),
+                or a stream of them (generator, streamed dataset, dataset of torch).
+            **options: `views`, `output_quality_map`, `batch_size`, `num_workers`.
+
+        Returns:
+            One answer for one image, a list for a collection, an iterator for a stream, which is read as answers are
+            taken.
+
+        Raises:
+            TypeError: On an unknown option.
+            ValueError: On an unusable value, or when an image cannot be read (`ImageError`).
+        """
+        self._sanitize_parameters(**{name: value for name, value in options.items() if name not in OPTIONS[2:]})
+        # A streamed dataset of Hugging Face is one of torch, too, but its rows are no images.
+        of_torch = isinstance(images, Dataset) and not hasattr(images, "column_names")
+        if of_torch or (isinstance(images, list) and images):
+            return super().__call__(images, **options)
+        stream = self.image_processor.each_picture(images)
+        first = next(stream, None)
+        if first is images:
+            return super().__call__(images, **options)
+        if first is None:
+            return [] if isinstance(images, Sized) else iter(())
+        # A generator is all that the base class reads step by step.
+        answers = super().__call__((image for image in chain([first], stream)), **options)
+        return list(answers) if isinstance(images, Sized) else answers
+
     def _sanitize_parameters(
         self, views: str | None = None, output_quality_map: bool | None = None, **kwargs: Any
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        for name in kwargs:
+            near = get_close_matches(name, OPTIONS, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(OPTIONS)}."
+            raise TypeError(f"Unknown option {name!r}: {hint}")
         preprocess = {} if views is None else {"views": views}
         forward = {} if output_quality_map is None else {"output_quality_map": output_quality_map}
         return preprocess, forward, {}

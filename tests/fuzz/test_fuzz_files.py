@@ -165,7 +165,6 @@ def test_scores_of_an_interrupted_job(tmp_path: Path) -> None:
         done = one_line(lambda: file.collect(resume=True), "drawn.jsonl.part")
         if done is None:
             return
-        assert set(done) <= set(images[:4])
         with file.open_part() as rows:
             for image in images:
                 if image not in done:

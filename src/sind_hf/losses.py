@@ -114,6 +114,9 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "plcc+kld": lambda prediction, target: plcc(prediction, target) + kld(prediction, target),
 }
 
+#: Losses that compare predictions with the opinion scores in the unit of the scores.
+UNALIGNED = ("l1", "l2", "huber")
+
 
 def get_loss(name: str) -> Callable[[Tensor, Tensor], Tensor]:
     """Return the loss of that name.

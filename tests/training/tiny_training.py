@@ -51,7 +51,7 @@ def make_pictures(folder: Path, count: int = 24) -> Dataset:
 
 def make_model(backbone: str = "resnet", seed: int = 0, **config: Any) -> SindModel:
     torch.manual_seed(seed)
-    return SindModel(SindConfig(vision_config=dict(BACKBONES[backbone]), view_size=56, **config))
+    return SindModel(SindConfig(vision_config=dict(BACKBONES[backbone]), **{"view_size": 56} | config))
 
 
 def make_processor() -> SindImageProcessor:

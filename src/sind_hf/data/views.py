@@ -8,6 +8,8 @@ and neither the number of workers nor an interruption changes a crop.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -30,7 +32,7 @@ class ViewDataset(TorchDataset):
         mode: `"train"`, `"center"` or `"nine"`.
         seed: Seed of the random crops of `"train"`.
         image_column: Name of the image column.
-        score_column: Name of the score column, higher better.
+        score_column: Name of the score column, higher better, or None for images without scores.
         scene_column: Name of the scene column (`ClassLabel`, integers or strings), or None.
         with_rows: Whether samples carry the number of their `row`, so that a picture can be named later.
 
@@ -47,7 +49,7 @@ class ViewDataset(TorchDataset):
         *,
         seed: int = 0,
         image_column: str = "image",
-        score_column: str = "score",
+        score_column: str | None = "score",
         scene_column: str | None = "scene",
         with_rows: bool = False,
     ) -> None:
@@ -59,10 +61,14 @@ class ViewDataset(TorchDataset):
         self.mode = mode
         self.seed = seed
         self.with_rows = with_rows
+        # A transform (`set_transform`) may change the image; scores and scenes are read as they are stored.
+        self._transformed = dataset if dataset.format["type"] == "custom" else None
         dataset = dataset.with_format(None)
-        for role, name in (("image", image_column), ("score", score_column)):
-            _require_column(dataset, role, name)
-        self.scores = _read_scores(dataset, score_column)
+        _require_column(dataset, "image", image_column)
+        self.scores: npt.NDArray[np.float64] | None = None
+        if score_column is not None:
+            _require_column(dataset, "score", score_column)
+            self.scores = _read_scores(dataset, score_column)
         self.scene_names: list[str] | None = None
         self.scenes: npt.NDArray[np.int64] | None = None
         if scene_column is not None and scene_column in dataset.column_names:
@@ -77,9 +83,14 @@ class ViewDataset(TorchDataset):
         if PreparedPictures.are_in(dataset):
             self._prepared = PreparedPictures(dataset, image_column)
             self._prepared.require(processor)
+            if self._transformed is not None:
+                raise ValueError(
+                    "The dataset has a transform (set_transform), but its images are prepared already: call "
+                    "reset_format() on it, or train from the images themselves."
+                )
 
     def __len__(self) -> int:
-        return len(self.scores)
+        return len(self._images)
 
     def image_name(self, index: int) -> str:
         """Say where picture `index` comes from, for messages: its path, else its row."""
@@ -102,6 +113,18 @@ class ViewDataset(TorchDataset):
     def _generator(self, draw: Draw) -> np.random.Generator:
         return np.random.default_rng([self.seed, draw.epoch, draw.position])
 
+    def _source(self, index: int) -> Any:
+        """Return what the views of image `index` are made from."""
+        if self._transformed is None:
+            return self._images[index][self._column]
+        row = self._transformed[index]
+        if self._column not in row:
+            raise ValueError(
+                f"The dataset's transform (set_transform) returns no column {self._column!r}: let it return the "
+                "image, or call reset_format() on the dataset."
+            )
+        return row[self._column]
+
     def __getitem__(self, key: Draw | int) -> dict[str, Tensor]:
         """Return the views of one picture.
 
@@ -110,7 +133,8 @@ class ViewDataset(TorchDataset):
 
         Returns:
             `pixel_values` and `local_pixel_values`, uint8, (3, s, s), or (9, 3, s, s) in mode `"nine"`; `labels`, the
-            score, float64; `scene_ids`, int64, 0 throughout when the dataset has no scenes; `row` when asked for.
+            score, float64, where there are scores; `scene_ids`, int64, 0 throughout when the dataset has no scenes;
+            `row` when asked for.
 
         Raises:
             ImageError: When the picture cannot be read; the message names it.
@@ -124,16 +148,17 @@ class ViewDataset(TorchDataset):
             views = self._prepared[index].make_views(self.mode, generator)
         else:
             try:
-                views = self.processor.make_views(self._images[index][self._column], self.mode, generator)
+                views = self.processor.make_views(self._source(index), self.mode, generator)
             except ImageError as error:
                 raise ImageError(f"row {index} of the dataset: {error}") from error
         global_views, local_views = (torch.from_numpy(view if self.mode == "nine" else view[0]) for view in views)
         sample = {
             "pixel_values": global_views,
             "local_pixel_values": local_views,
-            "labels": torch.tensor(self.scores[index], dtype=torch.float64),
             "scene_ids": torch.tensor(0 if self.scenes is None else self.scenes[index]),
         }
+        if self.scores is not None:
+            sample["labels"] = torch.tensor(self.scores[index], dtype=torch.float64)
         return sample | ({"row": torch.tensor(index)} if self.with_rows else {})
 
 

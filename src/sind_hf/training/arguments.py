@@ -6,9 +6,12 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from transformers import TrainingArguments
-from transformers.trainer_utils import HubStrategy
+from transformers.trainer_utils import HubStrategy, SaveStrategy, SchedulerType
 
 from sind_hf.losses import get_loss
+
+WITHOUT_WARMUP = (SchedulerType.CONSTANT, SchedulerType.REDUCE_ON_PLATEAU, SchedulerType.GREEDY)
+LABEL_NAMES = ["labels", "scene_ids"]
 
 
 @dataclass
@@ -31,15 +34,25 @@ class SindTrainingArguments(TrainingArguments):
     lr_ratio: float = field(
         default=1.0, metadata={"help": "The backbone's learning rate is learning_rate / lr_ratio."}
     )
-    warmup_epochs: float = field(
-        default=5.0, metadata={"help": "Epochs of linear warm-up from 0; warmup_steps, when given, takes precedence."}
+    warmup_epochs: float | None = field(
+        default=None,
+        metadata={
+            "help": "Epochs of linear warm-up from 0; warmup_steps, when given, takes precedence. "
+            "Default: 5 with published_schedule, else 0."
+        },
     )
     published_schedule: bool = field(
         default=True,
         metadata={
-            "help": "Adam with L2 decay, warm-up, and a cosine over all steps that does not reach 0. "
-            "False: the Trainer's own `optim` and `lr_scheduler_type`."
+            "help": "Use Adam with L2 decay, warm-up, and a cosine over all steps that does not reach 0, wherever "
+            "`optim` and `lr_scheduler_type` are left open. False: use the Trainer's defaults there."
         },
+    )
+    optim: str | None = field(  # type: ignore[assignment]  # None: left open
+        default=None, metadata={"help": "Optimizer, one of the Trainer's names. Default: see published_schedule."}
+    )
+    lr_scheduler_type: str | None = field(  # type: ignore[assignment]
+        default=None, metadata={"help": "Schedule, one of the Trainer's names. Default: see published_schedule."}
     )
     eval_views: Literal["nine", "center"] = field(
         default="nine", metadata={"help": "Views of evaluation: 'nine' or 'center'."}
@@ -51,12 +64,12 @@ class SindTrainingArguments(TrainingArguments):
         },
     )
     calibration_images: int = field(
-        default=4096, metadata={"help": "Training pictures that the calibration looks at, evenly spread. 0: all."}
+        default=4096, metadata={"help": "Training images that the calibration scores, evenly spread. 0: all."}
     )
     score_range: list[float] | None = field(
         default=None, metadata={"help": "Lowest and highest score of the training scale, declared by the checkpoint."}
     )
-    image_column: str = field(default="image", metadata={"help": "Dataset column of the pictures."})
+    image_column: str = field(default="image", metadata={"help": "Dataset column of the images."})
     score_column: str = field(default="score", metadata={"help": "Dataset column of the scores, higher better."})
     scene_column: str = field(default="scene", metadata={"help": "Dataset column of the scenes."})
 
@@ -68,12 +81,45 @@ class SindTrainingArguments(TrainingArguments):
     max_grad_norm: float = 0.0
     # What our data path needs.
     remove_unused_columns: bool = False
-    logging_nan_inf_filter: bool = False  # a loss that is no number ends the training, with the names of its pictures
-    label_names: list[str] | None = field(default_factory=lambda: ["labels", "scene_ids"])
+    logging_nan_inf_filter: bool = False  # a NaN or infinite loss ends the training, with the names of its images
+    label_names: list[str] | None = field(default_factory=lambda: list(LABEL_NAMES))
 
     def __post_init__(self) -> None:
+        self._choose_best_metric()
+        chosen = self.optim, self.lr_scheduler_type
+        # The base class knows no open choice; with the published schedule these two stay open.
+        self.optim = self.optim or TrainingArguments.optim
+        self.lr_scheduler_type = self.lr_scheduler_type or TrainingArguments.lr_scheduler_type
         super().__post_init__()
+        if self.published_schedule:
+            self.optim = self.optim if chosen[0] else None
+            self.lr_scheduler_type = self.lr_scheduler_type if chosen[1] else None
+        if self.warmup_epochs is None:
+            recipe = self.published_schedule and self.lr_scheduler_type not in WITHOUT_WARMUP
+            self.warmup_epochs = 5.0 if recipe else 0.0
+        self._check_values()
+
+    def _choose_best_metric(self) -> None:
+        """Compare checkpoints by SRCC, unless another metric is asked for."""
+        needed = (
+            self.load_best_model_at_end
+            or SaveStrategy(self.save_strategy) == SaveStrategy.BEST
+            or self.lr_scheduler_type in (SchedulerType.REDUCE_ON_PLATEAU, SchedulerType.GREEDY)
+        )
+        if needed and self.metric_for_best_model is None:
+            self.metric_for_best_model = "loss" if self.prediction_loss_only else "srcc"
+        if self.greater_is_better is None and (self.metric_for_best_model or "").endswith("rmse"):
+            self.greater_is_better = False
+
+    def _check_values(self) -> None:
         get_loss(self.loss_type)
+        if self.label_names is None:
+            self.label_names = list(LABEL_NAMES)
+        if list(self.label_names) not in (LABEL_NAMES, LABEL_NAMES[:1]):
+            raise ValueError(
+                f"label_names is {self.label_names}: batches hold 'labels' and 'scene_ids', whatever the columns of "
+                "the dataset are called; name those with score_column and scene_column."
+            )
         if self.scene_sampling < 0:
             raise ValueError(f"scene_sampling is {self.scene_sampling}: give the scenes per batch, or 0 for none.")
         if self.scene_sampling and self.per_device_train_batch_size % self.scene_sampling:
@@ -85,13 +131,11 @@ class SindTrainingArguments(TrainingArguments):
             raise ValueError(f"ema_decay is {self.ema_decay}: it must be at least 0 and less than 1.")
         if self.lr_ratio <= 0:
             raise ValueError(f"lr_ratio is {self.lr_ratio}: it must be positive.")
-        if self.lr_ratio != 1 and not self.published_schedule:
-            raise ValueError(f"lr_ratio is {self.lr_ratio}, which only published_schedule=True knows: leave it at 1.")
-        if self.warmup_epochs < 0:
+        if self.warmup_epochs is not None and self.warmup_epochs < 0:
             raise ValueError(f"warmup_epochs is {self.warmup_epochs}: it must not be negative.")
         if self.calibration_images < 0 or self.calibration_images == 1:
             raise ValueError(
-                f"calibration_images is {self.calibration_images}: a fit needs at least 2 pictures; 0 takes all."
+                f"calibration_images is {self.calibration_images}: a fit needs at least 2 images; 0 takes all."
             )
         if self.score_range is not None and (len(self.score_range) != 2 or self.score_range[0] >= self.score_range[1]):
             raise ValueError(f"score_range is {self.score_range}: it must be the lowest and the highest score.")
@@ -109,3 +153,44 @@ class SindTrainingArguments(TrainingArguments):
             raise ValueError(f"eval_views is {self.eval_views!r}: it must be 'nine' or 'center'.")
         if getattr(self.accelerator_config, "split_batches", False):
             raise ValueError("accelerator_config.split_batches would cut scenes apart: leave it off.")
+
+    def ignored_options(self, *, own_optimizer: bool, own_schedule: bool, own_loss: bool) -> list[str]:
+        """Return the options that were set but have no effect, each with the reason.
+
+        Args:
+            own_optimizer: Whether the trainer is given an optimizer.
+            own_schedule: Whether the trainer is given a schedule.
+            own_loss: Whether the trainer is given a loss function.
+        """
+        reasons = {
+            "label_smoothing_factor": (self.label_smoothing_factor != 0, "scores are numbers, not classes"),
+            "train_sampling_strategy": (
+                self.train_sampling_strategy != "random",
+                "scene_sampling decides how batches are drawn",
+            ),
+            "length_column_name": (self.length_column_name != "length", "images have no length"),
+            "optim": (own_optimizer and self.optim is not None, "the trainer was given an optimizer"),
+            "lr_ratio": (
+                own_optimizer and self.lr_ratio != 1,
+                "the trainer was given an optimizer",
+            ),
+            "optim_args": (self.optim_args is not None and self.optim is None, "it needs optim"),
+            "optim_target_modules": (self.optim_target_modules is not None and self.optim is None, "it needs optim"),
+            "lr_scheduler_type": (
+                own_schedule and self.lr_scheduler_type is not None,
+                "the trainer was given a schedule",
+            ),
+            "lr_scheduler_kwargs": (
+                bool(self.lr_scheduler_kwargs) and self.lr_scheduler_type is None,
+                "it needs lr_scheduler_type",
+            ),
+            "warmup_epochs": (
+                bool(self.warmup_epochs) and self.lr_scheduler_type in WITHOUT_WARMUP,
+                f"the schedule {self.lr_scheduler_type!s} has no warm-up",
+            ),
+            "loss_type": (
+                own_loss and self.loss_type != type(self).loss_type,
+                "compute_loss_func replaces it",
+            ),
+        }
+        return [f"{name} ({reason})" for name, (is_set, reason) in reasons.items() if is_set]

@@ -68,11 +68,19 @@ class BatchingTrainer(PublishingTrainer):
         return self._evaluation_loader(dataset, self.args.eval_views)
 
     def get_test_dataloader(self, test_dataset: Dataset) -> DataLoader:
-        """Return prediction batches in the dataset's order, with the views `args.eval_views`."""
-        return self._evaluation_loader(test_dataset, self.args.eval_views)
+        """Return prediction batches in the dataset's order, with the views `args.eval_views`.
+
+        The dataset needs no scores; without them, predictions have no labels and no metrics.
+        """
+        if _has_scores(test_dataset, self.args.score_column):
+            return self._evaluation_loader(test_dataset, self.args.eval_views)
+        options = self._view_options(self.args.eval_views) | {"score_column": None, "scene_column": None}
+        return self._load_in_order(ViewDataset(test_dataset, **options))
 
     def _evaluation_loader(self, dataset: Dataset, mode: ViewMode) -> DataLoader:
-        views = self._views(dataset, mode)
+        return self._load_in_order(self._views(dataset, mode))
+
+    def _load_in_order(self, views: ViewDataset) -> DataLoader:
         loader = DataLoader(views, batch_size=self.args.eval_batch_size, **self._loader_options(persistent=False))
         return self.accelerator.prepare(loader)
 
@@ -104,10 +112,19 @@ class BatchingTrainer(PublishingTrainer):
             "pin_memory": self.args.dataloader_pin_memory and torch.cuda.is_available(),
             "persistent_workers": persistent and self.args.dataloader_persistent_workers and workers > 0,
             "prefetch_factor": self.args.dataloader_prefetch_factor if workers else None,
+            "multiprocessing_context": self.args.dataloader_multiprocessing_context if workers else None,
+            "in_order": self.args.dataloader_in_order,
             # Its own, or starting an iteration would draw from the global state: then evaluations, and resumption
             # with persistent workers, would change the dropout of all that follows.
             "generator": torch.Generator(),
         }
+
+
+def _has_scores(dataset: Dataset, column: str) -> bool:
+    """Whether a dataset holds any score at all; where only some are missing, that is an error to be named."""
+    if not isinstance(dataset, Dataset):
+        return True  # refused elsewhere
+    return column in dataset.column_names and any(score is not None for score in dataset.with_format(None)[column])
 
 
 def collate_single(samples: list[dict[str, Tensor]]) -> dict[str, Tensor]:

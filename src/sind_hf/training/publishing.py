@@ -230,6 +230,11 @@ class PublishingTrainer(Trainer):
             theirs = card_there(api, repo_id, branch)
             return commit_model(api, folder, repo_id, theirs, revision=branch, message=message)[0]
 
+    @property
+    def _on_scale(self) -> bool:
+        """Whether scores are on the scale of the opinion scores."""
+        return True
+
     # --- facts -------------------------------------------------------------------------------------------------------
 
     @property
@@ -249,7 +254,7 @@ class PublishingTrainer(Trainer):
             for key in entry:
                 if match := re.fullmatch(r"eval_(?:(.+)_)?krcc", key):
                     values = {name: entry.get(f"{key.removesuffix('krcc')}{name}") for name in METRICS}
-                    if index < self.logged_on_other_scale:
+                    if index < self.logged_on_other_scale or not self._on_scale:
                         del values["rmse"]
                     found[match[1] or "evaluation set"] = {
                         name: value for name, value in values.items() if value is not None

@@ -2,41 +2,17 @@ from __future__ import annotations
 
 from collections import Counter
 
-from sind_hf.data.joint import joint_rows, oriented, with_dataset_domains
-from sind_hf.data.manifest import Manifest, ManifestEntry, ScoreInfo
+from sind_hf.data.joint import joint_rows, with_dataset_domains
+from sind_hf.data.manifest import Manifest, ManifestEntry
 
 
-def manifest_of(dataset, domains, score=None):
+def manifest_of(dataset, domains):
     entries = [
         ManifestEntry(f"{dataset}/{number}.png", float(number), f"scene {domain}", domain)
         for number, domain in enumerate(domains)
     ]
     names = {domain: f"scene {domain}" for domain in domains}
-    return Manifest(dataset=dataset, entries=entries, score=score or ScoreInfo(), domain_names=names)
-
-
-def scores(manifest):
-    return [entry.score for entry in manifest.entries]
-
-
-def test_difference_scores_are_turned_around_the_declared_range():
-    dmos = manifest_of("live", [700, 701, 702], ScoreInfo("DMOS", (-2.5, 110.0), higher_is_better=False))
-    turned = oriented(dmos)
-    assert scores(turned) == [110.0, 109.0, 108.0]
-    assert turned.score == ScoreInfo("DMOS", (0.0, 112.5), higher_is_better=True)
-    assert scores(dmos) == [0.0, 1.0, 2.0]
-    assert oriented(turned) == turned
-
-
-def test_difference_scores_without_a_range_are_turned_around_their_maximum():
-    turned = oriented(manifest_of("csiq", [800, 801, 802], ScoreInfo("DMOS", None, higher_is_better=False)))
-    assert scores(turned) == [2.0, 1.0, 0.0]
-    assert turned.score == ScoreInfo("DMOS", None, higher_is_better=True)
-
-
-def test_opinion_scores_keep_their_direction():
-    mos = manifest_of("kadid10k", [601, 602], ScoreInfo("DMOS", (1.0, 5.0), higher_is_better=True))
-    assert oriented(mos) == mos
+    return Manifest(dataset=dataset, entries=entries, domain_names=names)
 
 
 def test_the_data_set_is_the_domain():

@@ -554,6 +554,19 @@ def test_streaming_dataset_gives_the_same_rows(image_root: Path) -> None:
     assert [(row["score"], row["scene"]) for row in stream] == [(row["score"], row["scene"]) for row in table]
 
 
+def test_oriented_manifest_has_higher_scores_for_better_images() -> None:
+    entries = [ManifestEntry(f"live/{number}.png", float(number)) for number in range(3)]
+    dmos = Manifest("live", entries, ScoreInfo("DMOS", (-2.5, 110.0), False))
+    oriented = dmos.oriented()
+    assert [entry.score for entry in oriented.entries] == [110.0, 109.0, 108.0]
+    assert oriented.score == ScoreInfo("DMOS", (0.0, 112.5), True)
+    assert [entry.score for entry in dmos.entries] == [0.0, 1.0, 2.0]
+    assert oriented.oriented() is oriented
+    open_scale = replace(dmos, score=ScoreInfo("DMOS", None, False)).oriented()
+    assert [entry.score for entry in open_scale.entries] == [2.0, 1.0, 0.0]
+    assert open_scale.score == ScoreInfo("DMOS", None, True)
+
+
 def test_dataset_scores_are_oriented_unless_raw_is_asked_for(image_root: Path) -> None:
     manifest = replace(small(), score=ScoreInfo("DMOS", (-10.0, 100.0), False))
     assert manifest.to_dataset(image_root)["score"][:] == [90.0, 59.5, 103.25]

@@ -32,6 +32,9 @@ class DatasetFacts:
         fixed_scenes: Whether the scenes come with the dataset. False where a CLIP model or a seeded choice decides, so
             that counts differ from one labelling to the next.
         reference_based: Whether the images are distorted versions of reference images.
+        ladder: Pattern of file names in sets with levels of distortion: the ladder (reference and distortion) and the
+            level, from mild to strong.
+        pristine_images: Whether the images include pristine ones, which share one score.
         task: Technical quality or aesthetics.
         prefix: First folder of the image paths, with a slash.
         home_page: Where to download it.
@@ -55,6 +58,8 @@ class DatasetFacts:
     scene_counts: Mapping[int, int] = field(default_factory=dict, hash=False)
     fixed_scenes: bool = True
     reference_based: bool = False
+    ladder: str | None = None
+    pristine_images: bool = False
     task: Literal["technical", "aesthetic"] = "technical"
     licence: str = "check the home page"
 
@@ -202,6 +207,7 @@ _DATASETS = (
         domains=_named(700, "jp2k", "jpeg", "wn", "gblur", "fastfading"),
         scene_counts=_counted(700, 227, 233, 174, 174, 174),
         reference_based=True,
+        pristine_images=True,
         prefix="LIVE/",
         home_page="https://live.ece.utexas.edu/research/quality/subjective.htm",
         citation_key="sheikh2006live",
@@ -218,6 +224,7 @@ _DATASETS = (
         domains=_named(800, "awgn", "blur", "contrast", "fnoise", "jpeg", "jpeg2000"),
         scene_counts=_counted(800, 150, 150, 116, 150, 150, 150),
         reference_based=True,
+        ladder=r"(.+)\.(\d+)\.\w+",  # 1600.AWGN.3.png
         prefix="CSIQ/",
         home_page="https://s2.smu.edu/~eclarson/csiq.html",
         citation_key="larson2010csiq",
@@ -234,6 +241,7 @@ _DATASETS = (
         domains=_named(901, *(f"I{number:02d}" for number in range(1, 26))),
         scene_counts=_counted(901, *[120] * 25),
         reference_based=True,
+        ladder=r"(I\d+_\d+)_(\d+)\.\w+",  # I01_05_3.bmp
         prefix="TID2013/",
         home_page="https://www.ponomarenko.info/tid2013.htm",
         citation_key="ponomarenko2015tid2013",
@@ -251,6 +259,7 @@ _DATASETS = (
         domains=_named(601, *_KADID_DISTORTIONS),
         scene_counts=_counted(601, *[405] * 25),
         reference_based=True,
+        ladder=r"(I\d+_\d+)_(\d+)\.\w+",  # I01_05_03.png
         prefix="kadid10k/",
         home_page="https://database.mmsp-kn.de/kadid-10k-database.html",
         citation_key="lin2019kadid10k",

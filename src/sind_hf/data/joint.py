@@ -1,8 +1,8 @@
-"""Several data sets trained on together: one direction of scores, data sets as domains, small sets repeated.
+"""Several datasets trained on together: datasets as domains, small datasets repeated.
 
 ```python
-turned = [oriented(manifest) for manifest in manifests]  # before splitting: the turning point is of the whole set
-parts = with_dataset_domains([random_split(manifest)[0].train for manifest in turned])
+manifests = [manifest.oriented() for manifest in manifests]  # before they are split
+parts = with_dataset_domains([random_split(manifest)[0].train for manifest in manifests])
 dataset = parts[0].merge(*parts[1:]).to_dataset(image_root).select(joint_rows(parts))
 ```
 """
@@ -18,28 +18,6 @@ from .manifest import Manifest
 _JOINT_REPEATS = {"live": 4, "csiq": 4}
 # The only data set whose own scenes stay domains when data sets are domains.
 _KEEPS_SCENES = "spaq"
-
-
-def oriented(manifest: Manifest) -> Manifest:
-    """Return the manifest with higher scores for better images.
-
-    Difference scores (DMOS of LIVE and CSIQ) become `top - score`, with top the upper bound of the declared score
-    range, or else the highest score of the entries: turn a data set before it is split, or its parts get different
-    zeros.
-
-    Args:
-        manifest: A data set of either direction.
-
-    Returns:
-        The same manifest if higher is better already; else a copy whose range, if any, starts at 0.
-    """
-    if manifest.score.higher_is_better or not manifest.entries:
-        return manifest
-    entries = [
-        replace(entry, score=score) for entry, score in zip(manifest.entries, manifest.oriented_scores(), strict=True)
-    ]
-    score = replace(manifest.score, range=manifest.oriented_range(), higher_is_better=True)
-    return replace(manifest, score=score, entries=entries)
 
 
 def with_dataset_domains(manifests: Sequence[Manifest]) -> list[Manifest]:

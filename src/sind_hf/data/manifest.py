@@ -27,8 +27,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .catalog import CATALOG
 from .manifest_file import MAX_BYTES, ManifestDocument, read_document, write_document
 from .published import adopt
+from .score_direction import direction_shown
 from .validation import (
     ENTRY_KEYS,
     MOST_PROBLEMS,
@@ -136,7 +138,10 @@ class Manifest:
             first = problems[0]
             problems[0] = replace(first, line=None if first.entry is None else document.line_of(first.entry - 1))
             raise ManifestError(f"{path}: {summary(problems)}")
-        return _from_document(document)
+        manifest = _from_document(document)
+        if problems := manifest._direction_problems():
+            raise ManifestError(f"{path}: {summary(problems)}")
+        return manifest
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the manifest (schema version 1). `path` never holds half a manifest.
@@ -171,6 +176,7 @@ class Manifest:
             All problems, in the order of the entries; empty for a valid manifest.
         """
         problems = [*header_problems(self._header()), *record_problems(self._records(), self.domain_names)]
+        problems += self._direction_problems() if not problems else []
         if image_root is None:
             return problems
         # A path that is wrong by itself must not be looked up; the others keep their entry numbers.
@@ -238,6 +244,19 @@ class Manifest:
             return scores
         top = self.score.range[1] if self.score.range else max(scores)
         return [top - score for score in scores]
+
+    def oriented(self) -> Manifest:
+        """The manifest with higher scores for better images: itself, or a copy with `oriented_scores`.
+
+        Orient a dataset before it is split: without a declared range its parts would get different zeros.
+        """
+        if self.score.higher_is_better or not self.entries:
+            return self
+        entries = [
+            replace(entry, score=score) for entry, score in zip(self.entries, self.oriented_scores(), strict=True)
+        ]
+        score = replace(self.score, range=self.oriented_range(), higher_is_better=True)
+        return replace(self, score=score, entries=entries)
 
     def oriented_range(self) -> tuple[float, float] | None:
         """The declared range on the scale of `oriented_scores`; None where none is declared."""
@@ -308,6 +327,16 @@ class Manifest:
             features["domain_id"] = Value("int64")
         dataset = Dataset.from_dict(columns, features=Features(features))
         return dataset.to_iterable_dataset() if streaming else dataset
+
+    def _direction_problems(self) -> list[Problem]:
+        """A problem where the scores of a dataset of the catalog run against the direction that is declared."""
+        facts = CATALOG.get(self.dataset)
+        shown = None if facts is None else direction_shown(facts, [(each.image, each.score) for each in self.entries])
+        if shown in (None, self.score.higher_is_better):
+            return []
+        declared, real = ("higher", "lower") if self.score.higher_is_better else ("lower", "higher")
+        what = f"score.higher_is_better says that {declared} is better, but among these scores {real} is better"
+        return [Problem("score", f"{what}; correct score.higher_is_better and score.range")]
 
     def _header(self) -> dict[str, object]:
         bounds = self.score.range

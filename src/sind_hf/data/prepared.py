@@ -39,7 +39,6 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 from datasets import Dataset, Features, Value, concatenate_datasets
 
-from sind_hf.data.joint import oriented
 from sind_hf.data.manifest import Manifest
 from sind_hf.data.validation import path_fault
 from sind_hf.image_processing_sind import ResizeBackend
@@ -237,7 +236,7 @@ class PreparedFolder:
     def dataset(self, manifest: Manifest | None = None) -> Dataset:
         """Open the pictures, see `load_prepared`."""
         # Turned before anything is left out: without a declared range the zero depends on all scores.
-        whole = oriented(self.manifest if manifest is None else manifest)
+        whole = (self.manifest if manifest is None else manifest).oriented()
         failed = self.failures
         manifest = whole.filter(lambda entry: entry.image not in failed)
         if len(manifest) < len(whole):

@@ -12,12 +12,14 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from .manifest import Manifest
+from .published import WHOLE_MANIFESTS
+from .score_direction import LEAST_CORRELATION, correlation
 from .splits import Fold, cross_set, k_folds, leave_one_out, listed_fold, listed_images, official, random_split
 
 Protocol = Literal["leave-one-out", "cross-set", "random-split"]
@@ -198,10 +200,44 @@ def read_folds(input_dir: str | Path, protocol: Protocol, dataset: str) -> list[
         The folds by number (leave-one-out: by scene id). `unused` is empty: files do not say what they leave out.
 
     Raises:
-        ValueError: If there are no folds, or a side is missing. (A cross-set fold needs a test side only.)
+        ValueError: If there are no folds, a side is missing (a cross-set fold needs a test side only), or the scores
+            of a side contradict those of the whole manifest in the same folder.
     """
     _check_name(dataset)
-    root = Path(input_dir) / _folder_of(protocol)
+    folds = _read_folds(Path(input_dir), protocol, dataset)
+    if (path := find_manifest(input_dir, dataset)) is not None:
+        whole = Manifest.load(path)
+        opinions = dict(zip((entry.image for entry in whole.entries), whole.oriented_scores(), strict=True))
+        for fold in folds:
+            for side in (fold.train, fold.validation, fold.test):
+                _require_same_opinions(side, opinions, f"{Path(input_dir)}: {protocol} fold {fold.name}", path)
+    return folds
+
+
+def find_manifest(folder: str | Path, dataset: str) -> Path | None:
+    """Return the path of a dataset's whole manifest in a manifest folder; None if there is none."""
+    paths = (Path(folder) / pattern.format(name=dataset) for pattern in WHOLE_MANIFESTS)
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _require_same_opinions(side: Manifest | None, opinions: Mapping[str, float], where: str, whole: Path) -> None:
+    if side is None:
+        return
+    pairs = [
+        (score, opinions[entry.image])
+        for entry, score in zip(side.entries, side.oriented_scores(), strict=True)
+        if entry.image in opinions
+    ]
+    agreement = correlation(pairs)
+    if agreement is not None and agreement < LEAST_CORRELATION:
+        raise ValueError(
+            f"{where}: its scores contradict {whole} (correlation {agreement:.2f}, both with higher scores for better "
+            "images); correct the file that is wrong or take both from one source"
+        )
+
+
+def _read_folds(input_dir: Path, protocol: Protocol, dataset: str) -> list[Fold]:
+    root = input_dir / _folder_of(protocol)
     if protocol == "cross-set":
         train, test = (_load(_cross_set_file(root, side, dataset), dataset) for side in ("train", "test"))
         if test is None:

@@ -23,6 +23,7 @@ from sind_hf.image_processing_sind import printable
 
 from .catalog import CATALOG, DatasetFacts
 from .manifest import Manifest, ManifestError, ScoreInfo
+from .score_direction import direction_shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -182,11 +183,20 @@ def _compare_count(manifest: Manifest, facts: DatasetFacts) -> CatalogCheck:
 
 def _compare_scores(manifest: Manifest, facts: DatasetFacts) -> list[CatalogCheck]:
     checks = []
-    if manifest.score.higher_is_better != facts.higher_is_better:
+    flipped = manifest.score.higher_is_better != facts.higher_is_better
+    if flipped:
         direction = "higher" if facts.higher_is_better else "lower"
-        checks.append(CatalogCheck("problem", f"score direction: {direction} is better in {facts.display_name}"))
+        shown = direction_shown(facts, [(entry.image, entry.score) for entry in manifest.entries])
+        if shown == manifest.score.higher_is_better:
+            what = f"the scores are flipped: {direction} is better in {facts.display_name} itself"
+            checks.append(CatalogCheck("note", what))
+        else:
+            what = f"score direction: {direction} is better in {facts.display_name}"
+            checks.append(CatalogCheck("problem", what))
     if facts.score_range is not None:
         low, high = facts.score_range
+        if flipped and checks[0].level == "note":
+            low, high = 0.0, high - low
         # Means that were computed elsewhere may miss the end of the scale by a rounding error.
         margin = 1e-9 * (high - low)
         outside = sum(not low - margin <= entry.score <= high + margin for entry in manifest.entries)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from sind_hf import metrics
-from sind_hf.data.joint import oriented
 from sind_hf.data.manifest import Manifest
 from sind_hf.data.prepared import PreparedFolder, is_prepared, load_prepared
 from sind_hf.data.prepared_pictures import PreparedPicture, PreparedPictures
@@ -75,7 +74,7 @@ def evaluate_manifest(
     if is_prepared(image_root):
         bad = PreparedFolder(image_root).failures
         failures = [f"{entry.image}: {bad[entry.image]}" for entry in manifest.entries if entry.image in bad]
-        manifest = oriented(manifest).filter(lambda entry: entry.image not in bad)
+        manifest = manifest.oriented().filter(lambda entry: entry.image not in bad)
         images = PreparedPictures(load_prepared(image_root, manifest))
     else:
         images = [str(Path(image_root) / entry.image) for entry in manifest.entries]

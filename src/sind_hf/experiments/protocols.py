@@ -19,9 +19,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sind_hf.data.catalog import get as catalog_facts
-from sind_hf.data.joint import oriented, with_dataset_domains
+from sind_hf.data.joint import with_dataset_domains
 from sind_hf.data.manifest import Manifest
-from sind_hf.data.split_files import Protocol, liqe_splits, read_folds, read_image_list
+from sind_hf.data.published import WHOLE_MANIFESTS
+from sind_hf.data.split_files import Protocol, find_manifest, liqe_splits, read_folds, read_image_list
 from sind_hf.data.splits import Fold, cross_set, k_folds, leave_one_out, random_split
 from sind_hf.experiments.config import DataOptions, ExperimentOptions
 
@@ -89,11 +90,10 @@ def load_manifest(json_dir: str | None, name: str) -> Manifest:
         return Manifest.load(name)
     folder = _folder(json_dir, name)
     name = canonical_name(name)
-    candidates = [folder / name / "all.json", folder / "all" / f"{name}_all.json", folder / f"{name}.json"]
-    for path in candidates:
-        if path.is_file():
-            return replace(Manifest.load(path), dataset=name)
-    listed = ", ".join(str(path.relative_to(folder)) for path in candidates)
+    path = find_manifest(folder, name)
+    if path is not None:
+        return replace(Manifest.load(path), dataset=name)
+    listed = ", ".join(pattern.format(name=name) for pattern in WHOLE_MANIFESTS)
     raise ValueError(
         f"{folder}: no manifest of {name} ({listed}); write one with `sind-hf data build {name} --root … "
         f"--output {folder / name / 'all.json'}`."
@@ -162,18 +162,18 @@ def _sides(name: str, data: DataOptions, experiment: ExperimentOptions) -> tuple
     lists = [_named(mapping, dataset) for mapping in (data.train_lists, data.test_lists)]
     liqe = _liqe_folder(data, dataset) if protocol == "random-split" else None
     if any(lists) and protocol != "leave-one-out":
-        manifest = oriented(load_manifest(data.json_dir, name))
+        manifest = load_manifest(data.json_dir, name).oriented()
         train, test = (None if path is None else read_image_list(path) for path in lists)
         fold = cross_set(manifest, train_list=train, test_list=test)
         if protocol == "random-split":
             fold = replace(fold, name="1")
         return [fold], f"lists {' and '.join(path for path in lists if path)}"
     if liqe is not None:
-        return liqe_splits(oriented(load_manifest(data.json_dir, name)), liqe), f"LIQE's lists in {liqe}"
+        return liqe_splits(load_manifest(data.json_dir, name).oriented(), liqe), f"LIQE's lists in {liqe}"
     if not name.endswith(".json") and _has_folds(_folder(data.json_dir, name), protocol, dataset):
         folds = [_turned(fold) for fold in read_folds(_folder(data.json_dir, name), protocol, dataset)]
         return folds, f"folds in {data.json_dir}"
-    manifest = oriented(load_manifest(data.json_dir, name))  # before it is split: one zero for both sides
+    manifest = load_manifest(data.json_dir, name).oriented()  # before it is split: one zero for both sides
     if protocol == "leave-one-out":
         return leave_one_out(manifest), "scenes of the manifest"
     if protocol == "cross-set":
@@ -219,7 +219,7 @@ def _turned(fold: Fold) -> Fold:
         score = replace(score, range=(min(scores), max(scores)))
 
     def turn(side: Manifest) -> Manifest:
-        return oriented(replace(side, score=score))
+        return replace(side, score=score).oriented()
 
     validation = None if fold.validation is None else turn(fold.validation)
     return replace(fold, train=turn(fold.train), validation=validation, test=turn(fold.test))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from datasets import Dataset
 
-from sind_hf.data.joint import joint_rows, oriented, with_dataset_domains
+from sind_hf.data.joint import joint_rows, with_dataset_domains
 from sind_hf.data.manifest import Manifest
 from sind_hf.data.prepared import PreparedFolder, is_prepared, open_dataset
 from sind_hf.experiments.config import DataOptions
@@ -39,10 +39,10 @@ def build_data(options: DataOptions) -> RunData:
     """
     if not options.train:
         raise ValueError("data.train names no manifest: nothing to train on.")
-    train = [oriented(load_manifest(options.json_dir, name)) for name in options.train]
+    train = [load_manifest(options.json_dir, name).oriented() for name in options.train]
     tests: dict[str, Manifest] = {}
     for name in options.test:
-        manifest = oriented(load_manifest(options.json_dir, name))
+        manifest = load_manifest(options.json_dir, name).oriented()
         if manifest.dataset in tests:
             raise ValueError(f"data.test: {name} is a second test set called {manifest.dataset}; merge the two.")
         tests[manifest.dataset] = manifest

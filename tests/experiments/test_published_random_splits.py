@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from tiny_sets import make_config, write_picture, write_published
 
 from sind_hf.data.manifest import ManifestEntry

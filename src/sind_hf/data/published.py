@@ -15,7 +15,7 @@ from pathlib import Path
 from .catalog import DatasetFacts, dataset_of
 from .manifest_file import ManifestDocument, read_document
 from .score_direction import LEAST_CORRELATION, correlation, direction_shown
-from .validation import SCHEMA_VERSION, ManifestError, score_fault
+from .validation import SCHEMA_VERSION, ManifestError, is_number, score_fault
 
 #: Where the whole manifest of a dataset is found in a manifest folder: ours, then the published layout.
 WHOLE_MANIFESTS = ("{name}/all.json", "all/{name}_all.json", "{name}.json")
@@ -108,7 +108,7 @@ def _scored(records: Iterable[object]) -> Iterable[tuple[str, float]]:
     for record in records:
         if isinstance(record, dict) and isinstance(record.get("image"), str):
             score = record.get("score")
-            yield record["image"], float("nan") if score_fault(score) else float(score)
+            yield record["image"], float(score) if is_number(score) and not score_fault(score) else math.nan
 
 
 def _range(facts: DatasetFacts, higher_is_better: bool) -> tuple[float, float] | None:
@@ -125,12 +125,12 @@ def _direction(facts: DatasetFacts, scored: Sequence[tuple[str, float]], path: P
     """
     scored = [(image, score) for image, score in scored if not math.isnan(score)]
     own = direction_shown(facts, scored)
-    if facts.higher_is_better:
-        return own is not False
+    if facts.higher_is_better or _is_whole(facts, path):
+        return _direction_of_whole(facts, scored)
     whole_path, whole, whole_direction = _whole_manifest(facts, path)
     common = [(score, whole[image]) for image, score in scored if image in whole]
     agreement = correlation(common)
-    if agreement is not None and whole_direction is not None:
+    if agreement is not None:
         compared = whole_direction if agreement > 0 else not whole_direction
         if abs(agreement) < LEAST_CORRELATION or own not in (None, compared):
             raise ManifestError(
@@ -149,7 +149,7 @@ def _direction(facts: DatasetFacts, scored: Sequence[tuple[str, float]], path: P
     return facts.higher_is_better if own is None else own
 
 
-def _whole_manifest(facts: DatasetFacts, path: Path) -> tuple[Path | None, dict[str, float], bool | None]:
+def _whole_manifest(facts: DatasetFacts, path: Path) -> tuple[Path | None, dict[str, float], bool]:
     """The whole manifest in the manifest folder that a file lies in: its path, its scores, and their direction."""
     for folder in path.absolute().parents[:_DEEPEST]:
         for pattern in WHOLE_MANIFESTS[:2]:
@@ -159,9 +159,20 @@ def _whole_manifest(facts: DatasetFacts, path: Path) -> tuple[Path | None, dict[
                 scored = [(image, score) for image, score in _scored(document.records) if not math.isnan(score)]
                 declared = document.header.get("score")
                 direction = declared.get("higher_is_better") if isinstance(declared, dict) else None
-                shown = direction_shown(facts, scored)
-                return whole, dict(scored), direction if isinstance(direction, bool) else shown
-    return None, {}, None
+                if not isinstance(direction, bool):
+                    direction = _direction_of_whole(facts, scored)
+                return whole, dict(scored), direction
+    return None, {}, facts.higher_is_better
+
+
+def _direction_of_whole(facts: DatasetFacts, scored: Sequence[tuple[str, float]]) -> bool:
+    """Whole manifests were published with the scores that the authors of the dataset give."""
+    shown = direction_shown(facts, scored)
+    return facts.higher_is_better if shown is None else shown
+
+
+def _is_whole(facts: DatasetFacts, path: Path) -> bool:
+    return any(path.absolute().match(pattern.format(name=facts.name)) for pattern in WHOLE_MANIFESTS[:2])
 
 
 def _sides_beside(facts: DatasetFacts, path: Path) -> list[tuple[str, float]]:

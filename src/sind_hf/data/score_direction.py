@@ -45,9 +45,9 @@ def direction_shown(facts: DatasetFacts, scored: Sequence[tuple[str, float]]) ->
 
 
 def correlation(pairs: Sequence[tuple[float, float]]) -> float | None:
-    """Pearson's correlation of pairs of scores; None for fewer than three, and where one side is constant."""
+    """Pearson's correlation of pairs of scores; None for fewer than two, and where one side is constant."""
     first, second = np.asarray(pairs, np.float64).reshape(-1, 2).T
-    if len(first) < 3 or np.ptp(first) == 0 or np.ptp(second) == 0:
+    if len(first) < 2 or np.ptp(first) == 0 or np.ptp(second) == 0:
         return None
     return float(np.corrcoef(first, second)[0, 1])
 

@@ -26,8 +26,9 @@ spec.loader.exec_module(script)
 
 COMMON = "--lr 1e-5 --warmup_epoch 5 --weight_decay 1e-5"
 SIND = f"--epochs 35 {COMMON} --batch_size 64 --local_global --loss_type scale_shift --scene_sampling 2"
-OTHERS = "koniq10k spaq livec live bid cid2013"
-ABLATION = "--exp_type cross-set --train_dataset spaq --test_dataset koniq10k spaq livec live csiq bid cid2013"
+OTHERS = "koniq10k spaq livec live csiq bid cid2013"
+ABLATION = f"--exp_type cross-set --train_dataset spaq --test_dataset {OTHERS}"
+LEAVE_ONE_OUT = "--exp_type leave-one-out --train_dataset {0} --test_dataset {0}"
 OTHER_CONFIGS = {"demo", "real_opinions", *(training.config for training in TRAININGS.values())}  # of our own
 SIX = "koniq10k livec bid kadid10k csiq live"
 
@@ -65,37 +66,39 @@ COMMANDS = {
     ),
     "global only, l1": (
         f"{ABLATION} --epochs 35 {COMMON} --batch_size 64 --loss_type l1",
-        (["spaq"], ABLATION.split("--test_dataset ")[1], "l1", 0, 64, "none"),
+        (["spaq"], OTHERS, "l1", 0, 64, "none"),
     ),
     "global only": (
         f"{ABLATION} --epochs 35 {COMMON} --batch_size 64 --loss_type scale_shift --scene_sampling 2",
-        (["spaq"], ABLATION.split("--test_dataset ")[1], "scale_shift", 2, 64, "none"),
+        (["spaq"], OTHERS, "scale_shift", 2, 64, "none"),
     ),
     "no alignment": (
         f"{ABLATION} --epochs 35 {COMMON} --batch_size 64 --local_global --loss_type l1",
-        (["spaq"], ABLATION.split("--test_dataset ")[1], "l1", 0, 64, "patch"),
+        (["spaq"], OTHERS, "l1", 0, 64, "patch"),
     ),
     "all global": (
         f"{ABLATION} {SIND} --all_global",
-        (["spaq"], ABLATION.split("--test_dataset ")[1], "scale_shift", 2, 64, "class"),
+        (["spaq"], OTHERS, "scale_shift", 2, 64, "class"),
     ),
     "scenes and batch": (
-        f"{ABLATION} {SIND.replace('--batch_size 64', '--batch_size 32').replace('sampling 2', 'sampling 1')}",
-        (["spaq"], ABLATION.split("--test_dataset ")[1], "scale_shift", 1, 32, "patch"),
+        "--exp_type cross-set --train_dataset spaq --test_dataset koniq10k "
+        f"--epochs 15 {COMMON} --batch_size 32 --local_global --loss_type scale_shift --scene_sampling 1",
+        (["spaq"], "koniq10k", "scale_shift", 1, 32, "patch"),
     ),
     "resnet": (
-        f"{ABLATION} --epochs 15 --lr 4e-5 --warmup_epoch 5 --batch_size 128 --loss_type scale_shift "
-        "--scene_sampling 4 --clip_model resnet",
-        (["spaq"], ABLATION.split("--test_dataset ")[1], "scale_shift", 4, 128, "none"),
+        f"{LEAVE_ONE_OUT.format('spaq')} --epochs 15 --lr 4e-5 --warmup_epoch 5 --batch_size 128 "
+        "--loss_type scale_shift --scene_sampling 4 --clip_model resnet",
+        (["first", "second"], "spaq", "scale_shift", 4, 128, "none"),
     ),
     "resnet, l1": (
-        f"{ABLATION} --epochs 15 --lr 4e-5 --warmup_epoch 5 --batch_size 128 --loss_type l1 --clip_model resnet",
-        (["spaq"], ABLATION.split("--test_dataset ")[1], "l1", 0, 128, "none"),
+        f"{LEAVE_ONE_OUT.format('spaq')} --epochs 15 --lr 4e-5 --warmup_epoch 5 --batch_size 128 --loss_type l1 "
+        "--clip_model resnet",
+        (["first", "second"], "spaq", "l1", 0, 128, "none"),
     ),
     "global only, eva": (
-        f"--exp_type random-split --train_dataset eva --test_dataset eva --epochs 20 {COMMON} --batch_size 128 "
-        "--loss_type scale_shift --scene_sampling 2",
-        (["1", "2"], "eva", "scale_shift", 2, 128, "none"),
+        f"{LEAVE_ONE_OUT.format('eva')} --epochs 20 {COMMON} --batch_size 128 --loss_type scale_shift "
+        "--scene_sampling 2",
+        (["first", "second"], "eva", "scale_shift", 2, 128, "none"),
     ),
 }
 

@@ -169,6 +169,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     terminal.quiet_libraries()
     try:
         config = config_of(flags)
+        if flags.local_global and "resnet" in flags.clip_model.lower():
+            print(
+                f"note: --local_global with --clip_model {flags.clip_model} trains another head here: the published "
+                "code ignores the flag for ResNet and reads the pooled global view only; to repeat its runs, leave "
+                "the flag out.",
+                file=sys.stderr,
+            )
         if flags.dry_run:
             show_folds(config)
         else:

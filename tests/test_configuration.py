@@ -134,3 +134,57 @@ def test_a_configuration_of_other_backbone_is_kept_apart() -> None:
     first, second = SindConfig(), SindConfig()
     first.vision_config.hidden_size = 8
     assert second.vision_config.hidden_size == 768
+
+
+@pytest.mark.parametrize(
+    "vision",
+    [
+        {"model_type": "timm_wrapper", "architecture": "hf-hub:evil/x"},
+        {"model_type": "timm_wrapper", "architecture": "resnet18", "model_args": {"pretrained": True}},
+        {"model_type": "timm_wrapper", "model_args": {"checkpoint_path": "/tmp/x.pth"}},
+        {"model_type": "timm_backbone", "backbone": "hf-hub:evil/x"},
+        {"model_type": "detr", "backbone": "evil/x", "use_pretrained_backbone": True},
+        {"model_type": "upernet", "backbone_config": {"model_type": "detr", "backbone": "evil/x"}},
+        {"model_type": "vit", "use_pretrained_backbone": True},
+    ],
+)
+def test_a_backbone_that_would_be_fetched_from_elsewhere_is_refused(
+    vision: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_network(*_: object, **__: object) -> None:
+        raise AssertionError("an address was looked up")
+
+    monkeypatch.setattr("socket.getaddrinfo", no_network)
+    with pytest.raises(ValueError, match="names a model outside this folder") as error:
+        SindConfig(vision_config=vision)
+    assert "\n" not in str(error.value)
+
+
+def test_the_name_a_backbone_was_read_from_is_not_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_: pytest.fail("an address was looked up"))
+    config = SindConfig(vision_config={"model_type": "vit", "_name_or_path": "evil/x"})
+    assert "_name_or_path" not in config.to_dict()["vision_config"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"view_size": 56_000}, "view_size is 56000: it must be at most 2240"),
+        (
+            {"vision_config": {"model_type": "vit", "num_hidden_layers": 10**6}},
+            "num_hidden_layers=1000000: at most 1,000",
+        ),
+        ({"vision_config": {"model_type": "resnet", "depths": [3, 10**6, 3, 3]}}, "at most 1,000 layers"),
+    ],
+)
+def test_declared_sizes_are_bounded(fields: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SindConfig(**fields)
+
+
+def test_of_a_clip_the_vision_half_is_taken_with_its_projection() -> None:
+    from transformers import CLIPConfig
+
+    for whole in (CLIPConfig(projection_dim=24), {"model_type": "clip", "projection_dim": 24}):
+        vision = SindConfig(vision_config=whole).vision_config
+        assert (vision.model_type, vision.projection_dim) == ("clip_vision_model", 24)

@@ -257,6 +257,84 @@ def test_narrow_strided_convolutions_keep_their_memory_format() -> None:
     assert wants == {"resnet": True, "efficientnet lite": True, "narrow resnet": False, "vit": False}
 
 
+MLCD = {"model_type": "mlcd_vision_model", **VIT, "image_size": 224, "patch_size": 16}
+UNNORMED: dict[str, tuple[dict[str, Any], str]] = {
+    "beit": ({"model_type": "beit", **VIT, "layer_norm_eps": 1e-3}, "pooler.layernorm"),
+    "data2vec": ({"model_type": "data2vec-vision", **VIT}, "pooler.layernorm"),
+    "chinese clip": (
+        {"model_type": "chinese_clip_vision_model", **VIT, "projection_dim": 24},
+        "vision_model.post_layernorm",
+    ),
+    "mlcd": (MLCD, "vision_model.post_layernorm"),
+    "hiera": (BACKBONES["hiera"], "pooler.layernorm"),
+    "convnext": (BACKBONES["convnext"], "layernorm"),
+    "clip": (CLIP, "post_layernorm"),
+}
+
+
+@pytest.mark.parametrize("backbone", UNNORMED)
+def test_tokens_are_read_after_the_final_norm(backbone: str) -> None:
+    """A norm that a backbone applies to its pooled features alone also reaches the patch tokens."""
+    vision, name = UNNORMED[backbone]
+    torch.manual_seed(3)
+    model = SindModel(SindConfig(vision_config=dict(vision), initializer_range=1.0)).eval()
+    found_name = model.token_layout.final_norm
+    assert found_name is not None and name.endswith(found_name)
+    norm = model.vision_model.get_submodule(found_name)
+    torch.nn.init.normal_(norm.weight)
+    torch.nn.init.normal_(norm.bias)
+    views, local = random_views(2)
+    with torch.no_grad():
+        found = model(views, local)
+        last = model.vision_model(pixel_values=local).last_hidden_state
+        tokens = last.flatten(2).mT if last.ndim == 4 else last[:, model.token_layout.prefix :]
+        torch.testing.assert_close(found.local_embeds, norm(tokens).mean(1), rtol=1e-4, atol=1e-5)
+        if model.token_layout.prefix and backbone != "clip":
+            first = norm(model.vision_model(pixel_values=views).last_hidden_state[:, 0])
+            torch.testing.assert_close(found.global_embeds, first, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "backbone", ["vit", "dinov2", "siglip", "swin", "focalnet", "pvt", "dinov3_convnext", "resnet"]
+)
+def test_no_norm_is_applied_twice(backbone: str) -> None:
+    assert build(backbone).token_layout.final_norm is None
+
+
+def test_hidden_states_and_attentions_are_returned_when_asked_for() -> None:
+    model, views = build(), random_views(2)
+    model.set_attn_implementation("eager")
+    with torch.no_grad():
+        found = model(*views, output_hidden_states=True, output_attentions=True)
+        assert [tuple(each.shape) for each in found.hidden_states] == [(4, 197, 32)] * 3
+        assert [tuple(each.shape) for each in found.attentions] == [(4, 2, 197, 197)] * 2
+        plain = model(*views)
+        assert plain.hidden_states is None and plain.attentions is None
+        torch.testing.assert_close(plain.quality, found.quality)
+
+
+def test_a_configuration_that_asks_for_tuples_gives_a_tuple() -> None:
+    vision = {**BACKBONES["vit"], "return_dict": False}
+    model = SindModel(SindConfig(vision_config=vision, return_dict=False)).eval()
+    with torch.no_grad():
+        found = model(*random_views(2))
+        assert isinstance(found, tuple)
+        torch.testing.assert_close(found[0], model(*random_views(2), return_dict=True).quality)
+
+
+@pytest.mark.parametrize("backbone", ["clip", "resnet", "vit"])
+def test_the_input_embeddings_are_what_reads_the_pixels(backbone: str) -> None:
+    layer = build(backbone).get_input_embeddings()
+    convolutions = [each for each in layer.modules() if isinstance(each, torch.nn.Conv2d)]
+    assert convolutions[0].in_channels == 3
+
+
+def test_a_backbone_of_too_many_parameters_is_refused_before_memory_is_taken() -> None:
+    vision = {**BACKBONES["vit"], "hidden_size": 65536, "intermediate_size": 1_000_000}
+    with pytest.raises(ValueError, match=r"declares 3\.\de\+11 parameters, more than 2e\+10"):
+        SindModel(SindConfig(vision_config=vision))
+
+
 # --- every backbone, every variant -----------------------------------------------------------------------------------
 
 

@@ -47,7 +47,9 @@ class PublishedSteps:
     def __call__(self, views: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
         model = self.model
         pixels = [(view.float() / 255 - model.image_mean) / model.image_std for view in views]
-        (global_last, global_pooled), (local_last, _) = (model._backbone_features(each) for each in pixels)
+        (global_last, global_pooled), (local_last, _) = (
+            model._tokens_and_pooled(model.vision_model(pixel_values=each)) for each in pixels
+        )
         embeds = torch.cat(
             [model._class_token(global_last, global_pooled), model._patch_tokens(local_last).mean(1)], dim=-1
         )

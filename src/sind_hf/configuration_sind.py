@@ -19,6 +19,9 @@ CUSTOM_PIPELINES = {
 LocalBranch = Literal["patch", "class", "none"]
 GRID = 7  # fragments per side of the local view; also the side of the quality map
 VIEW_STEP = 8 * GRID  # sides of views are multiples of it: whole fragments, and 8/7 of the side in whole pixels
+MAX_VIEW_SIZE = 2240
+MAX_LAYERS = 1000
+LAYER_COUNTS = ("layers", "depth", "depths", "repeats", "blocks")  # ends of the fields that count layers
 
 
 class SindConfig(PreTrainedConfig):
@@ -26,13 +29,15 @@ class SindConfig(PreTrainedConfig):
 
     Args:
         vision_config: The backbone: a configuration (or its `dict`, with `model_type`) of any vision model of
-            transformers. Default: CLIP ViT-B/16. All sizes are read from it.
+            transformers. Default: CLIP ViT-B/16. Of a model of images and text (CLIP, SigLIP) its vision half is
+            taken. A configuration that names weights or a model elsewhere is refused, so that loading a model folder
+            never contacts the Hub; so is one of more than 1,000 layers.
         local_branch: What the head reads beside the global view's class token `g`: `"patch"` the mean patch token of
             the local view (the method, `--local_global`), `"class"` the class token of the local view (the ablation
             `--all_global`), `"none"` nothing (global view only).
         view_size: Side of both square views, in pixels; a multiple of 56, so that views divide into 7×7 fragments and
-            the resized picture (8/7 of the side) has whole pixels. Default: the backbone's `image_size` where that is
-            one, else 224.
+            the resized image (8/7 of the side) has whole pixels; at most 2,240. Default: the backbone's `image_size`
+            where that is one, else 224.
         loss_type: The loss computed when `labels` are given: a name of `sind_hf.losses.LOSSES`.
         score_scale: Calibration: `quality = score_scale · raw + score_shift`. 1 for a fresh model.
         score_shift: Calibration, see `score_scale`. 0 for a fresh model.
@@ -55,7 +60,7 @@ class SindConfig(PreTrainedConfig):
     """
 
     model_type = "sind"
-    keys_to_ignore_at_inference = ["quality_map", "global_embeds", "local_embeds"]
+    keys_to_ignore_at_inference = ["quality_map", "global_embeds", "local_embeds", "hidden_states", "attentions"]
     sub_configs_defaults = {
         "vision_config": SubConfigSpec(
             config_class=AutoConfig, model_type="clip_vision_model", init_kwargs={"patch_size": 16}
@@ -79,7 +84,13 @@ class SindConfig(PreTrainedConfig):
         if __name__.startswith("sind_hf."):
             # With the package installed the task is registered; the entry would ask users to trust remote code.
             kwargs.pop("custom_pipelines", None)
+        _check_backbone(self.vision_config)  # before it is made, which may already fetch what it names
         super().__post_init__(**kwargs)
+        whole: Any = self.vision_config
+        if isinstance(half := getattr(whole, "vision_config", None), PreTrainedConfig):
+            if half.model_type == "clip_vision_model":
+                half.projection_dim = whole.projection_dim
+            self.vision_config = half
         if self.view_size is None:
             size = getattr(self.vision_config, "image_size", None)
             side = size[0] if isinstance(size, (list, tuple)) else size
@@ -109,6 +120,8 @@ class SindConfig(PreTrainedConfig):
             raise ValueError(
                 f"view_size is {self.view_size!r}: it must be a positive multiple of {VIEW_STEP}, as 224 is."
             )
+        if self.view_size > MAX_VIEW_SIZE:
+            raise ValueError(f"view_size is {self.view_size}: it must be at most {MAX_VIEW_SIZE}.")
         get_loss(self.loss_type)
         if not _are_numbers([self.score_scale, self.score_shift], 2) or self.score_scale <= 0:
             raise ValueError(
@@ -122,6 +135,36 @@ class SindConfig(PreTrainedConfig):
             raise ValueError(f"image_mean is {self.image_mean!r}: it must be three numbers, of red, green and blue.")
         if not _are_numbers(self.image_std, 3) or min(self.image_std) <= 0:
             raise ValueError(f"image_std is {self.image_std!r}: it must be three positive numbers.")
+
+
+def _check_backbone(vision: Any) -> None:
+    """Refuse a backbone that would be fetched from elsewhere, or that declares too many layers."""
+    values = vision.to_dict() if isinstance(vision, PreTrainedConfig) else vision
+    if not isinstance(values, dict):
+        return
+    for name, value in values.items():
+        if isinstance(value, (dict, PreTrainedConfig)):
+            _check_backbone(value)
+        elif _names_another_model(name, value):
+            raise ValueError(
+                f"vision_config has {name}={str(value)[:80]!r}, which names a model outside this folder: a SIND model "
+                "holds all its weights; start from other weights with SindModel.from_backbone."
+            )
+        elif isinstance(name, str) and name.endswith(LAYER_COUNTS):
+            counts = value if isinstance(value, (list, tuple)) else [value]
+            total = sum(count for count in counts if isinstance(count, (int, float)))
+            if not total <= MAX_LAYERS:
+                raise ValueError(
+                    f"vision_config has {name}={str(value)[:80]}: at most {MAX_LAYERS:,} layers are allowed."
+                )
+
+
+def _names_another_model(name: str, value: Any) -> bool:
+    if name in ("use_pretrained_backbone", "pretrained"):
+        return bool(value)
+    if name in ("backbone", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay"):
+        return isinstance(value, str)
+    return name == "architecture" and isinstance(value, str) and any(sign in value for sign in ":/")
 
 
 def _are_numbers(values: Any, count: int) -> bool:

@@ -28,6 +28,9 @@ from .pipeline_sind import SindPipeline  # noqa: F401  (so that the pipeline's f
 
 MIN_CHANNELS_LAST = 16
 MAX_PREFIX_TOKENS = 16  # class, distillation and register tokens before the patch tokens
+# Bounds on what a model folder may declare: far above every published model, and checked before memory is taken.
+MAX_PARAMETERS = 20_000_000_000
+MAX_PATCH_TOKENS = 2**16
 
 
 @dataclass(frozen=True)
@@ -39,12 +42,15 @@ class TokenLayout:
         prefix: Tokens before the patch tokens; the first of them is the class token.
         width: Features per token.
         global_width: Features of the class token, or of the pooled features where there is no class token.
+        final_norm: Name of the norm that the backbone applies to its pooled features only, if it does: its tokens are
+            read after that norm, too.
     """
 
     side: int
     prefix: int
     width: int
     global_width: int
+    final_norm: str | None
 
 
 @dataclass
@@ -58,6 +64,9 @@ class SindOutput(ModelOutput):
             bias, scale and shift: `quality = score_scale · (b + W_g·g + mean(quality_map)) + score_shift`.
         global_embeds: (B, D), the class token of the global view, averaged over view pairs.
         local_embeds: (B, C), mean patch token (or class token) of the local view, averaged over view pairs.
+        hidden_states: When asked for with `output_hidden_states`: those of the backbone, as it returns them. Their
+            first dimension holds the global views of all images (T per image), then the local views.
+        attentions: When asked for with `output_attentions`, in the same order.
     """
 
     loss: Tensor | None = None
@@ -65,6 +74,16 @@ class SindOutput(ModelOutput):
     quality_map: Tensor | None = None
     global_embeds: Tensor | None = None
     local_embeds: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+class QualityHead(nn.Linear):
+    """The linear head, computed in float32 whatever the type of its weights."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return `input · weightᵀ + bias` in float32."""
+        return F.linear(input.float(), self.weight.float(), self.bias.float())
 
 
 class SindModel(PreTrainedModel):
@@ -120,7 +139,7 @@ class SindModel(PreTrainedModel):
         global_width = vision.projection_dim if self.is_clip else self.token_layout.global_width
         local_width = {"patch": self.token_layout.width, "class": global_width, "none": 0}[config.local_branch]
         self.head_widths = [global_width, local_width]
-        self.quality_head = nn.Linear(sum(self.head_widths), 1)
+        self.quality_head = QualityHead(sum(self.head_widths), 1)
         self.register_buffer("image_mean", torch.tensor(config.image_mean).view(3, 1, 1), persistent=False)
         self.register_buffer("image_std", torch.tensor(config.image_std).view(3, 1, 1), persistent=False)
         self._hold_frozen()
@@ -154,21 +173,29 @@ class SindModel(PreTrainedModel):
             A model whose backbone holds the checkpoint's weights and whose head is fresh.
         """
         options = hub_options or {}
-        found = AutoConfig.from_pretrained(path, **options)
-        vision = getattr(found, "vision_config", found)
-        if found.model_type == "clip":
-            vision.projection_dim = found.projection_dim
-        model = cls(SindConfig(vision_config=vision, **settings))
+        model = cls(SindConfig(vision_config=AutoConfig.from_pretrained(path, **options), **settings))
+        vision = model._backbone_config
         if model.is_clip:
             pretrained = CLIPVisionModelWithProjection.from_pretrained(path, config=vision, **options)
             model.visual_projection.load_state_dict(pretrained.visual_projection.state_dict())
             weights = pretrained.vision_model.state_dict()
         else:
+            if getattr(model.vision_model, "pooler", None) and _may_leave_out_pooler(type(model.vision_model)):
+                options = {**options, "add_pooling_layer": True}
             weights = AutoModel.from_pretrained(path, config=vision, **options).state_dict()
         own = model.vision_model.state_dict()
         # The checkpoint may bring a pooler that the backbone was built without; nothing may be missing.
         model.vision_model.load_state_dict({key: value for key, value in weights.items() if key in own})
         return model
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the layer that first reads the pixels: the patch embedding or the first convolution."""
+        try:
+            if (embeddings := self.vision_model.get_input_embeddings()) is not None:
+                return embeddings
+        except NotImplementedError:
+            pass
+        return next(module for module in self.vision_model.modules() if isinstance(module, nn.Conv2d))
 
     def freeze_backbone(self) -> None:
         """Stop training the backbone, its projection and its BatchNorm statistics; the head stays trainable."""
@@ -219,8 +246,8 @@ class SindModel(PreTrainedModel):
             labels: (B,) opinion scores, higher better: gives the loss `config.loss_type`.
             scene_ids: (B,) integer scene of each picture; the loss aligns within each. `None`: one scene.
             output_quality_map: Whether to return the 7×7 map.
-            return_dict: `False` for a plain tuple.
-            **kwargs: Passed to the backbone.
+            return_dict: `False` for a plain tuple of what is not `None`. Default: `config.return_dict`.
+            **kwargs: Passed to the backbone: `output_hidden_states`, `output_attentions`.
 
         Returns:
             `SindOutput`.
@@ -238,7 +265,8 @@ class SindModel(PreTrainedModel):
         pixels = torch.cat([self._normalise(view.flatten(0, -4)) for view in views])
         if self.wants_channels_last:
             pixels = pixels.contiguous(memory_format=torch.channels_last)
-        last, pooled = self._backbone_features(pixels, **kwargs)
+        features = self.vision_model(pixel_values=pixels, **self.backbone_options, **kwargs)
+        last, pooled = self._tokens_and_pooled(features)
 
         count = batch * pairs
         global_tokens = self._class_token(last[:count], None if pooled is None else pooled[:count])
@@ -252,16 +280,24 @@ class SindModel(PreTrainedModel):
             local_embeds = patches.mean(1)
 
         with torch.autocast(pixels.device.type, enabled=False):  # the head is float32, whatever the backbone is
-            weight, bias = self.quality_head.weight.float(), self.quality_head.bias.float()
+            # The head is only ever called, never read, so that adapters, quantization and offloading of it take part.
             embeds = global_embeds if local_embeds is None else torch.cat([global_embeds, local_embeds], dim=-1)
-            raw = F.linear(embeds.float(), weight, bias).squeeze(-1)
+            raw = self.quality_head(embeds.float()).squeeze(-1)
             quality = self.config.score_scale * raw + self.config.score_shift
             if output_quality_map:
-                quality_map = pool_to_grid(patches.float() @ weight[0, self.head_widths[0] :])
+                patches = F.pad(patches.float(), (self.head_widths[0], 0))  # zeros in place of the global features
+                without_bias = self.quality_head(patches) - self.quality_head(torch.zeros_like(patches[:1, :1]))
+                quality_map = pool_to_grid(without_bias.squeeze(-1))
             loss = None if labels is None else by_scene(quality, labels, scene_ids, self.config.loss_type)
 
-        output = SindOutput(loss, quality, quality_map, global_embeds, local_embeds)
-        return output.to_tuple() if return_dict is False else output
+        hidden_states = attentions = None
+        if kwargs.get("output_hidden_states") or self._backbone_config.output_hidden_states:
+            hidden_states = getattr(features, "hidden_states", None)
+        if kwargs.get("output_attentions") or self._backbone_config.output_attentions:
+            attentions = getattr(features, "attentions", None)
+        output = SindOutput(loss, quality, quality_map, global_embeds, local_embeds, hidden_states, attentions)
+        wants_dict = self.config.return_dict if return_dict is None else return_dict
+        return output if wants_dict else output.to_tuple()
 
     def _check_inputs(self, pixel_values: Tensor, local_pixel_values: Tensor | None, wants_map: bool) -> None:
         if pixel_values.ndim not in (4, 5) or pixel_values.shape[-3] != 3 or 0 in pixel_values.shape:
@@ -291,14 +327,15 @@ class SindModel(PreTrainedModel):
             # In float32 also when the weights are not: 8 bits of mantissa would blur the pixels once more.
             pixels = (pixels.float() / 255 - self.image_mean.float()) / self.image_std.float()
         # Under autocast the backbone casts by itself; a backbone of bfloat16 weights wants bfloat16 pixels.
-        return pixels if torch.is_autocast_enabled(pixels.device.type) else pixels.to(self.quality_head.weight.dtype)
+        return pixels if torch.is_autocast_enabled(pixels.device.type) else pixels.to(self.vision_model.dtype)
 
-    def _backbone_features(self, pixels: Tensor, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
-        output = self.vision_model(pixel_values=pixels, **self.backbone_options, **kwargs)
+    def _tokens_and_pooled(self, output: Any) -> tuple[Tensor, Tensor | None]:
         last, pooled = _last_hidden_state(output), getattr(output, "pooler_output", None)
         if last.ndim == 4:  # a feature map: its cells are the tokens
             # Most have the channels before the square of cells, some after it.
             last = last.flatten(2).transpose(1, 2) if last.shape[2] == last.shape[3] else last.flatten(1, 2)
+        if self.token_layout.final_norm is not None:
+            last = self.vision_model.get_submodule(self.token_layout.final_norm)(last)
         return last, None if pooled is None else pooled.flatten(1)
 
     def _class_token(self, last: Tensor, pooled: Tensor | None) -> Tensor:
@@ -309,9 +346,7 @@ class SindModel(PreTrainedModel):
         return last.mean(1) if pooled is None else pooled
 
     def _patch_tokens(self, last: Tensor) -> Tensor:
-        tokens = last[:, self.token_layout.prefix :]
-        # CLIP's last hidden state comes before its final layer norm; elsewhere it comes after.
-        return self.vision_model.post_layernorm(tokens) if self.is_clip else tokens
+        return last[:, self.token_layout.prefix :]
 
     def _probe_backbone(self) -> TokenLayout:
         """Ask the backbone itself what it returns for a view, by a forward pass on the meta device (shapes only).
@@ -335,6 +370,12 @@ class SindModel(PreTrainedModel):
         shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors}
         pixels = torch.empty(2, 3, side, side, dtype=backbone.dtype, device="meta")
         attention, was_training = backbone.config._attn_implementation, backbone.training
+        normed: list[tuple[str, tuple[int, ...]]] = []  # the norms in the order of their calls, and their shapes
+        hooks = [
+            module.register_forward_hook(lambda *call, name=name: normed.append((name, tuple(call[-1].shape))))
+            for name, module in backbone.named_modules()
+            if type(module).__name__.endswith("Norm")
+        ]
         try:
             backbone.config._attn_implementation = "eager"  # others have kernels that the meta device lacks
             with torch.no_grad():
@@ -346,9 +387,11 @@ class SindModel(PreTrainedModel):
         finally:
             backbone.config._attn_implementation = attention
             backbone.train(was_training)
-        return self._token_layout(output, refused)
+            for hook in hooks:
+                hook.remove()
+        return self._token_layout(output, normed, refused)
 
-    def _token_layout(self, output: Any, refused: str) -> TokenLayout:
+    def _token_layout(self, output: Any, normed: list[tuple[str, tuple[int, ...]]], refused: str) -> TokenLayout:
         last, pooled = _last_hidden_state(output), getattr(output, "pooler_output", None)
         if last is None or "encoder_last_hidden_state" in output:
             raise ValueError(f"{refused}: it returns no features of places in the image.")
@@ -369,8 +412,11 @@ class SindModel(PreTrainedModel):
                     f"{refused}: it returns {shape[1]} tokens, which are not a square of patches; set view_size to "
                     "the backbone's own size, if that is another."
                 )
+        if cells**2 > MAX_PATCH_TOKENS:
+            raise ValueError(f"{refused}: it returns {cells}×{cells} tokens per view, more than {MAX_PATCH_TOKENS:,}.")
         global_width = width if prefix or pooled is None else pooled.shape[1:].numel()
-        return TokenLayout(cells, prefix, width, global_width)
+        name, normed_shape = normed[-1] if normed else (None, ())
+        return TokenLayout(cells, prefix, width, global_width, name if normed_shape == (2, width) else None)
 
     def _prefix_tokens(self, tokens: int) -> int:
         """Return how many tokens (class, distillation, registers) come before the patch tokens."""
@@ -445,15 +491,33 @@ def pool_to_grid(tokens: Tensor, grid: int = GRID) -> Tensor:
 def _backbone(vision: Any) -> PreTrainedModel:
     if type(vision) not in MODEL_MAPPING:
         raise ValueError(f"Cannot use {vision.model_type!r} as a backbone: transformers has no base model for it.")
-    # A ViT's tanh pooler is read by nobody here; unused parameters would break distributed training.
     backbone_class: Any = MODEL_MAPPING[type(vision)]
-    parameters = inspect.signature(backbone_class).parameters
-    unused = {"add_pooling_layer": False} if "add_pooling_layer" in parameters else {}
+    vision.return_dict = True  # what it returns is read by name
+    refused = f"Cannot use {vision.model_type!r} as a backbone"
+    has_choice = _may_leave_out_pooler(backbone_class)
     try:
-        return AutoModel.from_config(vision, **unused)
-    except ImportError as error:  # some are of other packages: timm, natten
-        reason = " ".join(str(error).split())
-        raise ValueError(f"Cannot use {vision.model_type!r} as a backbone: {reason}") from error
+        with torch.device("meta"):  # takes no memory for weights
+            sketch = backbone_class(vision, **({"add_pooling_layer": True} if has_choice else {}))
+    except Exception as error:  # whatever a configuration of others leads to; some need timm or natten
+        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        raise ValueError(f"{refused}: {reason}.") from error
+    count = sum(parameter.numel() for parameter in sketch.parameters())
+    if count > MAX_PARAMETERS:
+        raise ValueError(
+            f"{refused}: its configuration declares {count:.1e} parameters, more than {MAX_PARAMETERS:.0e}."
+        )
+    # A ViT's tanh pooler is read by nobody here; unused parameters would break distributed training. The pooler of
+    # BEiT and Hiera is needed, since it holds their final norm.
+    pooler = getattr(sketch, "pooler", None)
+    has_norm = pooler is not None and any(type(module).__name__.endswith("Norm") for module in pooler.modules())
+    return AutoModel.from_config(vision, **({"add_pooling_layer": has_norm} if has_choice else {}))
+
+
+def _may_leave_out_pooler(backbone_class: Any) -> bool:
+    try:
+        return "add_pooling_layer" in inspect.signature(backbone_class).parameters
+    except ImportError:  # a class of a package that is not installed; building it says so
+        return False
 
 
 def _last_hidden_state(output: Any) -> Tensor | None:

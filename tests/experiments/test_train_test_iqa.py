@@ -184,6 +184,9 @@ def test_own_layout_gives_the_same_folds(tree, tmp_path, capsys):
     line = f"--exp_type random-split --train_dataset eva --test_dataset eva {SIND}"
     run(tree, tmp_path / "run", line, "--dry_run", json_dir=str(tmp_path / "json"))
     assert "eva 14" in capsys.readouterr().out
+    capsys.readouterr()
+    run(tree, tmp_path / "run", f"{line} --clip_model resnet50", "--dry_run", json_dir=str(tmp_path / "json"))
+    assert "ignores the flag for ResNet" in capsys.readouterr().err
 
 
 def test_every_flag_arrives():

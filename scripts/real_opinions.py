@@ -28,7 +28,8 @@ import torch
 from sind_hf import metrics
 from sind_hf.cli import terminal
 from sind_hf.data.annotator_bias import with_annotator_bias
-from sind_hf.data.manifest import Manifest
+from sind_hf.data.importing import import_manifest
+from sind_hf.data.manifest import Manifest, ScoreInfo
 from sind_hf.data.preparation import prepare
 from sind_hf.data.split_files import write_folds
 from sind_hf.data.splits import k_folds
@@ -40,7 +41,6 @@ from sind_hf.experiments.runner import run_experiment
 from sind_hf.experiments.significance import bootstrap_mean, paired_bootstrap, steiger_test
 from sind_hf.files import write_json, write_text
 from sind_hf.image_processing_sind import load_image
-from sind_hf.pretraining.steps import read_study
 from sind_hf.scoring.checkpoints import load_checkpoint
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -60,6 +60,18 @@ class Run:
     def folder(self, output: Path) -> Path:
         """Where its folds and its report lie."""
         return output / f"{self.loss}_{self.strength:g}"
+
+
+def read_study(folder: Path, score_range: tuple[float, float] | None = (1.0, 5.0)) -> Manifest:
+    """Return the opinions of a study, higher is better; no split separates the images of one scene.
+
+    Args:
+        folder: Folder with `scores.csv` (image, mos, scene).
+        score_range: Range of the opinions.
+    """
+    score = ScoreInfo("MOS", score_range)
+    found = import_manifest(folder / "scores.csv", dataset=folder.resolve().name, score=score).manifest
+    return replace(found, entries=[replace(entry, reference=entry.scene) for entry in found.entries])
 
 
 def runs(seeds: int, bias_seeds: int, losses: Sequence[str], strengths: Sequence[float]) -> Iterator[Run]:

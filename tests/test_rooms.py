@@ -22,7 +22,6 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("hub",),
     ("training",),
     ("experiments",),
-    ("pretraining",),
     ("app",),
     ("demo", "cli"),
 )

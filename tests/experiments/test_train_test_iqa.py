@@ -17,7 +17,6 @@ from sind_hf.data.split_files import read_folds, write_folds
 from sind_hf.data.splits import leave_one_out, random_split
 from sind_hf.experiments.config import load_config
 from sind_hf.experiments.records import load_records
-from sind_hf.pretraining.recipe import TRAININGS
 
 ROOT = Path(__file__).parents[2]
 spec = importlib.util.spec_from_file_location("train_test_iqa", ROOT / "scripts" / "train_test_iqa.py")
@@ -29,7 +28,7 @@ SIND = f"--epochs 35 {COMMON} --batch_size 64 --local_global --loss_type scale_s
 OTHERS = "koniq10k spaq livec live csiq bid cid2013"
 ABLATION = f"--exp_type cross-set --train_dataset spaq --test_dataset {OTHERS}"
 LEAVE_ONE_OUT = "--exp_type leave-one-out --train_dataset {0} --test_dataset {0}"
-OTHER_CONFIGS = {"demo", "real_opinions", *(training.config for training in TRAININGS.values())}  # of our own
+OTHER_CONFIGS = {"demo", "real_opinions"}  # of our own
 SIX = "koniq10k livec bid kadid10k csiq live"
 
 # published command line -> (folds, tested on, loss, scenes, batch, local branch); as in docs/published_commands.md

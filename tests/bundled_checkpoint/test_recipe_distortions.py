@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from distortions import DISTORTIONS
 from PIL import Image
 
 from sind_hf.data.distortions import at_level
-from sind_hf.pretraining.distortions import DISTORTIONS
 
 # Blocks and patches land at random places; a palette and files of reduced colours are never without a trace.
 AT_RANDOM_PLACES = {"lost_blocks", "odd_patches", "coloured_blocks"}

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageEnhance
+from PIL import Image, ImageEnhance, ImageFilter
 from scipy import ndimage
 
 from sind_hf.data import distortions as graded
@@ -315,6 +315,93 @@ def chromatic_aberration(image: Image.Image, level: float, rng: np.random.Genera
     return to_picture(pixels)
 
 
+def block_noise(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
+    """Add quantization noise: round all values to few shades, with a random offset for each channel."""
+    step = at_level(level, 1, 22, 38, 58, 82, 110)
+    offset = rng.uniform(0, step, (1, 1, 3)).astype(np.float32)
+    return to_picture(np.floor((_pixels(image) + offset) / step) * step + step / 2 - offset)
+
+
+def fading(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
+    """Simulate a fading channel: JPEG 2000 whose code blocks lose bands, which leaves local blur and ringing."""
+    pixels = _pixels(
+        _encoded(image, "JPEG2000", quality_mode="rates", quality_layers=[at_level(level, 4, 15, 25, 40, 60, 80)])
+    )
+    coarse, bands = pixels, []
+    for scale in range(4):
+        smooth = _blurred(coarse, 0.8 * 2**scale)
+        bands.append(coarse - smooth)
+        coarse = smooth
+    height, width = pixels.shape[:2]
+    share = at_level(level, 0, 0.08, 0.17, 0.3, 0.48, 0.7)
+    for scale, band in enumerate(bands):
+        side = 16 * 2**scale
+        gains = np.where(
+            rng.random((height // side + 1, width // side + 1)) < share, rng.choice([-0.6, 0.0, 0.0, 2.2]), 1.0
+        )
+        grown = np.kron(gains, np.ones((side, side), np.float32))[:height, :width, None]
+        band *= ndimage.uniform_filter(grown, (5, 5, 0)).astype(np.float32)
+    return to_picture(coarse + sum(bands))
+
+
+def brightness_shift(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
+    """Shift all values up or down by the same amount."""
+    return to_picture(_pixels(image) + rng.choice([-1, 1]) * at_level(level, 0, 15, 28, 42, 58, 75))
+
+
+def enlargement(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
+    """Enlarge a small image with a random filter, sharpened or compressed now and then."""
+    factor = max(1.0, at_level(level, 1, 1.7, 2.5, 3.7, 5.5, 8))
+    small = (max(2, round(image.width / factor)), max(2, round(image.height / factor)))
+    down = (Image.Resampling.BOX, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS)[rng.integers(3)]
+    up = (
+        Image.Resampling.NEAREST,
+        Image.Resampling.BILINEAR,
+        Image.Resampling.BICUBIC,
+        Image.Resampling.LANCZOS,
+    )[rng.integers(4)]
+    reduced = image.resize(small, down)
+    style = rng.integers(4)
+    if style == 0:
+        reduced = _encoded(reduced, "JPEG", quality=int(rng.integers(40, 92)))
+    grown = reduced.resize(image.size, up)
+    if style == 1:
+        pixels = _pixels(grown)
+        grown = to_picture(pixels + 1.5 * (pixels - _blurred(pixels, 0.5 * factor)))
+    return grown
+
+
+def double_jpeg(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
+    """Compress twice as JPEG on shifted block grids, the first time more strongly or less."""
+    first, second = (level, 0.4 * level) if rng.random() < 0.5 else (0.6 * level, level)
+    down, right = (int(value) for value in rng.integers(1, 8, 2))
+    once = _compressed(image, "JPEG", first)
+    moved = Image.fromarray(np.roll(np.asarray(once), (down, right), (0, 1)))
+    return Image.fromarray(np.roll(np.asarray(_compressed(moved, "JPEG", second)), (-down, -right), (0, 1)))
+
+
+def painted(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
+    """Wipe fine structure off and sharpen the edges that are left, as generators and strong denoisers do."""
+    size = 2 * round(at_level(level, 0.5, 1, 2, 3, 4, 5)) + 1
+    wiped = _pixels(image.filter(ImageFilter.MedianFilter(size)))
+    sharpened = wiped + rng.uniform(0.3, 1.2) * (wiped - _blurred(wiped, 1.5))
+    return to_picture(sharpened)
+
+
+def warped(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
+    """Bend shapes by a smooth random field."""
+    pixels = _pixels(image)
+    height, width = pixels.shape[:2]
+    amount = at_384(image, at_level(level, 0, 1.2, 2.2, 3.5, 5.5, 8))
+    field = ndimage.gaussian_filter(rng.standard_normal((2, height, width), dtype=np.float32), (0, 9, 9), mode="wrap")
+    field *= amount / max(float(field.std()), 1e-6)
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    places = np.stack([y + field[0], x + field[1]])
+    return to_picture(
+        np.stack([ndimage.map_coordinates(pixels[..., c], places, order=1, mode="nearest") for c in range(3)], -1)
+    )
+
+
 DISTORTIONS: dict[str, Distortion] = graded.DISTORTIONS | {
     function.__name__: function
     for function in (
@@ -349,6 +436,13 @@ DISTORTIONS: dict[str, Distortion] = graded.DISTORTIONS | {
         banding,
         few_colours,
         chromatic_aberration,
+        block_noise,
+        fading,
+        brightness_shift,
+        enlargement,
+        double_jpeg,
+        painted,
+        warped,
     )
 }
 """All kinds by name."""

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from full_reference import INDICES, gmsd, haarpsi, mdsi
 from PIL import Image, ImageEnhance, ImageFilter
-
-from sind_hf.pretraining.full_reference import INDICES, gmsd, haarpsi, mdsi
 
 
 @pytest.fixture(scope="module")

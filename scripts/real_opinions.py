@@ -1,9 +1,8 @@
 """Does alignment help? SIND against plain l1 and plcc on real laboratory opinions, on scenes that no model saw.
 
-    python scripts/real_opinions.py --study STUDY --jobs 2
+    python scripts/real_opinions.py --start CHECKPOINT --study STUDY --jobs 2
 
-1. A network that saw distorted photographs and no opinions (scripts/train_bundled.py, step pretrain) is fine-tuned on
-   the study in folds of scenes, with each loss (configs/real_opinions.yaml).
+1. A network that saw no opinions of this study is fine-tuned on the study in folds of scenes, with each loss (configs/real_opinions.yaml).
 2. The same, with an annotator bias of growing strength on the training scores; tested on the true opinions.
 
 STUDY has `scores.csv` (image, mos, scene) and the pictures. Whatever is finished is not done again, and an interrupted
@@ -291,9 +290,7 @@ def write_results(done: Sequence[Run], start: Path, study: Path, output: Path, f
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the study from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--start", type=Path, default=Path("runs/bundled/pretrained"), help="checkpoint that saw no opinions"
-    )
+    parser.add_argument("--start", type=Path, required=True, help="checkpoint that saw none of the study's opinions")
     parser.add_argument("--study", type=Path, required=True, help="folder with scores.csv and the rated pictures")
     parser.add_argument("--output", type=Path, default=Path("runs/real_opinions"))
     parser.add_argument("--losses", nargs="+", choices=list(LOSSES), default=list(LOSSES))

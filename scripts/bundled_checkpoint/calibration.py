@@ -27,14 +27,16 @@ class CalibrationSettings:
     """Settings of the calibration, the keys of `calibration.yaml`.
 
     Attributes:
-        clean: Score of the median clean crop.
+        clean: Score that only some clean crops exceed; most lie between it and 4.
+        clean_share: Share of the clean crops below that score.
         ruined: Score of the median ruined crop.
         ruined_below: Share of the crops, by label, that counts as ruined.
         reference: Number of reference scores from each kind of image.
         seed: Seed of their choice.
     """
 
-    clean: float = 4.5
+    clean: float = 4.95
+    clean_share: float = 0.85
     ruined: float = 1.2
     ruined_below: float = 0.06
     reference: dict[str, int] = field(default_factory=dict)
@@ -61,14 +63,14 @@ def make_checkpoint(training: Path, data: Path, folder: Path, settings: Calibrat
     rng = np.random.default_rng(settings.seed)
     clean = [index for index, row in enumerate(crops.rows) if not row["steps"]]
     ruined = np.flatnonzero(crops.labels <= np.quantile(crops.labels, settings.ruined_below))
-    medians = [
-        float(np.median(network.score(crops, rng.choice(members, min(100, len(members)), replace=False).tolist())))
-        for members in (clean, ruined)
+    anchors = [
+        float(np.quantile(network.score(crops, rng.choice(members, min(100, len(members)), replace=False)), share))
+        for members, share in ((clean, settings.clean_share), (ruined, 0.5))
     ]
-    scale = (settings.clean - settings.ruined) / (medians[0] - medians[1])
+    scale = (settings.clean - settings.ruined) / (anchors[0] - anchors[1])
     if not scale > 0:
         raise ValueError(f"{training}: clean crops do not score higher than ruined ones, so nothing can be calibrated")
-    shift = settings.clean - scale * medians[0]
+    shift = settings.clean - scale * anchors[0]
     _save(network, scale, shift, crops.local[0].shape[-1], folder)
     scores = _reference_scores(network, crops, data, settings)
     document = {

@@ -382,6 +382,8 @@ def double_jpeg(image: Image.Image, level: float, rng: np.random.Generator) -> I
 
 def painted(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
     """Wipe fine structure off and sharpen the edges that are left, as generators and strong denoisers do."""
+    if level == 0:
+        return image.copy()
     size = 2 * round(at_level(level, 0.5, 1, 2, 3, 4, 5)) + 1
     wiped = _pixels(image.filter(ImageFilter.MedianFilter(size)))
     sharpened = wiped + rng.uniform(0.3, 1.2) * (wiped - _blurred(wiped, 1.5))

@@ -11,7 +11,17 @@ from sind_hf.data.distortions import at_level
 
 # Blocks and patches land at random places; a palette and files of reduced colours are never without a trace.
 AT_RANDOM_PLACES = {"lost_blocks", "odd_patches", "coloured_blocks"}
-LEAVES_TRACES = {"few_colours", "jpeg", "webp", "avif", "video_like", "repeated_jpeg", "lossy_noise", "lost_blocks"}
+LEAVES_TRACES = {
+    "few_colours",
+    "jpeg",
+    "webp",
+    "avif",
+    "video_like",
+    "repeated_jpeg",
+    "lossy_noise",
+    "lost_blocks",
+    "double_jpeg",
+}
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,8 @@
 
     python scripts/real_opinions.py --start CHECKPOINT --study STUDY --jobs 2
 
-1. A network that saw no opinions of this study is fine-tuned on the study in folds of scenes, with each loss (configs/real_opinions.yaml).
+1. A network that saw no opinions of this study is fine-tuned on it in folds of scenes, with each loss
+   (configs/real_opinions.yaml).
 2. The same, with an annotator bias of growing strength on the training scores; tested on the true opinions.
 
 STUDY has `scores.csv` (image, mos, scene) and the pictures. Whatever is finished is not done again, and an interrupted

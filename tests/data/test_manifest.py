@@ -79,7 +79,7 @@ def test_failed_save_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkey
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(ManifestError, match="No space left"):
+    with pytest.raises(ManifestError, match="the disk is full"):
         replace(small(), dataset="other").save(path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]

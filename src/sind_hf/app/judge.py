@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Literal
 
 import numpy as np
@@ -46,7 +47,7 @@ class Verdict:
 
 
 class Judge:
-    """Scores pictures for the page.
+    """Scores images for the page; several threads may ask, and one at a time goes through the model.
 
     Args:
         model: On its device, in evaluation mode.
@@ -67,6 +68,7 @@ class Judge:
     ) -> None:
         self.model, self.processor, self.views = model, processor, views or processor.views
         self.name, self.reference = name, reference
+        self._turn = Lock()
         self.makes_maps = model.config.local_branch == "patch"
 
     @classmethod
@@ -124,15 +126,19 @@ class Judge:
             except ImageError as error:
                 found.append(Verdict(name, error=str(error)))
         pictures = [each for each in found if isinstance(each, Image.Image)]
-        scored = score_images(
-            self.model,
-            self.processor,
-            pictures,
-            views=self.views,
-            # Nine pairs of views of one picture are a batch of their own.
-            batch_size=CHUNK if self.views == "center" else 1,
-            quality_maps=self.makes_maps,
-        )
+        with self._turn:
+            rows = list(
+                score_images(
+                    self.model,
+                    self.processor,
+                    pictures,
+                    views=self.views,
+                    # Nine pairs of views of one image are a batch of their own.
+                    batch_size=CHUNK if self.views == "center" else 1,
+                    quality_maps=self.makes_maps,
+                )
+            )
+        scored = iter(rows)
         verdicts = []
         for name, each in zip(names, found, strict=True):
             if isinstance(each, Verdict):

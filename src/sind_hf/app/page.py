@@ -24,6 +24,7 @@ from PIL import Image
 
 from sind_hf.app import panels
 from sind_hf.app.judge import Judge
+from sind_hf.app.limits import UPLOAD_BYTES, RequestLimits, limit_connections
 from sind_hf.app.pictures import MAX_BYTES, MAX_PICTURES, MAX_PIXELS, example_pictures
 
 if TYPE_CHECKING:
@@ -31,13 +32,15 @@ if TYPE_CHECKING:
 
 TITLE = "How good does this photograph look?"
 BATCH_SIDE = 360  # pixels of the pictures in a table
-# Refused on arrival, and with it all others of the upload; a file from MAX_BYTES to here is named, the others scored.
-REFUSED_BYTES = 4 * MAX_BYTES
+# A file from MAX_BYTES to here is named and the others of its upload are scored; above, the upload is refused.
+REFUSED_BYTES = UPLOAD_BYTES
+WORKERS = 3  # requests that are decoded at once; the model takes one at a time
+WAITING = 40  # requests that may wait; more are told to try again
 ABANDONED_AFTER = 900  # seconds until an upload that nobody scored is deleted
 SWEEP_EVERY = 60
 FONTS = ("system-ui", "sans-serif")
 EACH = f"{MAX_BYTES // 2**20} MB and {MAX_PIXELS // 10**6} megapixels each"
-LIMITS = f"At most {MAX_PICTURES} at once, {EACH}."
+LIMITS = f"At most {MAX_PICTURES} at once, {EACH}, {UPLOAD_BYTES // 2**20} MB together."
 COMPARE_HINT = f"Add two pictures, at most {EACH}."
 # Results stand above the examples and below the uploads: on a small screen they may be out of sight.
 SHOW_RESULT = """() => document.querySelectorAll("#scored, #compared").forEach(panel => {
@@ -116,8 +119,12 @@ def build_app(
 
         # Gradio goes by the annotation, which cannot name a module that is imported late.
         score_example.__annotations__["event"] = gr.SelectData
-        # One picture at a time goes through the model, whichever button asked for it.
-        shared: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1, "api_visibility": "undocumented"}
+        # An image that is slow to decode must not stop the page for others; the judge lets one at a time to the model.
+        shared: dict[str, Any] = {
+            "concurrency_id": "model",
+            "concurrency_limit": WORKERS,
+            "api_visibility": "undocumented",
+        }
         events = [drop.upload(score, drop, [scored, drop], api_name="score", show_progress_on=scored, **shared)]
         for side in (first, second):
             both = [first, second]
@@ -130,7 +137,7 @@ def build_app(
             events.append(pair.click(compare_examples, None, compared, api_name=False, **shared))
         for event in events:
             event.then(None, js=SHOW_RESULT)
-    return page
+    return page.queue(max_size=WAITING)
 
 
 def launch_app(
@@ -157,6 +164,8 @@ def launch_app(
         ValueError: When the port is taken or the address is none of this machine's.
     """
     gr = _gradio()
+    from starlette.middleware import Middleware
+
     fonts = [gr.themes.Font(name) for name in FONTS]
     try:
         with contextlib.redirect_stdout(sys.stderr):  # Gradio reports there what the command says in its own words
@@ -172,7 +181,8 @@ def launch_app(
                 ssr_mode=False,
                 enable_monitoring=False,
                 quiet=True,
-                show_error=True,
+                show_error=False,  # their text names folders of the server; what visitors can mend is in the results
+                app_kwargs={"middleware": [Middleware(RequestLimits, folder=Path(_upload_folder()))]},
                 prevent_thread_lock=True,
             )
     except (OSError, ValueError) as error:
@@ -180,6 +190,7 @@ def launch_app(
             f"cannot listen on {host}, port {port}: the port is taken or the address is not this machine's; "
             "choose others with --host and --port."
         ) from error
+    limit_connections(page.server)
     if block:
         wait_for_end(page)
     return url
@@ -232,8 +243,15 @@ def _upload_field(gr: Any, label: str, **options: Any) -> Any:
             return None
         return [file.path for file in payload.root] if hasattr(payload, "root") else payload.path
 
+    async def uploaded(path: str) -> str:
+        """Return the path of an upload unchanged; Gradio would fetch an address."""
+        file = Path(path).resolve()
+        if not file.is_relative_to(_upload_folder()):
+            raise gr.Error("Add an image from your device: addresses are not fetched.")
+        return str(file)
+
     field = gr.File(label=label, height=150, **options)
-    field.preprocess = paths
+    field.preprocess, field.async_move_resource_to_block_cache = paths, uploaded
     return field
 
 
@@ -276,18 +294,19 @@ def _gradio() -> Any:
 
 @functools.cache
 def _upload_folder() -> str:
-    folder = tempfile.mkdtemp(prefix="sind-hf-app-")  # readable by this user alone
+    folder = os.path.realpath(tempfile.mkdtemp(prefix="sind-hf-app-"))  # readable by this user alone
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
 
 
 def _delete(files: Iterable[str | None] | None, kept: Iterable[str]) -> None:
-    """Delete uploads. A client may name the example pictures as its upload: those stay."""
+    """Delete uploads. A client may name the example images as its upload: those stay."""
     for file in files or ():
         if file is not None and file not in kept:
             with contextlib.suppress(OSError):
                 Path(file).unlink()
-                Path(file).parent.rmdir()
+                for folder in Path(file).relative_to(_upload_folder()).parents[:-1]:
+                    (Path(_upload_folder()) / folder).rmdir()  # unless other images of the upload are in it
 
 
 def wait_for_end(page: Blocks) -> None:

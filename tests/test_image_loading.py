@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import io
+import ipaddress
 import os
 import resource
+import socket
 import struct
 import threading
+import time
 import zlib
 from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
-from PIL import ExifTags, Image
+from PIL import EpsImagePlugin, ExifTags, Image
 
 from sind_hf import ImageError, load_image
 from sind_hf import image_processing_sind as module
-from sind_hf.image_processing_sind import printable
+from sind_hf.image_processing_sind import open_image, open_regular_file, printable
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
@@ -259,7 +263,7 @@ def test_bad_files_are_named_in_one_line(draw: Any, tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(content)
         assert_refused(tmp_path / name, name)
         assert_refused({"path": name, "bytes": content} if content else {"path": str(tmp_path / name)}, name)
-    assert_refused(tmp_path / "text.jpg", "not a picture in a known format")
+    assert_refused(tmp_path / "text.jpg", "not an image in a supported format")
     assert_refused(tmp_path / "empty.png", "is empty")
     assert_refused(tmp_path / "truncated.jpg", "damaged")
     assert_refused(tmp_path / "gone.jpg", "gone.jpg", "no such file")
@@ -339,7 +343,7 @@ def test_undecodable_file_names_are_read(draw: Any, tmp_path: Path) -> None:
         (3.5, ["float"]),
         ({"bytes": None, "path": None}, ["'bytes' or 'path'"]),
         ({}, ["'bytes' or 'path'"]),
-        (b"not a picture", ["bytes: not a picture"]),
+        (b"not a picture", ["bytes: not an image in a supported format"]),
         (b"", ["bytes: is empty"]),
     ],
 )
@@ -383,7 +387,7 @@ def test_the_content_decides_and_not_the_extension(draw: Any, tmp_path: Path) ->
         (tmp_path / name).write_bytes(encoded(picture, kind))
         np.testing.assert_array_equal(pixels(tmp_path / name), np.asarray(picture))
     (tmp_path / "f.png").write_bytes(b"%PDF-1.7\n")
-    assert_refused(tmp_path / "f.png", "f.png", "not a picture in a known format")
+    assert_refused(tmp_path / "f.png", "f.png", "not an image in a supported format")
 
 
 def test_sixteen_bit_colours_keep_their_high_bits() -> None:
@@ -402,25 +406,271 @@ def test_too_many_pixels(tmp_path: Path, draw: Any, monkeypatch: pytest.MonkeyPa
     assert pixels(tmp_path / "large.png").shape == (30, 40, 3)
 
 
+def test_formats_beyond_the_list_start_no_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mark, ghostscript = tmp_path / "started", tmp_path / "gs"
+    ghostscript.write_text(f"#!/bin/sh\necho >> {mark}\nexit 0\n")
+    ghostscript.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", str(ghostscript))
+    photo = tmp_path / "photo.jpg"
+    photo.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 100 100\n%%EndComments\nshow\n%%EOF\n")
+    for source in (photo, photo.read_bytes(), {"bytes": photo.read_bytes(), "path": "photo.jpg"}):
+        assert_refused(source, "not an image in a supported format (JPEG, ", "TIFF")
+    with pytest.raises(ImageError, match="photo.jpg"), open_image(photo):
+        pass
+    with Image.open(photo) as opened:
+        assert_refused(opened, "photo.jpg", "EPS")
+    assert not mark.exists()
+    for kind in ("PCX", "SGI"):
+        assert_refused(encoded(Image.new("RGB", (8, 8)), kind), "supported format")
+
+
+def test_an_image_is_opened_without_its_pixels(draw: Any) -> None:
+    data = encoded(draw(40, 30))
+    with open_image(data[: len(data) // 2], "half.png") as image:
+        assert (image.size, image.format) == ((40, 30), "PNG")
+    with pytest.raises(ImageError, match="^half.png: damaged"), open_image(data[:99], "half.png") as image:
+        image.load()
+
+
+# --- files that are not regular --------------------------------------------------------------------------------------
+
+
+def test_pipes_devices_and_sockets_are_refused_unopened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # the path of a socket must be short
+    os.mkfifo("pipe.png")
+    Path("zero.png").symlink_to("/dev/zero")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind("socket.png")
+        for name, kind in (("pipe.png", "a named pipe"), ("zero.png", "a device"), ("socket.png", "a socket")):
+            assert_refused(name, f"{name}: cannot be read (it is {kind}; only regular files are read)")
+            with pytest.raises(OSError, match=f"it is {kind}"):
+                open_regular_file(name)
+    with pytest.raises(IsADirectoryError):
+        open_regular_file(tmp_path)
+
+
+def test_a_pipe_that_takes_the_place_of_a_file_does_not_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The check comes first, and the file may be replaced before it is opened."""
+    pipe, regular = tmp_path / "pipe.png", os.stat(__file__)
+    os.mkfifo(pipe)
+    monkeypatch.setattr(module.os, "stat", lambda path: regular)
+    with pytest.raises(OSError, match="it is a named pipe"):
+        open_regular_file(pipe)
+
+
+# --- dear work for cheap input ---------------------------------------------------------------------------------------
+
+
+def jpeg_segment(mark: int, data: bytes) -> bytes:
+    return struct.pack(">BBH", 0xFF, mark, len(data) + 2) + data
+
+
+def exif_of_overlapping_tags(count: int, size: int) -> bytes:
+    """EXIF whose tags all claim the same bytes, so that their copies take `count` × `size` bytes."""
+    tags = b"".join(struct.pack("<HHLL", 0x8000 + number, 7, size, 8) for number in range(count))
+    return (b"II*\0" + struct.pack("<LH", 8, count) + tags).ljust(size + 8, b"\0")
+
+
+def test_work_out_of_proportion_is_refused(draw: Any) -> None:
+    whole, jpeg = encoded(draw(40, 30)), encoded(draw(40, 30), "JPEG")
+    exif = exif_of_overlapping_tags(30_000, 400_000)
+    segments = [exif[start : start + 60_000] for start in range(0, len(exif), 60_000)]
+    inputs = {
+        "a comment": b"P6\n#" + b"x" * 20_000_000 + b"\n2 2\n255\n" + bytes(12),
+        "chunks": whole[:33] + png_chunk(b"teXt", b"") * 400_000 + whole[33:],
+        "segments": jpeg[:2] + jpeg_segment(0xFE, b"") * 400_000 + jpeg[2:],
+        "padding": jpeg[:2] + b"\xff" * 2_000_000 + jpeg[2:],
+        "EXIF": jpeg[:2] + b"".join(jpeg_segment(0xE1, b"Exif\0\0" + part) for part in segments) + jpeg[20:],
+        "tags": exif,  # a TIFF file
+        "flat": png_header(9000, 9000),
+    }
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for name, data in inputs.items():
+        start = time.thread_time()
+        assert_refused({"bytes": data, "path": name}, f"{name}: ")
+        assert time.thread_time() - start < 8, name
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 400_000  # KiB
+
+
+def test_orientation_is_read_without_the_other_tags(draw: Any) -> None:
+    """Reading all tags of a PNG file's EXIF would take 24 GB."""
+    exif = bytearray(exif_of_overlapping_tags(30_000, 800_000))
+    exif[10:22] = struct.pack("<HHLHH", 0x0112, 3, 1, 6, 0)
+    whole = encoded(draw(40, 30))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert load_image(whole[:33] + png_chunk(b"eXIf", bytes(exif)) + whole[33:]).size == (30, 40)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB
+
+
+def test_the_cost_of_a_scan_is_bounded_while_it_is_decoded(draw: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encoded(draw(640, 480), "JPEG", progressive=True, quality=95)
+    monkeypatch.setattr(module, "HEADER_SECONDS", -1.0)
+    monkeypatch.setattr(module, "SECONDS_PER_PIXEL", 0.0)
+    assert_refused(data, "takes far more work to decode")
+
+
+def test_large_files_are_refused_unread(tmp_path: Path) -> None:
+    with (tmp_path / "large.webp").open("wb") as file:
+        file.write(b"RIFF\0\0\0\0WEBPVP8 ")
+        file.truncate(2**40)
+    assert_refused(tmp_path / "large.webp", "large.webp: 1,099,511,627,776 bytes is over the limit")
+
+
+@pytest.mark.parametrize("mode", ["LA", "I", "I;16", "F", "P"])
+def test_strips_give_the_same_pixels(draw: Any, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    gray = np.asarray(draw(60, 41).convert("L"))
+    image = {
+        "LA": lambda: Image.merge("LA", [Image.fromarray(gray), Image.fromarray(gray[::-1].copy())]),
+        "I": lambda: Image.fromarray(gray.astype(np.int32) * 100),
+        "I;16": lambda: Image.fromarray(gray.astype(np.uint16) * 257),
+        "F": lambda: Image.fromarray(gray / np.float32(255)),
+        "P": lambda: draw(60, 41).quantize(16),
+    }[mode]()
+    if mode == "P":
+        image.info["transparency"] = 3
+    expected = pixels(image)
+    monkeypatch.setattr(module, "STRIP_PIXELS", 60 * 8)
+    np.testing.assert_array_equal(pixels(image), expected)
+
+
+# --- URLs ------------------------------------------------------------------------------------------------------------
+
+
+class Site(BaseHTTPRequestHandler):
+    """Serves what each test of a bounded client needs."""
+
+    asked: list[str] = []
+    image = b""
+
+    def log_message(self, *_: object) -> None: ...
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        port = self.server.server_address[1]
+        moved = {
+            "/internal": f"http://127.0.0.2:{port}/secret",
+            "/loop": "/loop",
+            "/file": "file:///etc/passwd",
+            "/moved": "/a.png",
+        }
+        with suppress(OSError):
+            if self.path == "/slow-header":
+                for _ in range(100):
+                    self.wfile.write(b"H")
+                    time.sleep(0.1)
+            self.send_response(302 if self.path in moved else 404 if self.path == "/gone.png" else 200)
+            if self.path in moved:
+                self.send_header("Location", moved[self.path])
+            if self.path == "/announced":
+                self.send_header("Content-Length", str(10**12))
+            if self.path == "/packed":
+                self.send_header("Content-Encoding", "gzip")
+            self.end_headers()
+            if self.path == "/endless":
+                for _ in range(200):
+                    self.wfile.write(bytes(2**20))
+            elif self.path == "/drip":
+                for _ in range(100):
+                    self.wfile.write(b"x")
+                    time.sleep(0.1)
+            elif self.path not in moved:
+                self.wfile.write(self.image)
+
+
 @pytest.fixture
-def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *_: object) -> None: ...
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path))) as server:
+def address(draw: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setenv("no_proxy", "127.0.0.1,127.0.0.2")
+    monkeypatch.setattr(Site, "asked", [])
+    monkeypatch.setattr(Site, "image", encoded(draw(40, 30)))
+    with ThreadingHTTPServer(("", 0), Site) as server:
+        server.daemon_threads = True
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
 
 
-def test_urls(address: str, draw: Any, tmp_path: Path) -> None:
-    draw(40, 30).save(tmp_path / "a.png")
-    np.testing.assert_array_equal(pixels(f"{address}/a.png"), np.asarray(draw(40, 30)))
-    assert_refused(f"{address}/gone.png", f"{address}/gone.png", "download failed", "404")
-    assert_refused("http://127.0.0.1:9/a.png", "download failed")
+def assert_url_refused(url: str, *words: str) -> None:
+    with pytest.raises(ImageError) as error:
+        load_image(url, private_addresses=True)
+    message = str(error.value)
+    assert message.startswith(url) and "\n" not in message
+    for word in words:
+        assert word in message, message
+
+
+def test_urls(address: str, draw: Any) -> None:
+    for path in ("/a.png", "/moved", "/写真 1.png", "/a%20b.png?size=1&q=é"):
+        found = load_image(address + path, private_addresses=True)
+        np.testing.assert_array_equal(np.asarray(found), np.asarray(draw(40, 30)))
+    assert load_image(address.replace("http", "HTTP") + "/b.png", private_addresses=True).size == (40, 30)
+    escaped = "/%E5%86%99%E7%9C%9F%201.png"
+    assert Site.asked == ["/a.png", "/moved", "/a.png", escaped, "/a%20b.png?size=1&q=%C3%A9", "/b.png"]
+    assert_url_refused(f"{address}/gone.png", "download failed", "404")
+    assert_url_refused("http://127.0.0.1:9/a.png", "download failed", "refused")
+    assert_url_refused(f"{address}/packed", "compresses")
+
+
+def test_downloads_end_in_time_and_in_size(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "DOWNLOAD_LIMIT", 5 * 2**20)
+    for path in ("/endless", "/announced"):
+        assert_url_refused(address + path, "larger than the limit of 5,242,880 bytes")
+    assert_url_refused(f"{address}/loop", "more than 5 redirects")
+    assert Site.asked.count("/loop") == 6
+    assert_url_refused(f"{address}/file", "leads to file:/etc/passwd, which is not an http(s) URL")
+    monkeypatch.setattr(module, "DOWNLOAD_SECONDS", 1.0)
+    for path in ("/drip", "/slow-header"):
+        start = time.monotonic()
+        assert_url_refused(address + path, "takes longer than 1 seconds")
+        assert time.monotonic() - start < 5
+
+
+def test_addresses_that_are_not_public_are_refused(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    port = address.rpartition(":")[2]
+    for host in ("127.0.0.1", "localhost", "[::1]", "2130706433", "0x7f.1", "[::ffff:127.0.0.1]", "0.0.0.0"):
+        assert_refused(f"http://{host}:{port}/a.png", "is not a public address; pass private_addresses=True")
+    assert_refused({"path": f"{address}/a.png"}, "no such file")  # the path of a row is a file
+    assert Site.asked == []
+    monkeypatch.setattr(module, "_is_public", lambda ip: str(ipaddress.ip_address(ip)) == "127.0.0.1")
+    assert load_image(f"{address}/moved").size == (40, 30)
+    assert_refused(f"{address}/internal", "127.0.0.2 is not a public address")
+    assert "/secret" not in Site.asked
+    monkeypatch.setenv("no_proxy", "")
+    monkeypatch.setenv("http_proxy", address)
+    assert_refused("http://127.0.0.2/secret", "127.0.0.2 is not a public address")
+    assert load_image("http://photos.example/a.png").size == (40, 30)  # the proxy looks up the name
+    assert Site.asked[-1] == "http://photos.example/a.png"
+
+
+@pytest.mark.parametrize(
+    ("address", "public"),
+    [
+        ("93.184.216.34", True),
+        ("2606:2800:220:1:248:1893:25c8:1946", True),
+        ("::ffff:93.184.216.34", True),
+        *((bad, False) for bad in ("10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1")),
+        *((bad, False) for bad in ("224.0.0.1", "240.0.0.1", "255.255.255.255", "0.0.0.0", "fe80::1%eth0", "fd00::1")),
+        *((bad, False) for bad in ("::", "::1", "::ffff:10.0.0.1", "64:ff9b::a00:1", "2002:7f00:1::", "::127.0.0.1")),
+    ],
+)
+def test_public_addresses(address: str, public: bool) -> None:
+    assert module._is_public(address) is public
+
+
+def test_the_address_that_was_checked_is_connected_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [["93.184.216.34"], ["127.0.0.1"], ["93.184.216.34", "10.0.0.1"]]
+    monkeypatch.setattr(
+        module.socket, "getaddrinfo", lambda *_, **__: [(2, 1, 6, "", (ip, 80)) for ip in answers.pop(0)]
+    )
+    network = Mock()
+    bounded = module._BoundedNetwork(network, time.monotonic() + 60)
+    bounded.connect_tcp("photos.example", 80)
+    assert [call.args[0] for call in network.connect_tcp.mock_calls] == ["93.184.216.34"]
+    for _ in range(2):  # another answer, and one public address among others
+        with pytest.raises(module._NotPublicError):
+            bounded.connect_tcp("photos.example", 80)
+    assert len(network.connect_tcp.mock_calls) == 1
 
 
 # --- decoding at a fraction of the size ------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import resource
 import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import datasets
 import numpy as np
@@ -14,8 +15,11 @@ import torch
 from PIL import Image
 from safetensors.numpy import load_file
 from transformers import AutoImageProcessor
+from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from sind_hf import ImageError, SindImageProcessor
+from sind_hf import image_processing_sind as module
+from sind_hf.configuration_sind import IMAGENET_MEAN, IMAGENET_STD
 from sind_hf.image_processing_sind import (
     StripPicture,
     ViewPlan,
@@ -269,6 +273,77 @@ def test_raw_views_stay_uint8(draw: Any) -> None:
     torch.testing.assert_close(scaled["pixel_values"], raw["pixel_values"] / 255)
 
 
+@pytest.mark.parametrize("do_normalize", [True, False])
+@pytest.mark.parametrize("do_rescale", [True, False])
+@pytest.mark.parametrize("form", ["PIL", "array", "tensor", "channels first", "floats", "float tensor"])
+def test_values_equal_those_of_a_stock_processor(do_rescale: bool, do_normalize: bool, form: str) -> None:
+    """An image of one color is the same in both views and in a stock one, whatever the geometry."""
+    array = np.full((224, 224, 3), (10, 80, 200), np.uint8)
+    images: dict[str, Any] = {
+        "PIL": Image.fromarray(array),
+        "array": array,
+        "tensor": torch.from_numpy(array),
+        "channels first": array.transpose(2, 0, 1),
+        "floats": array / 255,
+        "float tensor": torch.from_numpy(array).permute(2, 0, 1) / 255,
+    }
+    options: dict[str, Any] = {"do_rescale": do_rescale, "do_normalize": do_normalize, "return_tensors": "np"}
+    stock = ViTImageProcessorPil(image_mean=list(IMAGENET_MEAN), image_std=list(IMAGENET_STD))
+    is_float = form.startswith("float")
+    # Where stock processors scale floats in [0, 1] down once more, these are taken for what they are.
+    given = array if is_float and (do_rescale or not do_normalize) else images[form]
+    changes: list[dict[str, Any]] = [
+        {},
+        {"rescale_factor": 1 / 510},
+        {"image_mean": 0.5, "image_std": [0.1, 0.2, 0.3]},
+    ]
+    for option in changes:
+        expected = stock(given, **options, **option)["pixel_values"]
+        for name, views in SindImageProcessor()(images[form], **options, **option).items():
+            assert views.dtype == expected.dtype, name
+            np.testing.assert_allclose(views, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_floats_and_bytes_of_one_batch_are_scaled_each_by_its_own_range(draw: Any) -> None:
+    array = np.asarray(draw(300, 260))
+    images = [array / 255, array, Image.fromarray((array[..., 0] / 255).astype(np.float32))]
+    found = SindImageProcessor()(images, do_rescale=False, image_mean=0.0, image_std=1.0, return_tensors="np")
+    for views in found.values():
+        np.testing.assert_allclose(views[0] * 255, views[1], rtol=1e-5)
+        assert views[0].max() <= 1 < views[1].max() and views[2].max() <= 1
+
+
+def test_bytes_normalized_with_a_mean_for_floats_are_warned_about(draw: Any, caplog: Any) -> None:
+    module.logger.warning_once.cache_clear()
+    with patch.object(module.logger, "warning") as warning:
+        SindImageProcessor()(draw(90, 60), do_rescale=False, image_mean=[123.0, 116.0, 104.0], image_std=58.0)
+        SindImageProcessor()(np.asarray(draw(90, 60)) / 255, do_rescale=False)
+        assert not warning.called
+        SindImageProcessor()(draw(90, 60), do_rescale=False)
+        assert "do_rescale=False" in warning.call_args.args[0]
+
+
+def test_options_that_change_nothing_are_named(draw: Any) -> None:
+    module.logger.warning_once.cache_clear()
+    with patch.object(module.logger, "warning") as warning:
+        SindImageProcessor()(draw(90, 60), do_resize=True, resample=2, do_center_crop=False)
+        assert not warning.called
+        SindImageProcessor()(draw(90, 60), do_resize=False, resample=3)
+        assert "ignores do_resize, resample" in warning.call_args.args[0]
+
+
+def test_the_layout_of_an_array_can_be_said() -> None:
+    array = np.random.default_rng(0).integers(0, 256, (3, 90, 3)).astype(np.uint8)
+    for image in (array, torch.from_numpy(array)):
+        first, last = (
+            SindImageProcessor()(image, input_data_format=layout, return_tensors="np")["pixel_values"]
+            for layout in ("channels_first", "channels_last")
+        )
+        expected = (SindImageProcessor()(x, return_tensors="np") for x in (array.transpose(1, 2, 0).copy(), array))
+        for found, views in zip((first, last), expected, strict=True):
+            np.testing.assert_array_equal(found, views["pixel_values"])
+
+
 def test_options_of_one_call_do_not_stay(draw: Any) -> None:
     processor = SindImageProcessor()
     call: dict[str, Any] = {
@@ -307,7 +382,7 @@ def test_one_picture_and_whatever_holds_several_are_accepted(draw: Any) -> None:
 
 def test_an_open_file_is_refused_for_what_it_is(tmp_path: Path, draw: Any) -> None:
     draw(90, 60).save(tmp_path / "a.png")
-    with (tmp_path / "a.png").open("rb") as file, pytest.raises(ImageError, match="read a picture from Buffered"):
+    with (tmp_path / "a.png").open("rb") as file, pytest.raises(ImageError, match="read an image from Buffered"):
         SindImageProcessor()(file)
 
 
@@ -331,6 +406,8 @@ def test_save_and_load_keep_every_option(tmp_path: Path, draw: Any) -> None:
         ({"views": "ten"}, "not 'ten'"),
         ({"resize_backend": "opencv"}, "'torch' or 'pillow', not 'opencv'"),
         ({"size": 100}, "multiple of 56"),
+        ({"image_mean": [0.5, 0.5]}, "image_mean is .*: it must be one number, or three"),
+        ({"image_std": [0.5, 0.0, 0.5]}, "image_std is .*: all its values must be positive"),
         ({"size": {"height": 224, "width": 112}}, "views are square"),
         ({"size": {"shortest_edge": 224}}, "views are square"),
     ],
@@ -342,7 +419,7 @@ def test_unusable_options_are_one_line(draw: Any, options: dict[str, Any], messa
 
 
 def test_no_pictures_and_unknown_options_are_refused(draw: Any) -> None:
-    with pytest.raises(ValueError, match="No pictures"):
+    with pytest.raises(ValueError, match="No images"):
         SindImageProcessor()([])
     with pytest.raises(TypeError, match="sharpen"):
         SindImageProcessor()(draw(64, 64), sharpen=True)

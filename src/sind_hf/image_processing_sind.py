@@ -7,26 +7,35 @@ One picture goes through three steps, each a function of its own:
 
 from __future__ import annotations
 
-import http.client
+import errno
 import io
+import ipaddress
 import math
 import os
+import re
+import socket
+import stat
+import struct
+import time
 import urllib.request
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal, Unpack, get_args
+from typing import Any, BinaryIO, Literal, Unpack, get_args
 
 import numpy as np
 import torch
 from PIL import ExifTags, Image, UnidentifiedImageError
 from transformers.image_processing_backends import PilBackend
 from transformers.image_processing_utils import BatchFeature
+from transformers.image_utils import ChannelDimension
 from transformers.processing_utils import ImagesKwargs
+from transformers.utils import logging
 
 from .configuration_sind import GRID, IMAGENET_MEAN, IMAGENET_STD, VIEW_STEP
+
+logger = logging.get_logger(__name__)
 
 ImageSource = str | os.PathLike | bytes | dict | Image.Image | np.ndarray | torch.Tensor
 ViewMode = Literal["train", "center", "nine"]
@@ -49,8 +58,35 @@ _TURNS: dict[object, Image.Transpose] = {
 }
 # Where Pillow's formats keep the orientation that they were read with.
 _ORIENTATION_IS_IN = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")
-# Pictures with more pixels are refused: 1.5 GB of RGB. Pillow refuses more than 179 million, unless told otherwise.
+_TIFF_SHORT = 3  # the type of a tag that holds 16-bit integers
+# Formats that are decoded, as Pillow names them; those that the installed Pillow lacks are passed over. It knows
+# others, and starts a program for one: Ghostscript for PostScript, whatever the name of the file. HEIF and JXL need
+# plugins.
+IMAGE_FORMATS: tuple[str, ...] = (
+    *("JPEG", "MPO", "PNG", "WEBP", "AVIF", "HEIF", "JXL", "TIFF"),
+    *("BMP", "DIB", "GIF", "JPEG2000", "PPM", "TGA", "ICO"),
+)
+# What one image may cost. Images with more pixels are refused: 1.5 GB of RGB. Pillow refuses more than 179 million,
+# unless told otherwise.
 PIXEL_LIMIT = 500_000_000
+FILE_LIMIT = 2**30  # bytes
+# A large image needs some bytes for its pixels: photographs have less than 50 pixels a byte.
+CHEAP_PIXELS = 32_000_000
+PIXELS_PER_BYTE = 200
+EXIF_LIMIT = 2**16  # bytes; one segment of a JPEG file
+# Work before and while pixels are decoded: calls of `read`, and seconds of this thread's processor time.
+HEADER_READS = 100_000
+HEADER_SECONDS = 5.0
+SECONDS_PER_PIXEL = 1e-6
+STRIP_PIXELS = 2**22
+# What one download may cost.
+DOWNLOAD_LIMIT = 100 * 2**20  # bytes
+DOWNLOAD_SECONDS = 30.0
+REDIRECT_LIMIT = 5
+_URL = re.compile("https?://", re.IGNORECASE)
+_TRANSLATED = ipaddress.ip_network("64:ff9b::/96")  # IPv4 addresses in IPv6
+# Options of every image processor that change nothing here, and the values at which they would change nothing anyway.
+_FIXED_OPTIONS = {"do_resize": True, "do_center_crop": False, "do_pad": False, "resample": Image.Resampling.BILINEAR}
 # What can be gone through, and is one picture, or none.
 _ONE_PICTURE = (str, os.PathLike, bytes, bytearray, memoryview, dict, io.IOBase, Image.Image)
 
@@ -62,70 +98,189 @@ class ImageError(ValueError):
 # --- loading -----------------------------------------------------------------------------------------------------
 
 
-def load_image(source: ImageSource, *, short_side: int | None = None) -> Image.Image:
-    """Load one picture as upright 8-bit RGB, whatever form it comes in.
+def load_image(source: ImageSource, *, short_side: int | None = None, private_addresses: bool = False) -> Image.Image:
+    """Load one image as upright 8-bit RGB, whatever form it comes in.
 
-    EXIF orientation is applied; transparency is composited on white; grey, palette, CMYK and 16-bit pictures are
-    converted; of an animation the first frame is taken.
+    EXIF orientation is applied; transparency is composited on white; gray, palette, CMYK and 16-bit images are
+    converted; of an animation the first frame is taken. The content decides about the format, which must be one of
+    `IMAGE_FORMATS`.
 
     Args:
         source: A path, an http(s) URL, encoded bytes, a `{"path", "bytes"}` dict as `datasets` stores it, a PIL image,
             or an array or tensor: (H, W), (H, W, C) or (C, H, W) with 1, 3 or 4 channels; uint8, uint16, or
-            floating point in [0, 1].
+            floating point in [0, 1]. The path of a dict is always a file.
         short_side: A JPEG file may be decoded at 1/2, 1/4 or 1/8 of its size, which is several times faster, as long
             as its short side keeps this many pixels. `None`: always at its full size.
+        private_addresses: Whether a URL may lead to an address that is not public, such as this machine's own.
 
     Returns:
         A PIL image of mode RGB.
 
     Raises:
-        ImageError: When the source is missing, no picture, damaged, larger than `PIXEL_LIMIT` or Pillow's
-            `MAX_IMAGE_PIXELS` allow, or of a wrong shape.
+        ImageError: When the source is missing, not a regular file, not an image, damaged, of a wrong shape, or larger
+            than `FILE_LIMIT`, `PIXEL_LIMIT` or Pillow's `MAX_IMAGE_PIXELS` allow; or when its download fails or leads
+            to an address that is not public.
     """
     if isinstance(source, Image.Image):
-        name = printable(getattr(source, "filename", "") or "image")
-        with _damage_named(name):  # a file that Pillow has opened is decoded only here
-            found = _to_rgb(source, name)
-            return found.copy() if found is source else found
+        return _from_pil(source)
     if isinstance(source, torch.Tensor):
         source = source.detach().cpu().float().numpy() if source.is_floating_point() else source.detach().cpu().numpy()
     if isinstance(source, np.ndarray):
         return _to_rgb(_from_array(source), "array")
+    name: object = "bytes"
     if isinstance(source, dict):
-        if not source.get("bytes") and not source.get("path"):
-            raise ImageError("A picture given as a dict must hold 'bytes' or 'path'.")
-        return _decode(source.get("bytes") or source["path"], str(source.get("path") or "bytes"), short_side)
+        source, name = _source_in_dict(source)
+    elif isinstance(source, str) and _URL.match(source):
+        source, name = _download(source, private_addresses), source
+    elif isinstance(source, (str, os.PathLike)):
+        name = source
+    if not isinstance(source, (str, os.PathLike, bytes)):
+        raise ImageError(f"Cannot read an image from {type(source).__name__}: give a path, bytes, PIL image or array.")
+    with open_image(source, name) as image:
+        if short_side is not None:
+            # Decoders other than JPEG's do nothing here; JPEG's takes a scale that leaves at least this much.
+            factor = short_side / min(image.size)
+            image.draft(image.mode, (math.ceil(image.width * factor), math.ceil(image.height * factor)))
+        return _to_rgb(image, printable(name))
+
+
+def _source_in_dict(source: dict) -> tuple[bytes | str | os.PathLike, object]:
+    """Return what a `{"path", "bytes"}` dict holds, and its name."""
+    data, path = source.get("bytes"), source.get("path")
+    if data and isinstance(data, (bytes, bytearray, memoryview)):
+        return bytes(data), path or "bytes"
+    if not data and path and isinstance(path, (str, os.PathLike)):
+        return path, path
+    raise ImageError("An image given as a dict must hold 'bytes' or 'path'.")
+
+
+@contextmanager
+def open_image(source: bytes | str | os.PathLike, name: object = None) -> Iterator[Image.Image]:
+    """Open an image as far as its header, within the limits of `load_image`; its pixels are decoded when used.
+
+    Args:
+        source: Encoded bytes, or the path of a file.
+        name: Name of the image in messages. Default: the path, or `bytes`.
+
+    Yields:
+        A PIL image as Pillow opens it: `size`, `mode` and `format` are known.
+
+    Raises:
+        ImageError: When it cannot be opened or, in the `with` block, decoded.
+    """
+    shown = printable(("bytes" if isinstance(source, bytes) else source) if name is None else name)
+    with _opened(source, shown) as file, warnings.catch_warnings(), _damage_named(shown):
+        # The limits speak for themselves; Pillow's own warning would name no file.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        size = file.seek(0, io.SEEK_END)
+        if size > FILE_LIMIT:
+            raise ImageError(f"{shown}: {size:,} bytes is over the limit of {FILE_LIMIT:,}")
+        metered = _MeteredFile(file, size, shown)
+        try:
+            image = Image.open(metered, formats=_supported_formats())
+        except UnidentifiedImageError:
+            fault = f"not an image in a supported format ({', '.join(_supported_formats())})"
+            raise ImageError(f"{shown}: {fault if size else 'is empty'}") from None
+        with image:
+            _require_affordable(image, size, shown)
+            metered.header_is_read(image.width * image.height)
+            yield image
+
+
+def _opened(source: bytes | str | os.PathLike, name: str) -> BinaryIO:
     if isinstance(source, bytes):
-        return _decode(source, "bytes", short_side)
-    if isinstance(source, str) and source.startswith(("http://", "https://")):
-        return _decode(_download(source), source, short_side)
-    if isinstance(source, (str, os.PathLike)):
-        return _decode(Path(source), os.fspath(source), short_side)
-    raise ImageError(f"Cannot read a picture from {type(source).__name__}: give a path, bytes, PIL image or array.")
-
-
-def _decode(source: bytes | str | Path, name: str, short_side: int | None) -> Image.Image:
-    name = printable(name)
+        return io.BytesIO(source)
     try:
-        with warnings.catch_warnings(), _damage_named(name):
-            # The limit below speaks for itself; Pillow's own warning would name no file.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-                if image.width * image.height > PIXEL_LIMIT:
-                    raise ImageError(f"{name}: {image.width}x{image.height} pixels is over the limit of {PIXEL_LIMIT}")
-                if short_side is not None:
-                    # Decoders other than JPEG's do nothing here; JPEG's takes a scale that leaves at least this much.
-                    factor = short_side / min(image.size)
-                    image.draft(image.mode, (math.ceil(image.width * factor), math.ceil(image.height * factor)))
-                image.load()
-                return _to_rgb(image, name)
+        return open_regular_file(source)
     except FileNotFoundError:
         raise ImageError(f"{name}: no such file") from None
     except IsADirectoryError:
-        raise ImageError(f"{name}: is a folder, not a picture") from None
-    except UnidentifiedImageError:
-        empty = (len(source) if isinstance(source, bytes) else os.path.getsize(source)) == 0
-        raise ImageError(f"{name}: {'is empty' if empty else 'not a picture in a known format'}") from None
+        raise ImageError(f"{name}: is a folder, not an image") from None
+    except (OSError, ValueError) as error:
+        what = error.strerror if isinstance(error, OSError) else None
+        raise ImageError(f"{name}: cannot be read ({what or error})") from error
+
+
+def open_regular_file(path: str | os.PathLike) -> BinaryIO:
+    """Open a file to read its bytes, and refuse what is not a regular file before it is opened.
+
+    Opening a named pipe waits for a writer, and reading a device may never end.
+
+    Raises:
+        OSError: When there is no such file, it may not be read, or is not a regular file; `strerror` says which.
+    """
+    _require_regular(os.stat(path), path)
+    # Should it become a pipe now, opening it must not wait.
+    flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
+    file = os.fdopen(os.open(path, flags), "rb")
+    try:
+        _require_regular(os.fstat(file.fileno()), path)
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
+def _require_regular(state: os.stat_result, path: str | os.PathLike) -> None:
+    if stat.S_ISDIR(state.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+    if not stat.S_ISREG(state.st_mode):
+        kinds = {stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
+        kind = kinds.get(stat.S_IFMT(state.st_mode), "a device")
+        raise OSError(errno.EINVAL, f"it is {kind}; only regular files are read", os.fspath(path))
+
+
+def _supported_formats() -> list[str]:
+    Image.init()
+    return [kind for kind in IMAGE_FORMATS if kind in Image.OPEN]
+
+
+class _MeteredFile:
+    """A file for Pillow's decoders that ends their work when an image costs far more than its size tells.
+
+    A few megabytes of comments, metadata that point at the same bytes again and again, or thousands of scans over the
+    same pixels would otherwise hold a process for minutes, or take all its memory.
+    """
+
+    def __init__(self, file: BinaryIO, size: int, name: str) -> None:
+        self._file = file
+        self._name = name
+        self._bytes_left = 4 * size + 2**24
+        self._reads_left: float = HEADER_READS
+        self._exif = 0
+        self._end = time.thread_time() + HEADER_SECONDS
+
+    def header_is_read(self, pixels: int) -> None:
+        """Allow as much work as decoding that many pixels may take."""
+        self._reads_left = math.inf
+        self._end = time.thread_time() + HEADER_SECONDS + pixels * SECONDS_PER_PIXEL
+
+    def read(self, size: int = -1, /) -> bytes:
+        data = self._file.read(size)
+        self._reads_left -= 1
+        self._bytes_left -= len(data)
+        if data.startswith(b"Exif\0\0"):  # a segment of a JPEG file; Pillow joins them
+            self._exif += len(data)
+        if self._exif > EXIF_LIMIT:
+            raise ImageError(f"{self._name}: more than {EXIF_LIMIT:,} bytes of EXIF; save it without metadata")
+        if self._reads_left < 0 or self._bytes_left < 0 or time.thread_time() > self._end:
+            raise ImageError(f"{self._name}: takes far more work to decode than an image of its size; save it again")
+        return data
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+def _require_affordable(image: Image.Image, size: int, name: str) -> None:
+    """Refuse an image by what its header says, before memory is taken for its pixels."""
+    pixels = image.width * image.height
+    if pixels > PIXEL_LIMIT:
+        raise ImageError(f"{name}: {image.width}x{image.height} pixels is over the limit of {PIXEL_LIMIT}")
+    if pixels > CHEAP_PIXELS and pixels > PIXELS_PER_BYTE * size:
+        raise ImageError(
+            f"{name}: {image.width}x{image.height} pixels from {size:,} bytes is more than {PIXELS_PER_BYTE} pixels a "
+            "byte; scale the image down"
+        )
 
 
 @contextmanager
@@ -133,7 +288,7 @@ def _damage_named(name: str) -> Iterator[None]:
     """Turn what Pillow's decoders raise on damaged data into an `ImageError` of one line."""
     try:
         yield
-    except (ImageError, FileNotFoundError, IsADirectoryError, UnidentifiedImageError):
+    except ImageError:
         raise
     except Image.DecompressionBombError as error:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
@@ -143,7 +298,7 @@ def _damage_named(name: str) -> Iterator[None]:
     except Exception as error:  # decoders raise whatever damaged data leads them to
         text = error.strerror if isinstance(error, OSError) else str(error)  # without the name that it repeats
         what = printable(" ".join((text or str(error)).split())) or type(error).__name__
-        raise ImageError(f"{name}: damaged or unreadable picture ({what})") from error
+        raise ImageError(f"{name}: damaged or unreadable image ({what})") from error
 
 
 def printable(text: object, length: int = 300) -> str:
@@ -166,12 +321,14 @@ def printable(text: object, length: int = 300) -> str:
     return f"{escaped[: length - tail - 1]}…{escaped[-tail:]}"
 
 
-def _download(url: str) -> bytes:
-    try:
-        with urllib.request.urlopen(url, timeout=20) as response:
-            return response.read()
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        raise ImageError(f"{url}: download failed ({' '.join(str(error).split()) or type(error).__name__})") from None
+def _from_pil(image: Image.Image) -> Image.Image:
+    name = printable(getattr(image, "filename", "") or "image")
+    # A file that Pillow has opened is decoded only here: of PostScript, by a program that Pillow starts.
+    if getattr(image, "tile", None) and image.format not in IMAGE_FORMATS:
+        raise ImageError(f"{name}: images in the format {image.format} are not decoded; call its load() before")
+    with _damage_named(name):
+        found = _to_rgb(image, name)
+        return found.copy() if found is image else found
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
@@ -180,7 +337,7 @@ def _from_array(array: np.ndarray) -> Image.Image:
     if array.ndim == 3 and array.shape[-1] == 1:
         array = array[..., 0]
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[-1] not in (3, 4)) or 0 in array.shape:
-        raise ImageError(f"array: shape {array.shape} is no picture; expected (H, W), (H, W, C) or (C, H, W)")
+        raise ImageError(f"array: shape {array.shape} is not an image; expected (H, W), (H, W, C) or (C, H, W)")
     if np.issubdtype(array.dtype, np.floating):
         if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
             raise ImageError("array: floating-point pixels must be finite and in [0, 1]")
@@ -198,28 +355,56 @@ def _from_array(array: np.ndarray) -> Image.Image:
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     if 0 in image.size:
-        raise ImageError(f"{name}: the picture has no pixels ({image.width}x{image.height})")
+        raise ImageError(f"{name}: the image has no pixels ({image.width}x{image.height})")
     image = _upright(image)
     if image.mode.startswith("I"):
-        image = Image.fromarray(_high_byte(np.asarray(image)))
+        # Wider integers hold 8-bit levels unless one is above 255.
+        is_deep = image.mode != "I" or image.getextrema()[1] > 255  # type: ignore[operator]
+        levels = _high_byte if is_deep else _low_byte
+        image = _in_strips(image, lambda strip: Image.fromarray(levels(np.asarray(strip))))
     elif image.mode == "F":
-        if not np.isfinite(np.asarray(image)).all():
+        if not all(np.isfinite(np.asarray(image.crop(box))).all() for box in _strips(image)):
             raise ImageError(f"{name}: floating-point pixels must be finite")
-        image = Image.fromarray(_from_float(np.asarray(image)))
+        scale = 255 if is_in_unit_range(image) else 1
+        image = _in_strips(image, lambda strip: Image.fromarray(_low_byte(np.rint(np.asarray(strip) * scale))))
     if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        image = Image.alpha_composite(white, rgba)
+        return _in_strips(image, _on_white)
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def is_in_unit_range(source: Any) -> bool:
+    """Whether the pixels of a source are floating-point numbers in [0, 1]; those of files never are."""
+    if isinstance(source, torch.Tensor):
+        return source.is_floating_point()
+    if isinstance(source, np.ndarray):
+        return bool(np.issubdtype(source.dtype, np.floating))
+    return isinstance(source, Image.Image) and source.mode == "F" and source.getextrema()[1] <= 1  # type: ignore[operator]
+
+
+def _strips(image: Image.Image) -> Iterator[tuple[int, int, int, int]]:
+    """Boxes of a few megapixels that cover an image."""
+    rows = max(1, STRIP_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        yield 0, top, image.width, min(top + rows, image.height)
+
+
+def _in_strips(image: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    """Convert an image to RGB strip by strip: whole, a large one would be in memory several times."""
+    whole = Image.new("RGB", image.size)
+    for box in _strips(image):
+        whole.paste(convert(image.crop(box)).convert("RGB"), box)
+    return whole
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    rgba = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, (255, 255, 255, 255)), rgba)
 
 
 def _upright(image: Image.Image) -> Image.Image:
     """Turn as EXIF says. Pillow's `exif_transpose` writes all of EXIF anew, and fails on tags of odd types."""
     image.load()  # some formats keep EXIF behind the pixels
-    try:
-        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
-    except Exception:  # EXIF that cannot be read says nothing about how to turn
-        turn = None
+    turn = _TURNS.get(_orientation(image))
     if turn is None:
         return image
     turned = image.transpose(turn)
@@ -228,17 +413,222 @@ def _upright(image: Image.Image) -> Image.Image:
     return turned
 
 
+def _orientation(image: Image.Image) -> object:
+    """Read the EXIF orientation, None where there is none.
+
+    Other tags are left alone: `Image.getexif` copies the values of all of them, which may overlap, so that a megabyte
+    of EXIF can take gigabytes.
+    """
+    if "exif" not in image.info and len(image.info.get("Raw profile type exif", "")) > 2 * EXIF_LIMIT:
+        return None
+    try:
+        exif = image.info.get("exif") or b""
+        if not exif and "Raw profile type exif" in image.info:
+            exif = bytes.fromhex("".join(image.info["Raw profile type exif"].split("\n")[3:]))
+        found = _orientation_in(exif.removeprefix(b"Exif\0\0"))
+    except (AttributeError, IndexError, TypeError, ValueError, struct.error):
+        found = None  # EXIF that cannot be read says nothing about how to turn
+    if found is None and (tags := getattr(image, "tag_v2", None)) is not None:  # a TIFF file is made of such tags
+        found = tags.get(ExifTags.Base.Orientation)
+    if found is None:
+        xmp = image.info.get("XML:com.adobe.xmp") or image.info.get("xmp") or b""
+        text = xmp.decode("latin-1") if isinstance(xmp, bytes) else str(xmp)
+        if match := re.search(r'tiff:Orientation(?:="|>)([0-9])', text):
+            found = int(match[1])
+    return found
+
+
+def _orientation_in(exif: bytes) -> int | None:
+    """Find the orientation in the first list of tags of EXIF data, which are a TIFF file without pixels."""
+    order = {b"II": "<", b"MM": ">"}.get(exif[:2])
+    if order is None:
+        return None
+    (place,) = struct.unpack_from(f"{order}L", exif, 4)
+    (count,) = struct.unpack_from(f"{order}H", exif, place)
+    for number in range(count):
+        tag, kind, length, value = struct.unpack_from(f"{order}HHLH", exif, place + 2 + 12 * number)
+        if tag == ExifTags.Base.Orientation and kind == _TIFF_SHORT and length == 1:
+            return int(value)
+    return None
+
+
 def _high_byte(array: np.ndarray) -> np.ndarray:
-    """Map 16-bit grey levels to 8 bits; wider integer types hold 8-bit levels unless one is above 255."""
-    array = np.clip(array, 0, 65535)
-    if array.dtype.itemsize > 2 and array.max() <= 255:
-        return array.astype(np.uint8)
-    return ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    """Map 16-bit gray levels to 8 bits."""
+    return ((np.clip(array, 0, 65535).astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
-def _from_float(array: np.ndarray) -> np.ndarray:
-    scale = 255 if array.max() <= 1 else 1
-    return np.clip(np.rint(array * scale), 0, 255).astype(np.uint8)
+def _low_byte(array: np.ndarray) -> np.ndarray:
+    return np.clip(array, 0, 255).astype(np.uint8)
+
+
+# --- downloading -------------------------------------------------------------------------------------------------
+
+
+def _download(address: str, private_addresses: bool) -> bytes:
+    """Download what a URL leads to, within `DOWNLOAD_LIMIT`, `DOWNLOAD_SECONDS` and `REDIRECT_LIMIT`."""
+    name = printable(address)
+    try:
+        # Needed for URLs alone. huggingface_hub depends on them, and transformers on huggingface_hub.
+        import httpcore
+        import httpx
+    except ImportError as error:
+        raise ImageError(f"{name}: downloading an image needs the package httpx; run: pip install httpx") from error
+    network = _BoundedNetwork(httpcore.SyncBackend(), time.monotonic() + DOWNLOAD_SECONDS)
+    try:
+        url = httpx.URL(address)  # quotes blanks and characters beyond ASCII
+        for _ in range(REDIRECT_LIMIT + 1):
+            if url.scheme not in ("http", "https") or not url.host:
+                raise ImageError(f"{name}: leads to {printable(url)}, which is not an http(s) URL")
+            proxy = _proxy(url.scheme, url.host)
+            # A proxy looks up the name and connects; where the host is an address, it is checked here all the same.
+            network.public_only = not (private_addresses or proxy)
+            if proxy and not private_addresses and _is_local(url.host):
+                raise _NotPublicError(f"{url.host} is not a public address")
+            target = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
+            headers = [("Host", url.netloc), ("User-Agent", "sind-hf"), ("Accept-Encoding", "identity")]
+            with (
+                httpcore.ConnectionPool(
+                    ssl_context=httpx.create_ssl_context()
+                    if "https" in (url.scheme, proxy.partition(":")[0])
+                    else None,
+                    proxy=httpcore.Proxy(proxy) if proxy else None,
+                    network_backend=network,  # type: ignore[arg-type]
+                ) as pool,
+                pool.stream("GET", target, headers=headers) as response,
+            ):
+                received = {key.decode("latin-1").lower(): value.decode("latin-1") for key, value in response.headers}
+                if response.status in (301, 302, 303, 307, 308) and "location" in received:
+                    url = url.join(received["location"])
+                    continue
+                if response.status != 200:
+                    raise ImageError(f"{name}: download failed (HTTP status {response.status})")
+                if received.get("content-encoding", "identity") != "identity":
+                    raise ImageError(f"{name}: download failed (the server compresses what it was asked not to)")
+                return _body(response.iter_stream(), received.get("content-length", ""), name)
+        raise ImageError(f"{name}: more than {REDIRECT_LIMIT} redirects")
+    except _NotPublicError as error:
+        raise ImageError(f"{name}: {error}; pass private_addresses=True to allow it") from None
+    except ImageError:
+        raise
+    except (TimeoutError, httpcore.TimeoutException):
+        raise ImageError(f"{name}: download failed (it takes longer than {DOWNLOAD_SECONDS:g} seconds)") from None
+    except Exception as error:  # of the client, of TLS and of the operating system
+        what = printable(" ".join(str(error).split())) or type(error).__name__
+        raise ImageError(f"{name}: download failed ({what})") from None
+
+
+def _body(blocks: Iterable[bytes], announced: str, name: str) -> bytes:
+    too_large = ImageError(f"{name}: the download is larger than the limit of {DOWNLOAD_LIMIT:,} bytes")
+    if announced.isdecimal() and int(announced[:20]) > DOWNLOAD_LIMIT:
+        raise too_large
+    body = bytearray()
+    for block in blocks:
+        body += block
+        if len(body) > DOWNLOAD_LIMIT:
+            raise too_large
+    return bytes(body)
+
+
+def _proxy(scheme: str, host: str) -> str:
+    """Return the proxy that the environment names for a host, empty for none."""
+    if urllib.request.proxy_bypass(host):
+        return ""
+    proxies = urllib.request.getproxies()
+    proxy = proxies.get(scheme) or proxies.get("all") or ""
+    return proxy if "://" in proxy or not proxy else f"http://{proxy}"
+
+
+class _NotPublicError(Exception):
+    """A host that is at an address of this machine, of a private network, or of another kind that is not public."""
+
+
+class _BoundedNetwork:
+    """A network for httpcore: connects to public addresses alone, and ends in time whatever a server sends.
+
+    Args:
+        network: httpcore's own.
+        end: When to end, by `time.monotonic`.
+    """
+
+    def __init__(self, network: Any, end: float) -> None:
+        self.network = network
+        self.end = end
+        self.public_only = True
+
+    def seconds_left(self) -> float:
+        left = self.end - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        return left
+
+    def connect_tcp(
+        self, host: str, port: int, timeout: Any = None, local_address: Any = None, socket_options: Any = None
+    ) -> _BoundedStream:
+        self.seconds_left()
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        addresses = list(dict.fromkeys(str(place[0]) for *_, place in found))
+        if self.public_only and (bad := [address for address in addresses if not _is_public(address)]):
+            at = "" if bad[0] == host else f" at {bad[0]}, which"
+            raise _NotPublicError(
+                f"{host} is{at} is not a public address" if at else f"{host} is not a public address"
+            )
+        for number, address in enumerate(addresses, start=1):
+            try:
+                # The address that was checked, so that no second answer of the name server counts.
+                stream = self.network.connect_tcp(
+                    address, port, self.seconds_left(), local_address, socket_options=socket_options
+                )
+                return _BoundedStream(stream, self)
+            except Exception:
+                if number == len(addresses):
+                    raise
+        raise OSError(f"{host} has no address")
+
+
+class _BoundedStream:
+    """A connection of `_BoundedNetwork`."""
+
+    def __init__(self, stream: Any, network: _BoundedNetwork) -> None:
+        self.stream = stream
+        self.network = network
+
+    def read(self, max_bytes: int, timeout: Any = None) -> bytes:
+        return self.stream.read(max_bytes, self.network.seconds_left())
+
+    def write(self, buffer: bytes, timeout: Any = None) -> None:
+        self.stream.write(buffer, self.network.seconds_left())
+
+    def start_tls(self, ssl_context: Any, server_hostname: str | None = None, timeout: Any = None) -> _BoundedStream:
+        left = self.network.seconds_left()
+        return _BoundedStream(self.stream.start_tls(ssl_context, server_hostname, left), self.network)
+
+    def close(self) -> None:
+        self.stream.close()
+
+    def get_extra_info(self, info: str) -> Any:
+        return self.stream.get_extra_info(info)
+
+
+def _is_public(address: str) -> bool:
+    """Whether an IP address is public, as is every IPv4 address that an IPv6 address stands for."""
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address):
+        behind = [ip.ipv4_mapped, ip.sixtofour, *(ip.teredo or ())]
+        if ip in _TRANSLATED or int(ip) < 2**32:  # the IPv4-compatible addresses of old
+            behind.append(ipaddress.IPv4Address(int(ip) % 2**32))
+        if not all(_is_public(str(inner)) for inner in behind if inner is not None):
+            return False
+        if ip.ipv4_mapped is not None:
+            return True
+    return ip.is_global and not ip.is_multicast
+
+
+def _is_local(host: str) -> bool:
+    """Whether a host that a proxy connects to is certainly not public: `localhost`, or such an address."""
+    try:
+        return not _is_public(host.strip("[]"))
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
 
 
 # --- view geometry -----------------------------------------------------------------------------------------------
@@ -439,9 +829,10 @@ class SindImageProcessor(PilBackend):
         resize_backend: `"torch"` or `"pillow"`, see `resize_pictures`.
         fast_decode: Whether to decode JPEG files that are at least twice as large as the views need (short side 6s) at
             1/2, 1/4 or 1/8 of their size: several times faster, and slightly other scores. Off by default.
-        do_rescale: Whether to scale pixels to [0, 1]. With `do_normalize=False` too, the views stay uint8 and the
-            model normalises them on its own device.
-        do_normalize: Whether to normalise with `image_mean` and `image_std` (ImageNet's).
+        do_rescale: Whether to multiply pixels, which are 0 to 255 then, by `rescale_factor`. Otherwise they keep the
+            range in which they were given: arrays and tensors of floating-point numbers are in [0, 1].
+        do_normalize: Whether to normalize with `image_mean` and `image_std` (ImageNet's). With neither, the views are
+            uint8 whatever was given, and the model normalizes them on its own device.
 
     Example:
         >>> from PIL import Image
@@ -495,7 +886,12 @@ class SindImageProcessor(PilBackend):
         """
         if hasattr(images, "column_names") and hasattr(images, "select_columns"):
             column = _image_column(images)
-            return (row[column] for row in images.select_columns([column]))
+            images = images.select_columns([column])
+            feature = (images.features or {}).get(column)
+            if hasattr(images, "__len__") and getattr(feature, "_type", None) == "Image":
+                # Undecoded, so that `load_image` alone decides which formats are decoded.
+                images = images.cast_column(column, type(feature)(decode=False))
+            return (row[column] for row in images)
         if isinstance(images, np.ndarray) and images.dtype.kind in "OSTU":  # of names, or of pictures
             return iter(images)
         if isinstance(images, (np.ndarray, torch.Tensor)):
@@ -532,16 +928,21 @@ class SindImageProcessor(PilBackend):
         plans = plan_views(mode, local_picture.shape[:2], view_size, generator)
         return cut_views(global_picture, local_picture, plans, view_size)
 
-    def _prepare_image_like_inputs(self, images: Any, *args: Any, **kwargs: Any) -> list[Image.Image]:
+    def _prepare_image_like_inputs(self, images: Any, *args: Any, **kwargs: Any) -> list[tuple[Image.Image, bool]]:
+        """Load the images; each comes with whether its pixels were given as floating-point numbers in [0, 1]."""
         many = list(self.each_picture(images))
         if not many:
-            raise ValueError("No pictures: give at least one.")
+            raise ValueError("No images: give at least one.")
         short_side = 3 * kwargs["size"]["height"] if kwargs.get("fast_decode") else None
-        return [load_image(image, short_side=short_side) for image in many]
+        layout = kwargs.get("input_data_format")
+        return [
+            (load_image(_channels_last(image, layout), short_side=short_side), is_in_unit_range(image))
+            for image in many
+        ]
 
     def _preprocess(  # type: ignore[override]  # of the options of all processors, those that views have
         self,
-        images: list[Image.Image],
+        images: list[tuple[Image.Image, bool]],
         size: Any = None,
         views: Any = "center",
         resize_backend: Any = "torch",
@@ -558,15 +959,27 @@ class SindImageProcessor(PilBackend):
             raise ValueError(f"size is {dict(size)}: views are square, and their side is a multiple of {VIEW_STEP}.")
         if views not in ("center", "nine"):
             raise ValueError(f"views must be 'center' or 'nine', not {views!r}; for training views see make_views.")
-        pairs = [self._views_of(image, views, side, resize_backend) for image in images]
+        if ignored := sorted(name for name, usual in _FIXED_OPTIONS.items() if kwargs.get(name) not in (None, usual)):
+            logger.warning_once(f"SindImageProcessor ignores {', '.join(ignored)}: its views are always cut one way.")
+        # Views hold 8-bit levels. Without rescaling, pixels keep the range in which they were given.
+        factors = [rescale_factor if do_rescale else 1 / 255 if in_unit_range else 1 for _, in_unit_range in images]
+        if do_normalize:
+            mean, std = _per_channel("image_mean", image_mean), _per_channel("image_std", image_std)
+            if (std <= 0).any():
+                raise ValueError(f"image_std is {image_std}: all its values must be positive.")
+            if not do_rescale and 1 in factors and mean.max() <= 1:
+                logger.warning_once(
+                    "Pixels from 0 to 255 are normalized with a mean for pixels from 0 to 1, because of "
+                    "do_rescale=False: scores will be wrong. Leave do_rescale out, or give pixels from 0 to 1."
+                )
+        pairs = [self._views_of(image, views, side, resize_backend) for image, _ in images]
         data = {}
         for name, arrays in zip(self.model_input_names, zip(*pairs, strict=True), strict=True):
             batch = np.stack([array[0] if views == "center" else array for array in arrays])
-            if do_rescale:
-                batch = batch * np.float32(rescale_factor)
+            if do_rescale or do_normalize:
+                batch = batch * np.asarray(factors, np.float32).reshape(-1, *(1,) * (batch.ndim - 1))
             if do_normalize:
-                channels = (3, 1, 1)
-                batch = (batch - np.float32(image_mean).reshape(channels)) / np.float32(image_std).reshape(channels)
+                batch = (batch - mean) / std
             data[name] = batch
         return BatchFeature(data=data, tensor_type=return_tensors)
 
@@ -582,6 +995,23 @@ def _image_column(dataset: Any) -> str:
             "pass one column of it, as in dataset['image']."
         )
     return "image" if "image" in found else found[0]
+
+
+def _channels_last(image: Any, layout: Any) -> Any:
+    """Move the channels of an array or a tensor last where `input_data_format` says that they come first."""
+    if not isinstance(image, (np.ndarray, torch.Tensor)) or image.ndim != 3 or layout is None:
+        return image
+    if ChannelDimension(layout) is ChannelDimension.LAST:
+        return image
+    return image.permute(1, 2, 0) if isinstance(image, torch.Tensor) else np.moveaxis(image, 0, -1)
+
+
+def _per_channel(name: str, values: Any) -> np.ndarray:
+    """Return one number, or one a channel, as (3, 1, 1)."""
+    array = np.float32(values).reshape(-1, 1, 1)
+    if len(array) not in (1, 3):
+        raise ValueError(f"{name} is {values}: it must be one number, or three, one a channel.")
+    return np.broadcast_to(array, (3, 1, 1))
 
 
 SindImageProcessor.register_for_auto_class("AutoImageProcessor")

@@ -455,7 +455,7 @@ class TestLabelScenes:
         (root / "pictures/002.png").write_bytes(b"no picture")
         outcome = data(*arguments)
         assert outcome.code == 1
-        assert outcome.err == "left out: pictures/002.png: not a picture in a known format\n"
+        assert outcome.err == "left out: pictures/002.png: not an image in a supported format\n"
         assert len(Manifest.load(output)) == 9
         output.unlink()
         shutil.rmtree(root / "pictures")
@@ -489,7 +489,7 @@ class TestPrepare:
         (root / "pictures/002.png").write_bytes(b"no picture")
         outcome = data(*arguments)
         assert outcome.code == 1
-        assert "left out: pictures/002.png: not a picture in a known format" in outcome.err
+        assert "left out: pictures/002.png: not an image in a supported format" in outcome.err
         assert "9 pictures prepared" in outcome.out
         shutil.rmtree(root / "pictures")
         outcome = data(*arguments)

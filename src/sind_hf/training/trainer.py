@@ -241,7 +241,7 @@ class SindTrainer(BatchingTrainer):
                     lambda step: learning_rate_factor(step, warmup, num_training_steps),
                 )
             else:
-                options = dict(args.lr_scheduler_kwargs or {})
+                options: dict[str, Any] = dict(args.lr_scheduler_kwargs or {})  # type: ignore[arg-type]  # parsed
                 if args.lr_scheduler_type in (SchedulerType.REDUCE_ON_PLATEAU, SchedulerType.GREEDY):
                     options = {"mode": "max" if args.greater_is_better else "min"} | options
                 self.lr_scheduler = get_scheduler(
@@ -299,7 +299,7 @@ class SindTrainer(BatchingTrainer):
         if self.compute_loss_func is not None:
             batch = {name: inputs[name] for name in ("pixel_values", "local_pixel_values")}
             batch["labels"] = inputs["labels"].float()
-            loss, outputs = super().compute_loss(model, batch, True, num_items_in_batch)  # type: ignore[misc]
+            loss, outputs = super().compute_loss(model, batch, True, num_items_in_batch)
             self._require_number(loss, outputs["quality"], inputs)
             return (loss, outputs) if return_outputs else loss
         outputs = model(inputs["pixel_values"], inputs["local_pixel_values"])
@@ -427,7 +427,7 @@ class SindTrainer(BatchingTrainer):
                     "leave direction out, or pass compute_objective."
                 )
             compute_objective, direction = mean_srcc, "maximize"
-        return super().hyperparameter_search(  # type: ignore[misc]
+        return super().hyperparameter_search(
             hp_space, compute_objective, n_trials, direction or "minimize", backend, hp_name, **kwargs
         )
 
@@ -461,7 +461,7 @@ class SindTrainer(BatchingTrainer):
         """Score a batch, and keep its scores, labels and scenes for what is computed over the whole set."""
         loss, scores, labels = super().prediction_step(model, inputs, False, ignore_keys)
         if "labels" in inputs:
-            quality = scores[0] if isinstance(scores, tuple) else scores
+            quality: Any = scores[0] if isinstance(scores, tuple) else scores
             own = (quality, inputs["labels"], inputs["scene_ids"])
             gathered = self.accelerator.gather_for_metrics(tuple(value.to(quality.device) for value in own))
             self._predicted.append(tuple(value.cpu() for value in gathered))

@@ -263,3 +263,12 @@ def test_report_leaves_scenes_without_a_correlation_out_of_the_mean():
 def test_report_refuses_scenes_of_another_length():
     with pytest.raises(ValueError, match="scene has 2 entries and prediction has 3"):
         metrics.report([1, 2, 3], [1, 3, 2], scene=["a", "b"])
+
+
+@pytest.mark.parametrize("parameters", [4, 5])
+@pytest.mark.parametrize("outlier", [300.0, 1e4])
+def test_one_outlier_does_not_stop_the_fit_at_its_narrowest_sigmoid(parameters, outlier):
+    rng = np.random.default_rng(0)
+    x = np.append(rng.normal(0, 1, 300), outlier)
+    y = np.tanh(x) + rng.normal(0, 0.05, 301)
+    assert metrics.plcc_logistic(x, y, parameters) > 0.997

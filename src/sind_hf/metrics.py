@@ -38,8 +38,10 @@ Array = NDArray[np.float64]
 Label = TypeVar("Label", bound=Hashable)
 
 _PAIR_BLOCK = 1 << 21  # compared pairs held in memory at a time: about 16 MB for each float64 table
-# The logistic search, in standard deviations of the predictions: a narrower sigmoid is a step, a wider one a line.
+# The logistic search: a sigmoid narrower than this share of the spread of the predictions is a step, one wider than
+# this many standard deviations is a line. The spread ignores outliers, beside which every sigmoid looks narrow.
 _NARROWEST, _WIDEST = 1e-3, 10.0
+_WIDTHS = (0.03, 0.1, 0.3, 1.0, 3.0)  # of the starts
 _STARTS = 3  # this many of a coarse grid are refined
 
 
@@ -140,7 +142,8 @@ def fit_logistic(
     With four parameters `(b1-b2) / (1 + exp(-(x-b3)/|b4|)) + b2` (VQEG FR-TV phase I, 2000), with five
     `b1 * (1/2 - 1/(1 + exp(b2*(x-b3)))) + b4*x + b5` (Sheikh, Sabir and Bovik, TIP 2006). The fit runs on
     standardised values from several starts and keeps the best; b4 of the first and b2 of the second are returned
-    positive. The width of the sigmoid stays between 0.001 and 10 standard deviations of the predictions.
+    positive. The width of the sigmoid stays between 0.001 times the spread of the predictions (that of their middle
+    half, so that outliers do not count) and 10 standard deviations.
 
     Args:
         prediction: predicted scores, shape (n,).
@@ -383,6 +386,13 @@ def _project(place: float, width: float, u: Array, v: Array, parameters: int) ->
     return coefficients, design @ coefficients - v
 
 
+def _spread(u: Array) -> float:
+    """Spread of standardized predictions without their outliers: 1 for a normal distribution, at most 1."""
+    low, high = np.quantile(u, [0.25, 0.75])
+    spread = float(high - low) / 1.349
+    return min(spread, 1.0) if spread > 1e-9 else 1.0
+
+
 def _fit(x: Array, y: Array, parameters: int, max_evaluations: int) -> LogisticFit:
     """Variable projection: only place and log width are searched, all other parameters follow linearly.
 
@@ -401,10 +411,12 @@ def _fit(x: Array, y: Array, parameters: int, max_evaluations: int) -> LogisticF
     def residuals(where: Array) -> Array:
         return _project(where[0], np.exp(where[1]), u, v, parameters)[1]
 
+    spread = _spread(u)
     places = np.quantile(u, np.linspace(0.05, 0.95, 7))
-    grid = [np.array([place, np.log(width)]) for place in places for width in (0.03, 0.1, 0.3, 1.0, 3.0)]
+    widths = {width * scale for scale in (1.0, spread) for width in _WIDTHS}
+    grid = [np.array([place, np.log(width)]) for place in places for width in sorted(widths)]
     grid.sort(key=lambda where: float(np.sum(residuals(where) ** 2)))
-    bounds = ([u.min() - 5, np.log(_NARROWEST)], [u.max() + 5, np.log(_WIDEST)])
+    bounds = ([u.min() - 5, np.log(_NARROWEST * spread)], [u.max() + 5, np.log(_WIDEST)])
     searches = [
         optimize.least_squares(residuals, start, bounds=bounds, max_nfev=max_evaluations) for start in grid[:_STARTS]
     ]

@@ -9,7 +9,7 @@ from PIL import Image
 from tiny_sets import make_set
 
 from sind_hf import metrics
-from sind_hf.experiments import figures
+from sind_hf.experiments import figures, plots
 from sind_hf.experiments.evaluation import Evaluation
 from sind_hf.experiments.figures import draw_evaluation, draw_figures, draw_scores
 from sind_hf.experiments.plots import curves, fit_scatter, radar, scene_bars, training_curves
@@ -132,3 +132,17 @@ def test_scores_of_a_run_are_drawn_once(tmp_path):
     os.utime(figure, (0, 0))  # older than its scores
     draw_scores(tmp_path)
     assert len(figure.read_bytes()) == len(first) and [each.name for each in figure.parent.iterdir()] == [figure.name]
+
+
+def test_no_figure_shows_a_step_that_no_image_supports():
+    rng = np.random.default_rng(0)
+    x = rng.uniform(0, 100, 60)
+    y = x + 20 * (x > 50) + rng.normal(0, 1, 60)
+    step = metrics.fit_logistic(x, y, 5)
+    curve, name = plots.drawable_fit(x, y)
+    grid = np.linspace(x.min(), x.max(), 300)
+    assert np.abs(np.diff(step(grid))).max() > 10
+    assert np.abs(np.diff(curve(grid))).max() < 1
+    assert name == "four-parameter logistic"
+    smooth, name = plots.drawable_fit(np.linspace(-2, 2, 50), np.tanh(np.linspace(-2, 2, 50)))
+    assert smooth.converged and name == "five-parameter logistic"

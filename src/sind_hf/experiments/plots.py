@@ -122,7 +122,7 @@ def fit_scatter(
     truth_label: str = "opinion score",
     title: str = "",
 ) -> None:
-    """Plot opinion scores over predictions, with the five-parameter logistic that PLCC is computed after.
+    """Plot opinion scores over predictions, with the curve of `drawable_fit` that PLCC is computed after.
 
     Args:
         path: PNG file to write.
@@ -137,11 +137,8 @@ def fit_scatter(
     figure, (axis,) = _panels(1, width=5.6, height=5.0)
     x, y = np.asarray(prediction, np.float64), np.asarray(truth, np.float64)
     axis.scatter(x, y, s=12, alpha=float(np.clip(300 / len(x), 0.15, 0.6)), color="tab:blue", linewidths=0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", metrics.FitWarning)  # the legend says so
-        fit = metrics.fit_logistic(x, y, 5)
+    fit, label = drawable_fit(x, y)
     grid = np.linspace(x.min(), x.max(), 300)
-    label = "five-parameter logistic" if fit.converged else "straight line (no logistic fits)"
     axis.plot(grid, fit(grid), color="tab:red", linewidth=2, label=label)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", metrics.ConstantInputWarning)
@@ -156,6 +153,36 @@ def fit_scatter(
     axis.set_ylabel(truth_label)
     axis.legend(loc="lower right", frameon=False, fontsize=9)
     _write(figure, path, title)
+
+
+def drawable_fit(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> tuple[metrics.LogisticFit, str]:
+    """Return the curve that a figure shows, and its name.
+
+    A sigmoid whose rise lies between two neighboring predictions would be drawn as a vertical step that no image
+    supports: then the curve with fewer parameters is taken.
+
+    Args:
+        x: Predicted scores, shape (n,).
+        y: Opinion scores, shape (n,).
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", metrics.FitWarning)  # the name of the curve says so
+        for parameters, name in ((5, "five-parameter logistic"), (4, "four-parameter logistic")):
+            fit = metrics.fit_logistic(x, y, parameters)  # type: ignore[arg-type]
+            if fit.converged and not _is_step(fit, x):
+                return fit, name
+    slope, shift = np.polyfit(x, y, 1) if np.ptp(x) > 0 else (0.0, float(y.mean()))
+    line = metrics.LogisticFit((float(slope), float(shift)), False, "no logistic without a step")
+    return line, "straight line (no logistic fits)"
+
+
+def _is_step(fit: metrics.LogisticFit, x: npt.NDArray[np.float64]) -> bool:
+    """Whether fewer than three different predictions lie where the sigmoid rises from 10 % to 90 %."""
+    place = fit.parameters[2]
+    width = fit.parameters[3] if len(fit.parameters) == 4 else 1 / fit.parameters[1]
+    rise = np.log(9) * width
+    inside = np.unique(x[np.abs(x - place) <= rise])
+    return len(inside) < 3 and rise < 0.1 * np.ptp(x)
 
 
 def scene_bars(

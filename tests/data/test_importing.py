@@ -3,13 +3,14 @@ from __future__ import annotations
 import errno
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from sind_hf.data.importing import import_manifest
+from sind_hf.data.importing import ImportResult, import_manifest
 from sind_hf.data.manifest import Manifest, ManifestEntry, ManifestError, ScoreInfo
 
 
@@ -411,3 +412,76 @@ def test_any_bytes_give_a_valid_manifest_or_one_error(study: Path, name: str, bo
         assert "\n" not in str(error)
     else:
         assert isinstance(result.manifest, Manifest) and result.manifest.validate(study) == []
+
+
+def rows_of(path: Path, text: str, encoding: str = "utf-8", **options: Any) -> tuple[dict[str, float], ImportResult]:
+    """Scores by image of a table in a folder that has a.png and b.png."""
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (8, 8)).save(path / name)
+    (path / "t.csv").write_bytes(text.encode(encoding))
+    result = import_manifest(path / "t.csv", **options)
+    return {entry.image: entry.score for entry in result.manifest.entries}, result
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("image,mos,,\na.png,3.5,,\nb.png,4,,\n,,,\n", "utf-8"),
+        ("image,mos,,comment,\na.png,3.5,,,\nb.png,4,,good,\n", "utf-8-sig"),
+        ("sep=;\nimage;mos\na.png;3,5\nb.png;4\n", "utf-8"),
+        ('"sep=;"\r\nImage;MOS;\r\na.png;3,5;\r\nb.png;4,000;\r\n', "utf-8-sig"),
+        ("IMAGE NAME;Mean opinion score\na.png ;3,5\nb.png;4\n", "utf-8"),
+        ("Study of 2024\n\nFile name,Score\na.png,3.5\nb.png,4\n", "utf-8"),
+        ("Study, second round, 2024\nimage;mos;\na.png;3,5;\nb.png;4;\n", "utf-8"),
+        ('image,mos\na.png,"3,5"\nb.png,4\n', "utf-8"),
+        ("image\tmos\t\na.png\t3,5\t\nb.png\t4\t\n", "utf-16"),
+    ],
+)
+def test_tables_as_spreadsheets_write_them(tmp_path: Path, text: str, encoding: str) -> None:
+    scores, result = rows_of(tmp_path, text, encoding)
+    assert scores == {"a.png": 3.5, "b.png": 4.0} and not result.left_out
+
+
+def test_a_number_that_can_be_read_in_two_ways_is_left_out(tmp_path: Path) -> None:
+    scores, result = rows_of(tmp_path, 'image,mos\na.png,"1,234"\nb.png,4\n')
+    assert scores == {"b.png": 4.0} and "two ways" in result.left_out[0].what
+
+
+def test_spreadsheets(tmp_path: Path) -> None:
+    openpyxl = pytest.importorskip("openpyxl")
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    book = openpyxl.Workbook()
+    for row in (["Study of 2024"], [], ["Image name", "MOS", None], ["a.png", 3.5, None], ["b.png ", "4,5", None], []):
+        book.active.append(row)
+    book.save(tmp_path / "scores.xlsx")
+    result = import_manifest(tmp_path / "scores.xlsx")
+    assert [(entry.image, entry.score) for entry in result.manifest.entries] == [("a.png", 3.5), ("b.png", 4.5)]
+    assert result.columns == {"image": "Image name", "score": "MOS"}
+
+
+def test_a_named_column_is_found_whatever_its_case(tmp_path: Path) -> None:
+    text = "remarks\nimage;Rating A;Rating B\na.png;1;3,5\nb.png;1;4\n"
+    scores, _ = rows_of(tmp_path, text, columns={"score": "rating_b"})
+    assert scores == {"a.png": 3.5, "b.png": 4.0}
+
+
+def test_several_ratings_are_averaged_on_request(tmp_path: Path) -> None:
+    text = "image,mos,scene\na.png,3,x\nb.png,4,y\na.png,4,x\na.png,5,x\nb.png,1,x\n"
+    scores, result = rows_of(tmp_path, text, mean=True)
+    assert scores == {"a.png": 4.0, "b.png": 4.0}
+    assert ["row 6" in str(row) and "another scene" in row.what for row in result.left_out] == [True]
+    assert any("1 images have 3 to 3 ratings" in note for note in result.notes)
+    scores, result = rows_of(tmp_path, text)
+    assert scores == {"a.png": 3.0, "b.png": 4.0}
+    assert len(result.left_out) == 3 and any("--mean" in note for note in result.notes)
+
+
+def test_images_are_found_in_another_case_or_unicode_form(tmp_path: Path) -> None:
+    names = {"IMG_1.jpg": "IMG_1.JPG", "caf\u00e9.png": "cafe\u0301.png", "sub/B.PNG": "Sub/b.png"}
+    for place in (*names.values(), "other/b.png"):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / place, "PNG")
+    (tmp_path / "t.csv").write_text("image,mos\n" + "".join(f"{name},3\n" for name in names), encoding="utf-8")
+    result = import_manifest(tmp_path / "t.csv")
+    assert [entry.image for entry in result.manifest.entries] == list(names.values())

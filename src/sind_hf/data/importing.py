@@ -12,8 +12,10 @@ Example:
 from __future__ import annotations
 
 import io
+import math
 import os
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -76,14 +78,16 @@ def import_manifest(
     score: ScoreInfo | None = None,
     split: str | None = None,
     images_to: str | os.PathLike[str] | None = None,
+    mean: bool = False,
 ) -> ImportResult:
     """Make a manifest from the scores that somebody has.
 
     Nothing is written but, with `images_to`, images: save `result.manifest` where it should be.
 
     Args:
-        source: A table (CSV, TSV, JSON Lines, a JSON list, Parquet); a folder with such a table, where the subfolders
-            may be the scenes; a dataset saved by `datasets`; or the name of a dataset on the Hub (`user/name`).
+        source: A table (CSV, TSV, .xlsx, JSON Lines, a JSON list, Parquet); a folder with such a table, where the
+            subfolders may be the scenes; a dataset saved by `datasets`; or the name of a dataset on the Hub
+            (`user/name`).
         dataset: Name of the dataset; by default that of the file or folder.
         image_root: Folder that the table's paths are relative to; by default the folder of the table. Images that are
             not where the table says are looked for by name below it.
@@ -94,22 +98,23 @@ def import_manifest(
         split: Split of a dataset that has several.
         images_to: Copy the images into this folder, which then is the image root. Needed for datasets that hold the
             images themselves.
+        mean: Several rows may rate one image: its score is their mean. Without it the first row counts and the others
+            are left out.
 
     Raises:
         ManifestError: If the source cannot be read at all, a column is not found, or no row is usable.
     """
     name, path = os.fspath(source), Path(source)
-    table, folder, scenes_may_be_folders = _open(name, path, split)
+    table, folder, scenes_may_be_folders = _open(name, path, split, list((columns or {}).values()))
     found = _columns(table, dict(columns or {}), table.name or name)
     root = Path(image_root) if image_root is not None else folder
     if not root.is_dir():
         raise ManifestError(f"{root}: the image root is not a folder; name the folder of the images")
     images = _Images(name, root.resolve(), None if images_to is None else Path(images_to))
-    entries, left_out = _entries(table, found, images)
+    entries, left_out, notes = _entries(table, found, images, mean)
     if not entries:
         first = f"the first is {left_out[0]}" if left_out else "it has none"
         raise ManifestError(f"{name}: none of its {len(left_out)} rows can be used; {first}")
-    notes = []
     if scenes_may_be_folders and "scene" not in found and (by_folder := _scenes_by_folder(entries)):
         entries = by_folder
         notes.append("the subfolders are taken as scenes; name a scene column if they are not")
@@ -133,14 +138,14 @@ def import_manifest(
     return ImportResult(manifest, images.target or root, left_out, found, notes)
 
 
-def _open(name: str, path: Path, split: str | None) -> tuple[Table, Path, bool]:
+def _open(name: str, path: Path, split: str | None, asked: list[str]) -> tuple[Table, Path, bool]:
     """The table of a source, the folder of its images, and whether subfolders of that may be scenes."""
     if path.is_dir():
         if is_saved_dataset(path):
             return read_saved_dataset(path, split), path, False
-        return read_table(_table_of_folder(path)), path, True
+        return read_table(_table_of_folder(path), asked), path, True
     if path.is_file() or path.suffix.lower() in SUFFIXES:
-        return read_table(path), path.parent, False
+        return read_table(path, asked), path.parent, False
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         return read_hub_dataset(name, split), Path(), False
     raise ManifestError(f"{name}: there is no such file or folder; check the path")
@@ -223,7 +228,7 @@ class _Images:
             raise ValueError(faults[0][1])
         path = normal_path(path)
         if not (self.root / path).is_file():
-            places = self._index().get(PurePosixPath(path).name, [])
+            places = self._places(path)
             if len(places) != 1:
                 count = f"{len(places)} files of that name" if places else "no such file"
                 raise ValueError(f"image {shown(text)}: there is {count} in the image root")
@@ -232,14 +237,25 @@ class _Images:
             raise ValueError(f"image {shown(text)} is a symbolic link out of the image root; copy the file")
         return path
 
-    def _index(self) -> dict[str, list[str]]:
+    def _places(self, path: str) -> list[str]:
+        """The files that a path may mean: by the whole path, else by the name.
+
+        Tables and disks differ in case (.jpg, .JPG) and in the Unicode form of accents (macOS): a file that is spelled
+        exactly as in the table comes first.
+        """
         if self._by_name is None:
             self._by_name = {}
             for folder, _, names in os.walk(self.root):
                 for name in names:
                     relative = Path(folder, name).relative_to(self.root).as_posix()
-                    self._by_name.setdefault(name, []).append(relative)
-        return self._by_name
+                    self._by_name.setdefault(_folded(name), []).append(relative)
+        found = self._by_name.get(_folded(PurePosixPath(path).name), [])
+        for same in (
+            lambda place: _folded(place) == _folded(path),
+            lambda place: PurePosixPath(place).name == PurePosixPath(path).name,
+        ):
+            found = [place for place in found if same(place)] or found
+        return found
 
     def _file_name(self, data: bytes, path: object, row: int) -> str:
         """A file name for an embedded image: its own where it has a usable one, else made from the row."""
@@ -270,8 +286,17 @@ class _Images:
         return relative
 
 
-def _entries(table: Table, found: Mapping[str, str], images: _Images) -> tuple[list[ManifestEntry], list[LeftOutRow]]:
-    entries: list[ManifestEntry] = []
+def _folded(text: str) -> str:
+    """A spelling that is the same for both Unicode forms of a letter and for both cases."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
+
+
+def _entries(
+    table: Table, found: Mapping[str, str], images: _Images, mean: bool
+) -> tuple[list[ManifestEntry], list[LeftOutRow], list[str]]:
+    entries: dict[str, ManifestEntry] = {}
+    ratings: dict[str, list[float]] = {}
+    commas = again = 0
     left_out: list[LeftOutRow] = []
     row_of: dict[str, int] = {}
     scene_of: dict[int, str] = {}
@@ -280,7 +305,8 @@ def _entries(table: Table, found: Mapping[str, str], images: _Images) -> tuple[l
             if isinstance(row, str):
                 raise ValueError(row)
             # The score comes first: an image of a row without one need not be copied.
-            record: dict[str, object] = {"score": _score(row.get(found["score"]))}
+            cell = row.get(found["score"])
+            record: dict[str, object] = {"score": _score(cell, table.decimal_comma)}
             for kind in ("scene", "reference", "distortion"):
                 record[kind] = _label(row.get(found[kind])) if kind in found else None
             record["domain_id"] = _domain_id(row.get(found["domain_id"])) if "domain_id" in found else None
@@ -290,19 +316,38 @@ def _entries(table: Table, found: Mapping[str, str], images: _Images) -> tuple[l
             if isinstance(scene, str) and isinstance(domain_id, int) and scene_of.get(domain_id, scene) != scene:
                 raise ValueError(f"scene {shown(scene)}, but domain {domain_id} is {shown(scene_of[domain_id])} above")
             image = images.place(row.get(found["image"]), number)
+            entry = ManifestEntry(image=image, **record)  # type: ignore[arg-type]
             if row_of.setdefault(image, number) != number:
-                raise ValueError(f"image {shown(image)} is already in row {row_of[image]}")
+                again += 1
+                if not mean:
+                    raise ValueError(f"image {shown(image)} is already in row {row_of[image]}")
+                if replace(entry, score=entries[image].score) != entries[image]:
+                    raise ValueError(
+                        f"image {shown(image)} has another scene, reference or distortion in row {row_of[image]}"
+                    )
             if isinstance(scene, str) and isinstance(domain_id, int):
                 scene_of[domain_id] = scene
-            entries.append(ManifestEntry(image=image, **record))  # type: ignore[arg-type]
+            entries.setdefault(image, entry)
+            ratings.setdefault(image, []).append(entry.score)
+            commas += isinstance(cell, str) and "," in cell
         except ManifestError:
             raise
         except ValueError as error:
             left_out.append(LeftOutRow(number, str(error)))
-    return entries, left_out
+    notes = [f"{commas:,} scores are read with a decimal comma"] if commas else []
+    if again and not mean:
+        notes.append(
+            f"{again:,} rows rate an image once more and are left out; --mean averages the ratings of an image"
+        )
+    if several := [len(each) for each in ratings.values() if len(each) > 1]:
+        notes.append(f"{len(several):,} images have {min(several)} to {max(several)} ratings; their score is the mean")
+    averaged = [
+        replace(entry, score=math.fsum(ratings[image]) / len(ratings[image])) for image, entry in entries.items()
+    ]
+    return averaged, left_out, notes
 
 
-def _score(cell: object) -> object:
+def _score(cell: object, decimal_comma: bool) -> object:
     """The number in a cell; what is none is returned as it is, for the checks to name."""
     if cell is None or (isinstance(cell, str) and not cell.strip()):
         raise ValueError("score is missing")
@@ -311,6 +356,10 @@ def _score(cell: object) -> object:
     if not isinstance(cell, str):
         return cell
     text = cell.strip()
+    if re.fullmatch(r"[+-]?[1-9]\d{0,2},\d{3}", text) and not decimal_comma:
+        raise ValueError(f"score {shown(text)} can be read in two ways; write it with a decimal point")
+    if re.fullmatch(r"[+-]?\d*,\d+", text):
+        text = text.replace(",", ".")
     # float() also takes "nan", "inf" and "1_000", none of which a table means as a score.
     if not _NUMBER.fullmatch(text):
         raise ValueError(f"score is {shown(text)}, which is not a number")

@@ -1,4 +1,4 @@
-"""Rows of the tables that people keep their scores in: CSV, TSV, JSON Lines, JSON lists and Parquet.
+"""Rows of the tables that people keep their scores in: CSV, TSV, spreadsheets, JSON Lines, JSON lists and Parquet.
 
 A row that cannot be read does not end the table: it comes out as the reason, under its number.
 """
@@ -8,14 +8,17 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from .validation import ManifestError, shown
 
-SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
+SUFFIXES = (".csv", ".tsv", ".xlsx", ".jsonl", ".ndjson", ".json", ".parquet")
 
 #: Names under which a column is known, best first; compared without case, spaces and punctuation.
 COLUMN_NAMES: Mapping[str, tuple[str, ...]] = {
@@ -57,6 +60,9 @@ COLUMN_NAMES: Mapping[str, tuple[str, ...]] = {
 
 Row = Mapping[str, object] | str
 
+#: The header is one of so many first rows; titles and remarks may stand above it.
+_HEADER_WITHIN = 20
+
 
 @dataclass(frozen=True)
 class Table:
@@ -67,22 +73,29 @@ class Table:
         rows: Pairs of the row's number, as an editor or spreadsheet counts (the header of a CSV file is row 1; rows of
             JSON lists and Parquet files are counted from 1), and its cells, or the reason why it cannot be read.
         name: Name of the file; empty where the rows come from elsewhere.
+        decimal_comma: Whether a comma can only be a decimal comma, as in files with semicolons between the cells.
     """
 
     columns: Sequence[str]
     rows: Iterator[tuple[int, Row]]
     name: str = ""
+    decimal_comma: bool = False
 
 
-def read_table(path: Path) -> Table:
+def read_table(path: Path, asked: Collection[str] = ()) -> Table:
     """Open a table by the suffix of its name.
+
+    Args:
+        path: The file.
+        asked: Columns that the user named: the header of a spreadsheet has them.
 
     Raises:
         ManifestError: If the file is missing, of another kind, or has no rows.
     """
     readers = {
-        ".csv": _read_csv,
-        ".tsv": _read_csv,
+        ".csv": partial(_read_csv, asked=asked),
+        ".tsv": partial(_read_csv, asked=asked),
+        ".xlsx": partial(_read_xlsx, asked=asked),
         ".jsonl": _read_jsonl,
         ".ndjson": _read_jsonl,
         ".json": _read_json,
@@ -118,6 +131,8 @@ def find_column(kind: str, columns: Sequence[str], asked: str | None, source: st
     if asked is not None:
         if asked in columns:
             return asked
+        if len(alike := [column for column in columns if squeeze(column) == squeeze(asked)]) == 1:
+            return alike[0]
         near = get_close_matches(asked, columns, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"it has {shown_columns(columns)}"
         raise ManifestError(f"{source}: there is no column {asked!r} for the {kind}; {hint}")
@@ -151,51 +166,116 @@ def _encoding(path: Path) -> str:
     return "utf-16"
 
 
-def _read_csv(path: Path) -> Table:
+def _read_csv(path: Path, asked: Collection[str]) -> Table:
     encoding = _encoding(path)
     # Bytes that are not UTF-8 become lone surrogates, which only spoil the rows that use them.
     with path.open(encoding=encoding, errors="surrogateescape", newline="") as file:
-        header_line = file.readline(2**16)
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=header_line.count)
+        first_lines = [file.readline(2**16) for _ in range(_HEADER_WITHIN)]
+    separator = re.fullmatch(r"\"?sep=(.)\"?[;,\t]*\s*", first_lines[0], re.IGNORECASE)
+    if separator:
+        delimiter = separator[1]
+    elif path.suffix.lower() == ".tsv":
+        delimiter = "\t"
+    else:
+        delimiter = _delimiter(first_lines, asked)
 
-    def records() -> Iterator[tuple[int, list[str] | str]]:
+    def records() -> Iterator[tuple[int, Sequence[object] | str]]:
         with path.open(encoding=encoding, errors="surrogateescape", newline="") as file:
             reader = csv.reader(file, delimiter=delimiter)
             number = 0
             while True:
+                number += 1
                 try:
                     cells = next(reader)
                 except StopIteration:
                     return
                 except csv.Error as error:
-                    number += 1
                     yield number, f"the row cannot be read ({error})"
                     continue
-                number += 1
-                yield number, cells
+                if not (separator and number == 1):
+                    yield number, cells
 
-    first = next(records(), None)
-    if first is None or isinstance(first[1], str) or not any(cell.strip() for cell in first[1]):
+    return _table_of_cells(path, records, asked, decimal_comma=delimiter == ";")
+
+
+def _delimiter(lines: Sequence[str], asked: Collection[str]) -> str:
+    """The delimiter with which one of the lines is a header, else the most frequent one of the first filled line."""
+    filled = next((line for line in lines if line.strip()), "")
+    candidates = sorted(",;\t", key=filled.count, reverse=True)
+    for delimiter in candidates:
+        with suppress(csv.Error):
+            if any(_is_header(cells, asked) for cells in csv.reader(lines, delimiter=delimiter)):
+                return delimiter
+    return candidates[0]
+
+
+def _read_xlsx(path: Path, asked: Collection[str]) -> Table:
+    from .readers.labels import LabelFileError, xlsx_rows
+
+    def records() -> Iterator[tuple[int, Sequence[object] | str]]:
+        try:
+            yield from enumerate(xlsx_rows(path), start=1)
+        except LabelFileError as error:
+            raise ManifestError(str(error)) from error
+
+    return _table_of_cells(path, records, asked)
+
+
+def _table_of_cells(
+    path: Path,
+    records: Callable[[], Iterator[tuple[int, Sequence[object] | str]]],
+    asked: Collection[str],
+    decimal_comma: bool = False,
+) -> Table:
+    """Make a table of rows of cells, the way spreadsheets write them.
+
+    There may be titles above the header, columns without a name, and empty rows and cells at the end.
+
+    Args:
+        path: The file, for messages.
+        records: Starts to read the rows: their numbers, and their cells or why they cannot be read.
+        asked: Columns that the user named.
+        decimal_comma: See `Table`.
+    """
+    first = [(number, cells) for number, cells in islice(records(), _HEADER_WITHIN) if not isinstance(cells, str)]
+    filled = [(number, cells) for number, cells in first if any(map(_text, cells))]
+    if not filled:
         raise ManifestError(f"{path}: there is no header row; the first row must name the columns")
-    columns = [cell.strip() for cell in first[1]]
+    header_number, header = next(((number, cells) for number, cells in filled if _is_header(cells, asked)), filled[0])
+    names = {position: name for position, cell in enumerate(header) if (name := _text(cell))}
+    columns = list(names.values())
     if len(set(columns)) != len(columns):
         twice = next(column for column in columns if columns.count(column) > 1)
         raise ManifestError(f"{path}: the column {shown(twice)} appears twice in the header; rename one")
+    width, last = len(header), max(names)
 
     def rows() -> Iterator[tuple[int, Row]]:
         for number, cells in records():
-            if number == 1:
+            if number <= header_number:
                 continue
             if isinstance(cells, str):
                 yield number, cells
-            elif not any(cells):
+            elif not any(map(_text, cells)):
                 continue  # blank lines, and the rows of commas that spreadsheets leave at the end
-            elif len(cells) != len(columns):
-                yield number, f"the row has {len(cells)} cells, the header {len(columns)}"
+            elif len(cells) <= last or any(map(_text, cells[width:])):
+                yield number, f"the row has {len(cells)} cells, the header {width}"
             else:
-                yield number, dict(zip(columns, cells, strict=True))
+                yield number, {name: cells[position] for position, name in names.items()}
 
-    return Table(columns, rows())
+    return Table(columns, rows(), decimal_comma=decimal_comma)
+
+
+def _text(cell: object) -> str:
+    return "" if cell is None else str(cell).strip()
+
+
+def _is_header(cells: Sequence[object], asked: Collection[str]) -> bool:
+    """Whether a row names an image and a score, or the columns that the user named."""
+    names = [_text(cell) for cell in cells]
+    known = {squeeze(name) for name in names if name}
+    if asked:
+        return all(squeeze(name) in known for name in asked)
+    return all(find_column(kind, names, None, "") for kind in ("image", "score"))
 
 
 def _parse(text: str) -> object:

@@ -18,8 +18,8 @@ def import_scores(
     source: Annotated[
         str,
         typer.Argument(
-            help="A table (CSV, TSV, JSON, JSON Lines, Parquet), a folder with one, a saved dataset, or user/name of "
-            "a dataset on the Hub.",
+            help="A table (CSV, TSV, .xlsx, JSON, JSON Lines, Parquet), a folder with one, a saved dataset, or "
+            "user/name of a dataset on the Hub.",
             show_default=False,
         ),
     ],
@@ -38,6 +38,9 @@ def import_scores(
     lower_is_better: Annotated[bool, typer.Option("--lower-is-better", help="For scores of degradation.")] = False,
     split: Annotated[str | None, typer.Option(help="Of a dataset that has several.")] = None,
     images_to: Annotated[Path | None, typer.Option(help="Folder to copy the images to.")] = None,
+    mean: Annotated[
+        bool, typer.Option("--mean", help="Average the ratings of an image that is in several rows.")
+    ] = False,
 ) -> None:
     """Make a manifest of the scores that you have, whatever they are in.
 
@@ -52,6 +55,7 @@ def import_scores(
         score=ScoreInfo("", score_range, not lower_is_better) if score_range or lower_is_better else None,
         split=split,
         images_to=images_to,
+        mean=mean,
     )
     result.manifest.save(output)
     for row in result.left_out:

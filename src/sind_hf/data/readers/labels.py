@@ -100,6 +100,8 @@ def table(rows: Iterable[Sequence[Any]], columns: Sequence[str], path: Path, *, 
         if row and not ragged and len(row) <= max(index):
             raise LabelFileError(f"{path}, row {row_number}: ends after {len(row)} fields; download the file again")
         cells = [row[i] if i < len(row) else None for i in index]
+        # A blank behind a name would keep it from matching the same name in another file.
+        cells = [cell.strip() if isinstance(cell, str) else cell for cell in cells]
         if cells[0] is not None and str(cells[0]).strip():  # spreadsheets end in rows that only look empty
             yield dict(zip(columns, cells, strict=True))
     if not index:

@@ -355,8 +355,9 @@ class TestSplit:
         arguments = ("split", file, "--protocol", protocol, "--splits", 3)
         for name, seed in (("a", 0), ("b", 0), ("c", 1)):
             assert data(*arguments, "--output", tmp_path / name, "--seed", seed).code == 0
-        layout = "cross-set" if protocol == "cross-set" else "random-split"
-        first, again, other = (read_folds(tmp_path / name, layout, "generated") for name in "abc")
+        parent = {"random-split": "random_split", "k-folds": "k_folds", "cross-set": "for_cross_set"}[protocol]
+        assert [path.name for path in (tmp_path / "a").iterdir()] == [parent]
+        first, again, other = (read_folds(tmp_path / name, protocol, "generated") for name in "abc")
         assert first == again != other
         assert len(first) == count
         for fold in first:

@@ -4,6 +4,7 @@
 for_leave_one_out/<name>/test_for_<id>_<scene>/{train,test}.json
 for_cross_set/{train,test}/<name>_{train,test}.json      (test/<name>.json for a set that is only tested on)
 random_split/<name>/<number>/{train,validation,test}.json
+k_folds/<name>/<number>/{train,test}.json
 ```
 """
 
@@ -22,14 +23,14 @@ from .published import WHOLE_MANIFESTS
 from .score_direction import LEAST_CORRELATION, correlation
 from .splits import Fold, cross_set, k_folds, leave_one_out, listed_fold, listed_images, official, random_split
 
-Protocol = Literal["leave-one-out", "cross-set", "random-split"]
+Protocol = Literal["leave-one-out", "cross-set", "random-split", "k-folds"]
 SplitKind = Literal["leave-one-out", "cross-set", "random-split", "k-folds", "official"]
 
 _FOLDERS: dict[str, str] = {
     "leave-one-out": "for_leave_one_out",
     "cross-set": "for_cross_set",
     "random-split": "random_split",
-    "k-folds": "random_split",
+    "k-folds": "k_folds",
     "official": "for_cross_set",
 }
 # Keys and columns that published lists name their images by.
@@ -149,7 +150,7 @@ def write_folds(folds: Sequence[Fold], output_dir: str | Path, protocol: SplitKi
     Args:
         folds: Folds of one data set.
         output_dir: The manifest folder (`data_json`).
-        protocol: Decides on the layout; `official` splits are laid out as cross-set, `k-folds` as random-split.
+        protocol: Decides on the layout; `official` splits are laid out as cross-set.
 
     Returns:
         The files written.
@@ -193,7 +194,7 @@ def read_folds(input_dir: str | Path, protocol: Protocol, dataset: str) -> list[
 
     Args:
         input_dir: The manifest folder (`data_json`).
-        protocol: `leave-one-out`, `cross-set` or `random-split`.
+        protocol: `leave-one-out`, `cross-set`, `random-split` or `k-folds`.
         dataset: Name of the data set.
 
     Returns:
@@ -244,7 +245,8 @@ def _read_folds(input_dir: Path, protocol: Protocol, dataset: str) -> list[Fold]
             raise ValueError(f"{root / 'test'} has neither {dataset}_test.json nor {dataset}.json")
         return [Fold(dataset, train or replace(test, entries=[]), None, test)]
     folds = []
-    for folder in _by_number(path for path in (root / dataset).glob("*") if path.is_dir()):
+    found = folder_of_folds(input_dir, protocol, dataset) or root / dataset
+    for folder in _by_number(path for path in found.glob("*") if path.is_dir()):
         train, validation, test = (
             _load(_side_file(folder, *words), dataset) for words in (("train",), ("validation", "val"), ("test",))
         )
@@ -306,6 +308,18 @@ def _read_liqe(path: Path) -> list[str]:
             )
         names.append(columns[0])
     return names
+
+
+def folder_of_folds(input_dir: str | Path, protocol: Protocol, dataset: str) -> Path | None:
+    """Return the folder of a dataset's folds in a manifest folder; None if there is none.
+
+    Ten folds of EVA were published among the random splits: each of the two protocols also reads what is written for
+    the other, after its own.
+    """
+    names = [_folder_of(protocol)]
+    if protocol in ("random-split", "k-folds"):
+        names = sorted((_FOLDERS["random-split"], _FOLDERS["k-folds"]), key=lambda name: name != names[0])
+    return next((folder for name in names if (folder := Path(input_dir) / name / dataset).is_dir()), None)
 
 
 def _folder_of(protocol: str) -> str:

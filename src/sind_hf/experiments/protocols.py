@@ -22,7 +22,7 @@ from sind_hf.data.catalog import get as catalog_facts
 from sind_hf.data.joint import with_dataset_domains
 from sind_hf.data.manifest import Manifest
 from sind_hf.data.published import WHOLE_MANIFESTS
-from sind_hf.data.split_files import Protocol, find_manifest, liqe_splits, read_folds, read_image_list
+from sind_hf.data.split_files import Protocol, find_manifest, folder_of_folds, liqe_splits, read_folds, read_image_list
 from sind_hf.data.splits import Fold, cross_set, k_folds, leave_one_out, random_split
 from sind_hf.experiments.config import DataOptions, ExperimentOptions
 
@@ -170,8 +170,9 @@ def _sides(name: str, data: DataOptions, experiment: ExperimentOptions) -> tuple
         return [fold], f"lists {' and '.join(path for path in lists if path)}"
     if liqe is not None:
         return liqe_splits(load_manifest(data.json_dir, name).oriented(), liqe), f"LIQE's lists in {liqe}"
-    if not name.endswith(".json") and _has_folds(_folder(data.json_dir, name), protocol, dataset):
-        folds = [_turned(fold) for fold in read_folds(_folder(data.json_dir, name), protocol, dataset)]
+    layout: Protocol = "k-folds" if experiment.k_folds and protocol == "random-split" else protocol
+    if not name.endswith(".json") and _has_folds(_folder(data.json_dir, name), layout, dataset):
+        folds = [_turned(fold) for fold in read_folds(_folder(data.json_dir, name), layout, dataset)]
         return folds, f"folds in {data.json_dir}"
     manifest = load_manifest(data.json_dir, name).oriented()  # before it is split: one zero for both sides
     if protocol == "leave-one-out":
@@ -229,8 +230,7 @@ def _has_folds(folder: Path, protocol: Protocol, dataset: str) -> bool:
     if protocol == "cross-set":
         sides = folder / "for_cross_set"
         return any((sides / "test" / f"{dataset}{ending}.json").is_file() for ending in ("_test", ""))
-    parent = "for_leave_one_out" if protocol == "leave-one-out" else "random_split"
-    return (folder / parent / dataset).is_dir()
+    return folder_of_folds(folder, protocol, dataset) is not None
 
 
 def _liqe_folder(data: DataOptions, dataset: str) -> Path | None:

@@ -2,7 +2,8 @@
 # make test   the same environment with the developers' tools: lint, types, tests (JOBS at a time)
 # make check  lint and types alone
 # make fuzz   damaged pictures, manifests, configurations and split files, for FUZZ_SECONDS in all
-# make browser  tests the web demo in Chromium; installs it from Debian (as root) unless CHROMIUM names one
+# make browser  tests the web demo and the page without a server in Chromium, which comes from Debian (as root) unless
+#               CHROMIUM names one; the latter needs npm, which fetches onnxruntime-web (33 MB)
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -30,7 +31,7 @@ fuzz: $(VENV)/.dev
 browser: $(VENV)/.dev
 	$(BIN)/python -m pip install -e '.[dev,browser]'
 	command -v "$${CHROMIUM:-chromium}" || (apt-get update && apt-get install -y chromium)
-	$(BIN)/python -m pytest tests/app/test_browser.py
+	$(BIN)/python -m pytest tests/app/test_browser.py tests/app/test_static_browser.py
 
 # torch comes first and by name: a bare range would fetch a CUDA build of several GB. A torch that is there already
 # is kept.

@@ -32,3 +32,23 @@ def test_unusable_requests_end_with_one_line(run, tiny_checkpoint, tmp_path, opt
     code, out, err = run("app", *(option.format(tmp=tmp_path, model=tiny_checkpoint) for option in options))
     assert (code, out) == (2, "")
     assert len(err.strip().splitlines()) == 1 and expected in err
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--runtime", "{tmp}"], "--runtime and --card are for a page of plain files: give --static"),
+        (["--static", "{tmp}"], "exists and is not empty; choose another folder for the site"),
+        (["--static", "{tmp}/site", "--runtime", "{tmp}"], "has no ort.wasm.bundle.min.mjs: name the npm package"),
+        (["--static", "{tmp}/site", "--card", "card.md"], "the card 'card.md' is not a web address"),
+    ],
+)
+def test_unusable_requests_for_a_static_page_end_with_one_line(
+    run, tiny_checkpoint, tmp_path, options: list[str], expected: str
+):
+    pytest.importorskip("onnx", reason="needs onnx, of the extra `onnx`")
+    given = (option.format(tmp=tmp_path, model=tiny_checkpoint) for option in options)
+    code, out, err = run("app", "--model", tiny_checkpoint, *given)
+    assert (code, out) == (2, "")
+    assert len(err.strip().splitlines()) == 1 and expected in err
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]

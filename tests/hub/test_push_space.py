@@ -108,6 +108,8 @@ def test_what_makes_no_sense_is_refused_before_anything_is_sent(
     for arguments, expected in (
         ((checkpoint, "--space", "--license", "mit"), "--license is of a model's card, which --space does not push"),
         ((checkpoint, "--title", "Mine"), "--title is of a Space: give --space with it"),
+        ((checkpoint, "--static"), "--static is of a Space: give --space with it"),
+        ((checkpoint, "--space", "--card", "https://x"), "--runtime and --card are for a page of plain files"),
         ((tmp_path, "--space"), "holds no config.json, so it is no checkpoint"),
         (("nowhere", "--space"), "nowhere: neither a checkpoint folder nor a Hub repository"),
     ):
@@ -125,3 +127,33 @@ def test_models_that_a_space_could_not_load_are_named(hub: Hub, push: Callable[.
     code, _, err = push("user/bert", "--repo-id", SPACE, "--space")
     assert code == 2 and "user/bert: is a checkpoint of 'bert', not of SIND" in err
     assert SPACE not in hub.repositories
+
+
+def test_a_static_space_replaces_one_with_a_server(
+    hub: Hub, checkpoint: Path, push: Callable[..., Answer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder itself is tested in tests/app; here, that it is what reaches the Hub."""
+    from sind_hf.app import static_site
+
+    assert push(checkpoint, "--repo-id", SPACE, "--space")[0] == 0
+    asked = {}
+
+    def write(folder: Path, model: str, **options: object) -> static_site.Site:
+        asked.update(options, model=model)
+        (folder / "ort").mkdir(parents=True)
+        (folder / "ort" / "ort.js").write_bytes(b"runtime")
+        (folder / "README.md").write_text("---\nsdk: static\n---\n")
+        return static_site.Site(folder, 0, 0)
+
+    monkeypatch.setattr(static_site.site, "write_site", write)
+    options = ("--title", "Mine", "--card", "https://example.org", "--runtime", tmp_path)
+    code, out, err = push(checkpoint, "--repo-id", SPACE, "--space", "--static", *options)
+    assert (code, err) == (0, "") and out.startswith(f"2 files pushed to {SPACE}: ")
+    files = set(hub.files(SPACE))
+    assert {"README.md", "ort/ort.js"} <= files and header(hub) == {"sdk": "static"}
+    assert not [name for name in files if name.startswith(("sind_hf/", "model/"))]
+    expected = {"title": "Mine", "card": "https://example.org", "runtime": tmp_path, "model": str(checkpoint)}
+    assert asked == expected
+    # A new one is made for plain files, and one with a server can take its place.
+    assert push(checkpoint, "--repo-id", "user/plain", "--space", "--static")[0] == 0
+    assert push(checkpoint, "--repo-id", SPACE, "--space")[0] == 0 and "ort/ort.js" not in hub.files(SPACE)

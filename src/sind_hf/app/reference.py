@@ -37,6 +37,11 @@ class ReferenceScores:
     def __len__(self) -> int:
         return len(self._sorted)
 
+    @property
+    def scores(self) -> list[float]:
+        """The scores, in ascending order."""
+        return self._sorted.tolist()
+
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> ReferenceScores:
         """Read the column `score` of a table as `sind-hf score` writes it: CSV, JSON Lines or Parquet.

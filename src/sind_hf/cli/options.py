@@ -34,6 +34,16 @@ ViewsOption = Annotated[
 DeviceOption = Annotated[
     str | None, typer.Option(help="cpu, cuda, cuda:1, mps …; default: the first accelerator there is.")
 ]
+RuntimeOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="With --static: copy of the npm package onnxruntime-web (.tgz or folder); default: npm fetches it."
+    ),
+]
+CardOption = Annotated[
+    str | None,
+    typer.Option(metavar="URL", help="With --static: the model card that the page links to."),
+]
 DtypeOption = Annotated[str, typer.Option(help="Of the backbone: float32, bfloat16 or float16.")]
 BatchSizeOption = Annotated[int, typer.Option(min=1, help="Pictures per forward pass.")]
 WorkersOption = Annotated[

@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from sind_hf.app import build_app, launch_app, wait_for_end
+from sind_hf.app.static_site import LARGE_MODEL, write_site
 from sind_hf.cli import terminal
-from sind_hf.cli.options import BUNDLED, DeviceOption, ModelOption, ViewsOption
+from sind_hf.cli.options import BUNDLED, CardOption, DeviceOption, ModelOption, RuntimeOption, ViewsOption
 
 
 def web_app(
@@ -24,12 +25,35 @@ def web_app(
     views: ViewsOption = None,
     device: DeviceOption = None,
     open_browser: Annotated[bool, typer.Option("--open", help="Show the page in a browser.")] = False,
+    static: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Write the page as plain files that score in the visitor's browser into this new folder, and end.",
+        ),
+    ] = None,
+    runtime: RuntimeOption = None,
+    card: CardOption = None,
 ) -> None:
     """Serve a web page that scores and compares pictures, on this machine alone unless told otherwise.
+
+    With --static: write a folder for any host of plain files; images never leave the visitor's browser. npm fetches
+    onnxruntime-web once: [bold]sind-hf app --static site[/bold]
 
     Example: [bold]sind-hf app --model demo_output/model --reference scores.csv --open[/bold]
     """
     terminal.quiet_libraries()
+    if static is not None:
+        site = write_site(
+            static, model, runtime=runtime, reference=reference, examples=examples, views=views, card=card
+        )
+        terminal.say(f"{site.folder}: {site.size / 1e6:.1f} MB, of which the model is {site.model_size / 1e6:.1f} MB")
+        if site.model_size > LARGE_MODEL:
+            terminal.note("a model of this size takes visitors long to load: choose a smaller one for phones")
+        terminal.note(f"look at it: python -m http.server --directory {site.folder}")
+        return
+    if runtime is not None or card is not None:
+        raise ValueError("--runtime and --card are for a page of plain files: give --static with them.")
     page = build_app(model, reference=reference, examples=examples, views=views, device=device)
     url = launch_app(page, host=host, port=port, open_browser=open_browser, block=False)
     terminal.note(f"the page is at {url}; Ctrl-C ends it")

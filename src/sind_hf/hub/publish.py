@@ -172,6 +172,7 @@ def open_repository(
     repo_id: str,
     *,
     repo_type: RepoType = "model",
+    space_sdk: str = "gradio",
     private: bool | None = False,
     revision: str | None = None,
 ) -> str:
@@ -184,7 +185,7 @@ def open_repository(
         ValueError: When it should be private, but is there and public.
         HfHubHTTPError: When the Hub refuses.
     """
-    sdk = "gradio" if repo_type == "space" else None
+    sdk = space_sdk if repo_type == "space" else None
     made = api.create_repo(repo_id, repo_type=repo_type, private=private or None, exist_ok=True, space_sdk=sdk)
     repo_id = made.repo_id
     if private and api.repo_info(repo_id, repo_type=repo_type).private is False:

@@ -16,6 +16,7 @@ import tempfile
 from dataclasses import dataclass
 from importlib.metadata import distributions
 from pathlib import Path
+from typing import Literal
 
 import yaml
 from huggingface_hub import HfApi
@@ -35,6 +36,8 @@ GRADIO_VERSION = "6.31.0"
 PYTHON_VERSION = "3.11"
 MODEL_FOLDER = "model"
 PACKAGE_FOLDER = "sind_hf"
+# Folders that a push replaces: those of this Space, and of a static one.
+OUR_FOLDERS = (f"{PACKAGE_FOLDER}/", f"{MODEL_FOLDER}/", "ort/", "examples/")
 # What scoring and the page read; no optimizer states, no pickles, no records with the paths of a machine.
 MODEL_FILES = (
     "config.json",
@@ -131,25 +134,57 @@ def push_space(
     api = hub_api(token)
     with tempfile.TemporaryDirectory() as folder:
         space = write_space(Path(folder) / "space", model, title=title)
-        with one_line_errors(api, repo_id, Path(model)):
-            if not Path(model).is_dir():
+        if not Path(model).is_dir():
+            with one_line_errors(api, repo_id, Path(model)):
                 _check_on_hub(api, model)
-            # `.gitattributes` is hidden, and the Hub makes one of its own for every repository.
-            files = list_files(space)
-            repo_id = open_repository(api, repo_id, repo_type="space", private=private, revision=revision)
-            there = api.list_repo_files(repo_id, repo_type="space", revision=revision)
-            ours = (f"{PACKAGE_FOLDER}/", f"{MODEL_FOLDER}/")
-            stale = [name for name in there if name.startswith(ours) and name not in files]
-            commit = commit_files(
-                api,
-                space,
-                files,
-                repo_id,
-                repo_type="space",
-                revision=revision,
-                message=message,
-                deleted=stale,
-            )
+        return push_space_folder(
+            space, repo_id, model=model, private=private, revision=revision, message=message, token=token
+        )
+
+
+def push_space_folder(
+    space: Path,
+    repo_id: str,
+    *,
+    model: str,
+    sdk: Literal["gradio", "static"] = "gradio",
+    private: bool = False,
+    revision: str | None = None,
+    message: str | None = None,
+    token: str | None = None,
+) -> PushedSpace:
+    """Put a folder on the Hub as a Space, as one commit, and delete what an earlier push left in `OUR_FOLDERS`.
+
+    Args:
+        space: The Space's files.
+        repo_id: See `push_space`.
+        model: What the Space shows, for messages.
+        sdk: Kind of a new Space; that of an existing one is what its README.md says.
+        private: See `push_space`.
+        revision: See `push_space`.
+        message: See `push_space`.
+        token: See `push_space`.
+
+    Raises:
+        ValueError: When the Hub refuses or cannot be reached; the message says what to do.
+    """
+    api = hub_api(token)
+    with one_line_errors(api, repo_id, Path(model)):
+        # `.gitattributes` is hidden, and the Hub makes one of its own for every repository.
+        files = list_files(space)
+        repo_id = open_repository(api, repo_id, repo_type="space", space_sdk=sdk, private=private, revision=revision)
+        there = api.list_repo_files(repo_id, repo_type="space", revision=revision)
+        stale = [name for name in there if name.startswith(OUR_FOLDERS) and name not in files]
+        commit = commit_files(
+            api,
+            space,
+            files,
+            repo_id,
+            repo_type="space",
+            revision=revision,
+            message=message,
+            deleted=stale,
+        )
     return PushedSpace(f"{api.endpoint}/spaces/{repo_id}", commit.commit_url, repo_id, tuple(files))
 
 

@@ -72,7 +72,7 @@ def run(options: argparse.Namespace) -> None:
     make_checkpoint(output / "training", output, bundle, CalibrationSettings(**read_settings("calibration")))
     print(f"the checkpoint is in {bundle}")
     if options.measure:
-        print(results_markdown(measure_checkpoint(bundle, photographs)))
+        print(results_markdown(measure_checkpoint(bundle)))
 
 
 def read_settings(stage: str) -> dict[str, Any]:

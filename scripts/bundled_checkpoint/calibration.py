@@ -35,9 +35,9 @@ class CalibrationSettings:
         seed: Seed of their choice.
     """
 
-    clean: float = 4.95
+    clean: float = 4.6
     clean_share: float = 0.85
-    ruined: float = 1.2
+    ruined: float = 1.0
     ruined_below: float = 0.06
     reference: dict[str, int] = field(default_factory=dict)
     seed: int = 0

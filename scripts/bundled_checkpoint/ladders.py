@@ -68,7 +68,7 @@ def score_ladders(
     photographs: Mapping[str, Path],
     kinds: Sequence[str],
     *,
-    longest: int = 768,
+    longest: int = 512,
     bordered: bool = False,
 ) -> list[LadderResult]:
     """Score the ladders of photographs.

@@ -485,7 +485,11 @@ def _download(address: str, private_addresses: bool) -> bytes:
             if proxy and not private_addresses and _is_local(url.host):
                 raise _NotPublicError(f"{url.host} is not a public address")
             target = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
-            headers = [("Host", url.netloc), ("User-Agent", "sind-hf"), ("Accept-Encoding", "identity")]
+            headers: list[tuple[bytes | str, bytes | str]] = [
+                ("Host", url.netloc),
+                ("User-Agent", "sind-hf"),
+                ("Accept-Encoding", "identity"),
+            ]
             with (
                 httpcore.ConnectionPool(
                     ssl_context=httpx.create_ssl_context()
@@ -887,7 +891,7 @@ class SindImageProcessor(PilBackend):
         if hasattr(images, "column_names") and hasattr(images, "select_columns"):
             column = _image_column(images)
             images = images.select_columns([column])
-            feature = (images.features or {}).get(column)
+            feature: Any = (images.features or {}).get(column)
             if hasattr(images, "__len__") and getattr(feature, "_type", None) == "Image":
                 # Undecoded, so that `load_image` alone decides which formats are decoded.
                 images = images.cast_column(column, type(feature)(decode=False))

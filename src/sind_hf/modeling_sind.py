@@ -330,7 +330,8 @@ class SindModel(PreTrainedModel):
         return pixels if torch.is_autocast_enabled(pixels.device.type) else pixels.to(self.vision_model.dtype)
 
     def _tokens_and_pooled(self, output: Any) -> tuple[Tensor, Tensor | None]:
-        last, pooled = _last_hidden_state(output), getattr(output, "pooler_output", None)
+        last: Any = _last_hidden_state(output)  # `token_layout` refuses backbones that have none
+        pooled = getattr(output, "pooler_output", None)
         if last.ndim == 4:  # a feature map: its cells are the tokens
             # Most have the channels before the square of cells, some after it.
             last = last.flatten(2).transpose(1, 2) if last.shape[2] == last.shape[3] else last.flatten(1, 2)

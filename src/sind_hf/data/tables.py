@@ -92,7 +92,7 @@ def read_table(path: Path, asked: Collection[str] = ()) -> Table:
     Raises:
         ManifestError: If the file is missing, of another kind, or has no rows.
     """
-    readers = {
+    readers: dict[str, Callable[[Path], Table]] = {
         ".csv": partial(_read_csv, asked=asked),
         ".tsv": partial(_read_csv, asked=asked),
         ".xlsx": partial(_read_xlsx, asked=asked),

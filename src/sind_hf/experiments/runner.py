@@ -245,7 +245,8 @@ def _train(
     for name, test in data.tests.items():
         answer = trainer.predict(test, metric_key_prefix=f"eval_{name}")
         trainer.log(dict(answer.metrics or {}))
-        predictions = np.hstack(answer.predictions)  # one array, or one for each batch (eval_do_concat_batches)
+        found: Any = answer.predictions  # one array, or one for each batch (eval_do_concat_batches)
+        predictions = np.hstack(found)
         scores[name] = collect_scores(test, predictions.tolist(), config.data.image_root)
         metrics[name] = by_name(answer.metrics or {}, f"eval_{name}_")
     for callback in trainer.callback_handler.callbacks:

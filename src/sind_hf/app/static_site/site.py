@@ -229,7 +229,8 @@ def _write_model(path: Path, judge: Judge, examples: Mapping[str, Image.Image]) 
 
 
 def _quality(model: OnnxSindModel, views: tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]) -> float:
-    return float(model(torch.from_numpy(views[0]), torch.from_numpy(views[1])).quality[0])
+    output: Any = model(torch.from_numpy(views[0]), torch.from_numpy(views[1]))
+    return float(output.quality[0])
 
 
 def _span(judge: Judge) -> float:

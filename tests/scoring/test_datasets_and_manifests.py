@@ -447,3 +447,11 @@ def test_sources_go_to_other_processes(encoded: Dataset, picture_files: list[str
     encoded.to_parquet(tmp_path / "t.parquet")
     sources = pickle.loads(pickle.dumps(open_sources([tmp_path / "t.parquet", *picture_files[:2]])))
     assert [picture.name for picture in sources][4:] == [f"{tmp_path}/t.parquet#4", *picture_files[:2]]
+
+
+def test_a_manifest_needs_no_scores(tmp_path: Path) -> None:
+    path = tmp_path / "m.json"
+    path.write_text(json.dumps({"files": [{"image": "a.png"}, {"image": "b.png", "score": None}]}))
+    assert names(path, image_root=tmp_path) == [str(tmp_path / "a.png"), str(tmp_path / "b.png")]
+    with pytest.raises(ValueError, match="score is missing"):
+        Manifest.load(path)

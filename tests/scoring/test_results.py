@@ -96,10 +96,32 @@ def test_file_names_that_are_no_utf8(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"scores{suffix}"
     with Job(path, [name], SETTINGS) as file:
         file.write(ScoredImage(name, score=3.0))
-    shown = "caf\ufffd.jpg" if suffix == ".parquet" else name
+    shown = "caf\\xe9.jpg" if suffix == ".parquet" else name
     assert read(path) == [{"image": shown, "score": 3.0, "error": None}]
     if suffix == ".csv":
         assert b"caf\xe9.jpg,3.0," in path.read_bytes()  # the very bytes, so that other tools find the file
+
+
+def test_two_names_that_are_not_utf8_stay_two_in_parquet(tmp_path: Path) -> None:
+    names = [os.fsdecode(b"caf\xe9.jpg"), os.fsdecode(b"caf\xe8.jpg")]
+    with Job(tmp_path / "s.parquet", names, SETTINGS) as file:
+        for name in names:
+            file.write(ScoredImage(name, score=3.0))
+    assert len(set(pq.read_table(tmp_path / "s.parquet")["image"].to_pylist())) == 2
+
+
+def test_formulas_are_prefixed_on_request(tmp_path: Path) -> None:
+    names = ["=cmd|' /C calc'!A0.png", "+1.png", "-1.png", "@sum.png", "\ta.png", "a=b.png"]
+    for prefix in (False, True):
+        output = ScoreFile(tmp_path / "s.csv", SETTINGS, prefix_formulas=prefix)
+        output.collect()
+        with output.open_part() as part:
+            for name in names:
+                part.write(ScoredImage(name, score=-1.5))
+        output.finish(names)
+        rows = read(tmp_path / "s.csv")
+        assert [row["image"] for row in rows] == [f"'{name}" if prefix else name for name in names[:-1]] + names[-1:]
+        assert [row["score"] for row in rows] == [-1.5] * len(names)
 
 
 def test_an_empty_job_has_an_empty_file(tmp_path: Path) -> None:

@@ -42,6 +42,13 @@ def score(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the scores to this file (.csv, .jsonl or .parquet).")
     ] = None,
+    prefix_formulas: Annotated[
+        bool,
+        typer.Option(
+            "--prefix-formulas",
+            help="In a .csv, put an apostrophe before names that a spreadsheet would run as formulas (=, +, -, @).",
+        ),
+    ] = False,
     quality_maps: Annotated[Path | None, typer.Option(help="Folder for a quality map of every picture.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted job of the same output.")] = False,
     image_root: Annotated[
@@ -101,6 +108,7 @@ def score(
             output=output,
             quality_maps=quality_maps,
             resume=resume,
+            prefix_formulas=prefix_formulas,
             progress=update,
             engine=ray,
         ):

@@ -20,6 +20,7 @@ Example:
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -112,7 +113,9 @@ class Manifest:
         return len(self.entries)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> Manifest:
+    def load(
+        cls, path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES, require_scores: bool = True
+    ) -> Manifest:
         """Read a manifest of schema version 1 or a published file.
 
         A published file names no dataset: it is found from the image paths through the catalog, which also gives the
@@ -121,6 +124,7 @@ class Manifest:
         Args:
             path: The JSON file. It may come from anywhere: nothing in it is trusted.
             max_bytes: Refuse larger files, so that a wrong path does not fill the memory.
+            require_scores: False for images that are only to be scored: an entry without a score gets NaN.
 
         Raises:
             ManifestError: If the file is no valid manifest: one line with the file, the first problem and the number
@@ -130,6 +134,7 @@ class Manifest:
         document = read_document(path, max_bytes)
         if "schema_version" not in document.header:
             adopt(document, path)
+        unscored = [] if require_scores else _fill_missing_scores(document.records)
         problems = header_problems(document.header)
         if not problems:
             found = record_problems(document.records, _domain_names(document.header))
@@ -139,7 +144,9 @@ class Manifest:
             problems[0] = replace(first, line=None if first.entry is None else document.line_of(first.entry - 1))
             raise ManifestError(f"{path}: {summary(problems)}")
         manifest = _from_document(document)
-        if problems := manifest._direction_problems():
+        for index in unscored:
+            manifest.entries[index] = replace(manifest.entries[index], score=math.nan)
+        if not unscored and (problems := manifest._direction_problems()):
             raise ManifestError(f"{path}: {summary(problems)}")
         return manifest
 
@@ -397,6 +404,16 @@ def _entry(record: Any) -> ManifestEntry:
         record.get("reference"),
         record.get("distortion"),
     )
+
+
+def _fill_missing_scores(records: list[object]) -> list[int]:
+    """Give records without a score one that passes the checks; return their indices."""
+    missing = []
+    for index, record in enumerate(records):
+        if isinstance(record, dict) and record.get("score") is None:
+            record["score"] = 0.0
+            missing.append(index)
+    return missing
 
 
 def _from_document(document: ManifestDocument) -> Manifest:

@@ -47,6 +47,7 @@ def run_job(
     output: str | os.PathLike[str] | None = None,
     quality_maps: str | os.PathLike[str] | None = None,
     resume: bool = False,
+    prefix_formulas: bool = False,
     progress: Progress | None = None,
     engine: Engine | None = None,
 ) -> Iterator[ScoredImage]:
@@ -67,6 +68,7 @@ def run_job(
         output: CSV, JSON Lines or Parquet file for the scores; see `ScoreFile`.
         quality_maps: Folder for one overlay per picture.
         resume: Continue an interrupted job: yields only what was not done yet, and images that changed since.
+        prefix_formulas: See `ScoreFile`.
         progress: Called with (pictures done, pictures in all, None where a dataset does not know).
         engine: What scores in the place of this process; the options of scoring are its own then.
 
@@ -85,7 +87,8 @@ def run_job(
     # What the main process sees is what counts: others may be on machines with another disk, or look a moment later.
     file = None
     if output is not None:
-        file = on_main_process(lambda: ScoreFile(output, _settings(model, processor, views, folder)))
+        settings = _settings(model, processor, views, folder)
+        file = on_main_process(lambda: ScoreFile(output, settings, prefix_formulas=prefix_formulas))
 
     def open_job() -> tuple[Sources, Mapping[str, str | None]]:
         sources = open_sources(paths, source_options)

@@ -14,6 +14,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,6 +24,8 @@ from sind_hf.scoring.scorer import ScoredImage
 
 FORMATS = (".csv", ".jsonl", ".parquet")
 COLUMNS = ("image", "score", "error")
+# Cells that begin like this are formulas to a spreadsheet.
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 # Settings that are digests, and how a message calls other ones.
 DIGESTS = {
     "weights": "other weights",
@@ -39,13 +42,17 @@ class ScoreFile:
     Args:
         path: The file to make; its extension says the format.
         settings: All that scores depend on besides the images; parts that were made with others are not continued.
+        prefix_formulas: Put an apostrophe before cells of a CSV file that a spreadsheet would take for formulas.
 
     Raises:
         ValueError: Unknown extension.
     """
 
-    def __init__(self, path: str | os.PathLike[str], settings: dict[str, Any]) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], settings: dict[str, Any], *, prefix_formulas: bool = False
+    ) -> None:
         self.path = Path(path)
+        self.prefix_formulas = prefix_formulas
         self.part = self.path.with_name(self.path.name + ".part")
         self.settings = settings
         if self.path.suffix.lower() not in FORMATS:
@@ -93,7 +100,8 @@ class ScoreFile:
             ValueError: When one of them has no row, or the file cannot be written; the parts are kept.
         """
         self._join()
-        write = {".csv": _write_csv, ".jsonl": _write_jsonl, ".parquet": _write_parquet}[self.path.suffix.lower()]
+        csv_writer = partial(_write_csv, prefix_formulas=self.prefix_formulas)
+        write = {".csv": csv_writer, ".jsonl": _write_jsonl, ".parquet": _write_parquet}[self.path.suffix.lower()]
         with atomic_file(self.path) as temporary:
             write(self._rows(images), temporary)
         self.part.unlink()
@@ -222,11 +230,18 @@ class Part:
             ) from error
 
 
-def _write_csv(rows: Iterator[dict[str, Any]], path: Path) -> None:
+def _write_csv(rows: Iterator[dict[str, Any]], path: Path, *, prefix_formulas: bool) -> None:
+    if prefix_formulas:
+        rows = ({name: _prefixed(value) for name, value in row.items()} for row in rows)
     with open(path, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows(rows)
+
+
+def _prefixed(value: Any) -> Any:
+    """A text that no spreadsheet runs; numbers stay as they are."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA_STARTS) else value
 
 
 def _write_jsonl(rows: Iterator[dict[str, Any]], path: Path) -> None:
@@ -242,8 +257,8 @@ def _write_parquet(rows: Iterator[dict[str, Any]], path: Path) -> None:
     with pq.ParquetWriter(path, schema) as writer:
         batch: list[dict[str, Any]] = []
         for row in rows:
-            # Parquet text is UTF-8: bytes of other file names are shown by their replacement character.
-            row["image"] = row["image"].encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+            # Parquet text is UTF-8: bytes of other file names become \xe9 and the like, so that two names stay two.
+            row["image"] = row["image"].encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
             batch.append(row)
             if len(batch) == 10_000:
                 writer.write_table(pa.Table.from_pylist(batch, schema))

@@ -221,7 +221,7 @@ def _open_source(path: str, options: SourceOptions) -> Source:
 
 
 def _manifest_files(path: str, image_root: str | os.PathLike[str] | None) -> Source:
-    manifest = Manifest.load(path)
+    manifest = Manifest.load(path, require_scores=False)
     if image_root is None:
         raise ValueError(f"{path}: a manifest: name the folder that its image paths start from by --image-root.")
     if is_prepared(image_root):

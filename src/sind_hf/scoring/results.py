@@ -12,7 +12,7 @@ import csv
 import glob
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -100,10 +100,13 @@ class ScoreFile:
             ValueError: When one of them has no row, or the file cannot be written; the parts are kept.
         """
         self._join()
-        csv_writer = partial(_write_csv, prefix_formulas=self.prefix_formulas)
-        write = {".csv": csv_writer, ".jsonl": _write_jsonl, ".parquet": _write_parquet}[self.path.suffix.lower()]
+        writers: dict[str, Callable[[Iterator[dict[str, Any]], Path], None]] = {
+            ".csv": partial(_write_csv, prefix_formulas=self.prefix_formulas),
+            ".jsonl": _write_jsonl,
+            ".parquet": _write_parquet,
+        }
         with atomic_file(self.path) as temporary:
-            write(self._rows(images), temporary)
+            writers[self.path.suffix.lower()](self._rows(images), temporary)
         self.part.unlink()
 
     def _shards(self) -> list[Path]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import json
 import math
 import os
@@ -17,7 +18,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
@@ -28,6 +29,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 LONGEST_NAME = 255  # bytes, on most file systems
+LARGEST_TEXT = 2**28  # bytes of a file that is read at once
 
 
 @contextmanager
@@ -85,6 +87,32 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
                 _sync(target.parent)
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{target}: cannot be saved ({reason(error)}); what was there before is whole.") from error
+
+
+def open_text(
+    path: str | os.PathLike[str], encoding: str = "utf-8", errors: str = "strict", newline: str | None = None
+) -> TextIO:
+    """Open a regular file to read its text; named pipes, devices and sockets are refused before they are opened.
+
+    Raises:
+        OSError: When there is no such file, it may not be read, or is not a regular file; `strerror` says which.
+    """
+    from .image_processing_sind import open_regular_file  # late, because it imports torch
+
+    return io.TextIOWrapper(open_regular_file(path), encoding, errors, newline)
+
+
+def read_text(path: str | os.PathLike[str], encoding: str = "utf-8", errors: str = "strict") -> str:
+    """Read a text file.
+
+    Raises:
+        OSError: See `open_text`; or when the file has more than `LARGEST_TEXT` bytes.
+        UnicodeDecodeError: When it holds other bytes than text in this encoding.
+    """
+    with open_text(path, encoding, errors) as file:
+        if os.fstat(file.fileno()).st_size > LARGEST_TEXT:
+            raise OSError(errno.EFBIG, f"it has more than {LARGEST_TEXT:,} bytes", os.fspath(path))
+        return file.read()
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

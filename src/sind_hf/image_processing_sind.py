@@ -137,6 +137,8 @@ def load_image(source: ImageSource, *, short_side: int | None = None, private_ad
     if not isinstance(source, (str, os.PathLike, bytes)):
         raise ImageError(f"Cannot read an image from {type(source).__name__}: give a path, bytes, PIL image or array.")
     with open_image(source, name) as image:
+        size = len(source) if isinstance(source, bytes) else os.path.getsize(source)
+        _require_affordable(image, size, printable(name))
         if short_side is not None:
             # Decoders other than JPEG's do nothing here; JPEG's takes a scale that leaves at least this much.
             factor = short_side / min(image.size)
@@ -156,7 +158,7 @@ def _source_in_dict(source: dict) -> tuple[bytes | str | os.PathLike, object]:
 
 @contextmanager
 def open_image(source: bytes | str | os.PathLike, name: object = None) -> Iterator[Image.Image]:
-    """Open an image as far as its header, within the limits of `load_image`; its pixels are decoded when used.
+    """Open an image as far as its header; its pixels are decoded when used. `load_image` refuses costly ones first.
 
     Args:
         source: Encoded bytes, or the path of a file.
@@ -182,7 +184,6 @@ def open_image(source: bytes | str | os.PathLike, name: object = None) -> Iterat
             fault = f"not an image in a supported format ({', '.join(_supported_formats())})"
             raise ImageError(f"{shown}: {fault if size else 'is empty'}") from None
         with image:
-            _require_affordable(image, size, shown)
             metered.header_is_read(image.width * image.height)
             yield image
 
@@ -201,7 +202,7 @@ def _opened(source: bytes | str | os.PathLike, name: str) -> BinaryIO:
         raise ImageError(f"{name}: cannot be read ({what or error})") from error
 
 
-def open_regular_file(path: str | os.PathLike) -> BinaryIO:
+def open_regular_file(path: str | os.PathLike) -> io.BufferedReader:
     """Open a file to read its bytes, and refuse what is not a regular file before it is opened.
 
     Opening a named pipe waits for a writer, and reading a device may never end.

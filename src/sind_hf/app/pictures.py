@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from sind_hf.data.distortions import DISTORTIONS
 from sind_hf.data.graded import packaged_photographs
-from sind_hf.image_processing_sind import ImageError, load_image
+from sind_hf.image_processing_sind import ImageError, load_image, open_image, open_regular_file
 from sind_hf.scoring.sources import list_images
 
 MAX_BYTES = 50 * 2**20
@@ -40,7 +39,8 @@ def read_picture(path: str | os.PathLike[str]) -> Image.Image:
             raise ImageError(
                 f"{name}: {size / 2**20:.0f} MB is over the limit of {MAX_BYTES // 2**20} MB; save it smaller"
             )
-        data = path.read_bytes()
+        with open_regular_file(path) as file:
+            data = file.read()
     except OSError:
         raise ImageError(f"{name}: is no longer on the server; add it again") from None
     if not data:
@@ -53,14 +53,12 @@ def _check_pixels(path: Path, name: str) -> None:
     """Refuse a picture by what its header says, before anything is decoded."""
     limit = f"the limit is {MAX_PIXELS // 10**6} megapixels; save it smaller"
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                pixels = image.width * image.height
-    except Image.DecompressionBombError:
-        raise ImageError(f"{name}: has far too many pixels; {limit}") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
-        return  # loading says what is wrong with it
+        with open_image(path, name) as image:
+            pixels = image.width * image.height
+    except ImageError as error:
+        if isinstance(error.__cause__, Image.DecompressionBombError):
+            raise ImageError(f"{name}: has far too many pixels; {limit}") from None
+        raise
     if pixels > MAX_PIXELS:
         raise ImageError(f"{name}: {image.width} × {image.height} is {pixels / 10**6:.0f} megapixels; {limit}")
 

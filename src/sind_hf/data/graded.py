@@ -23,8 +23,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..files import atomic_file, write_json
-from ..image_processing_sind import ImageError, load_image
+from ..files import atomic_file, read_text, write_json
+from ..image_processing_sind import ImageError, load_image, open_regular_file
 from .distortions import DISTORTIONS, Distortion
 from .manifest import Manifest, ManifestEntry, ScoreInfo
 
@@ -232,7 +232,7 @@ def _settings(
 
 def _digest(path: Path) -> str | None:
     try:
-        with path.open("rb") as file:
+        with open_regular_file(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return None
@@ -248,7 +248,7 @@ def _previous_record(output_dir: Path, record_path: Path, settings: _Settings) -
     if not record_path.is_file():
         raise ValueError(f"{output_dir} holds other files and no graded set; {advice}")
     try:
-        record = json.loads(record_path.read_text(encoding="utf-8"))
+        record = json.loads(read_text(record_path))
         earlier = {name: record[name] for name in [*asdict(settings), "left_out"]}
     except (OSError, ValueError, KeyError, TypeError):
         raise ValueError(f"{record_path} cannot be read as the record of a graded set; {advice}") from None

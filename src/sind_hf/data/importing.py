@@ -11,7 +11,6 @@ Example:
 
 from __future__ import annotations
 
-import io
 import math
 import os
 import re
@@ -21,9 +20,8 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path, PurePosixPath
 
-from PIL import Image
-
 from sind_hf.files import atomic_file
+from sind_hf.image_processing_sind import ImageError, open_image, open_regular_file
 
 from .manifest import Manifest, ManifestEntry, ScoreInfo
 from .saved_datasets import is_saved_dataset, read_hub_dataset, read_saved_dataset
@@ -213,7 +211,7 @@ class _Images:
         if not isinstance(path, str) or not path.strip():
             raise ValueError("image is missing" if path in (None, "") else f"image is {shown(path)}, not a path")
         found = self._find(path.strip())
-        return found if self.target is None else self._write((self.root / found).read_bytes(), found)
+        return found if self.target is None else self._write(_content(self.root / found), found)
 
     def _find(self, text: str) -> str:
         path = text.replace("\\", "/")
@@ -260,10 +258,11 @@ class _Images:
     def _file_name(self, data: bytes, path: object, row: int) -> str:
         """A file name for an embedded image: its own where it has a usable one, else made from the row."""
         try:
-            with Image.open(io.BytesIO(data)) as image:
+            with open_image(data) as image:
                 kind = (image.format or "").lower()
-        except Exception as error:  # Pillow's decoders raise far more than OSError on damaged files
-            raise ValueError(f"the image cannot be opened ({' '.join(str(error).split())[:120]})") from error
+        except ImageError as error:
+            reason = str(error).removeprefix("bytes: ")
+            raise ValueError(f"the image cannot be opened ({reason})") from error
         name = PurePosixPath(path.replace("\\", "/")).name if isinstance(path, str) else ""
         if not name or entry_faults({"image": name, "score": 0.0}):
             name = f"{row:06d}"
@@ -284,6 +283,14 @@ class _Images:
             raise ManifestError(str(error)) from error
         self._written.add(relative)
         return relative
+
+
+def _content(path: Path) -> bytes:
+    try:
+        with open_regular_file(path) as file:
+            return file.read()
+    except OSError as error:
+        raise ValueError(f"image {shown(path.name)} cannot be read ({error.strerror or error})") from error
 
 
 def _folded(text: str) -> str:

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
@@ -40,6 +39,7 @@ from sind_hf.image_processing_sind import (
     StripPicture,
     load_image,
     local_picture_size,
+    open_image,
     printable,
     resize_pictures,
 )
@@ -228,9 +228,9 @@ def estimate_bytes(images: Sequence[str], image_root: str | os.PathLike[str], vi
 
 def _picture_bytes(path: Path, view_size: int) -> int:
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             width, height = image.size
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+    except ImageError:
         return 0
     side = 8 * view_size // 7
     tall, wide = local_picture_size(width, height, view_size)

@@ -41,7 +41,8 @@ from datasets import Dataset, Features, Value, concatenate_datasets
 
 from sind_hf.data.manifest import Manifest
 from sind_hf.data.validation import path_fault
-from sind_hf.image_processing_sind import ResizeBackend
+from sind_hf.files import read_text
+from sind_hf.image_processing_sind import ResizeBackend, open_regular_file
 
 logger = logging.getLogger(__name__)
 
@@ -142,7 +143,7 @@ class ShardRecord(NamedTuple):
             ValueError: When it is damaged, or of another version of this package.
         """
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = json.loads(read_text(path))
             settings = Settings(**values.pop("settings"))
             sources = [SourceFile(*source) for source in values.pop("sources")]
             if not _OWN_FILE.fullmatch(values["file"]) or any(path_fault("image", each.image) for each in sources):
@@ -171,7 +172,7 @@ class PreparedFolder:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         try:
-            self._index = json.loads((self.path / INDEX_FILE).read_text(encoding="utf-8"))
+            self._index = json.loads(read_text(self.path / INDEX_FILE))
             self.settings = Settings(**self._index["settings"])
             self.image_root = Path(self._index["image_root"])
             files = self._index["files"]
@@ -317,5 +318,5 @@ def open_dataset(manifest: Manifest, image_root: str | os.PathLike[str]) -> Data
 
 def file_sha256(path: Path) -> str:
     """Return the checksum of a file, as `sha256sum` prints it."""
-    with path.open("rb") as file:
+    with open_regular_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -12,6 +12,8 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from ..image_processing_sind import open_regular_file
+
 _VERSION = 1
 
 
@@ -39,6 +41,8 @@ class SimilarityCache:
         if self.path is not None:
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
+                if self.path.exists():
+                    open_regular_file(self.path).close()  # refused, if it is a pipe or a device
                 self._file = self.path.open("a+b")
                 self._file.seek(0)
                 self._read(self._file.read())

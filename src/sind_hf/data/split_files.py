@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+from ..files import read_text
 from .manifest import Manifest
 from .published import WHOLE_MANIFESTS
 from .score_direction import LEAST_CORRELATION, correlation
@@ -276,7 +277,7 @@ def _list_of(side: Literal["train", "test"], lists: Sequence[str | Path]) -> lis
 
 def _text_of(path: Path, encoding: str) -> str:
     try:
-        return path.read_text(encoding=encoding)
+        return read_text(path, encoding)
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: byte {error.start + 1} is not UTF-8; save the file as UTF-8") from error
     except OSError as error:

@@ -15,7 +15,10 @@ from difflib import get_close_matches
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import TextIO
 
+from ..files import open_text, read_text
+from ..image_processing_sind import open_regular_file
 from .validation import ManifestError, shown
 
 SUFFIXES = (".csv", ".tsv", ".xlsx", ".jsonl", ".ndjson", ".json", ".parquet")
@@ -57,6 +60,13 @@ COLUMN_NAMES: Mapping[str, tuple[str, ...]] = {
     "distortion": ("distortion", "dist_type", "distortion_type"),
     "domain_id": ("domain_id",),
 }
+
+# What is read at once: characters of a line, bytes of a JSON list (which takes many times as much memory), bytes of a
+# batch of Parquet rows; and rows of a Parquet file, of which a few bytes may declare any number.
+LONGEST_LINE = 2**24
+MOST_JSON = 2**27
+MOST_BATCH = 2**30
+MOST_ROWS = 20_000_000
 
 Row = Mapping[str, object] | str
 
@@ -156,11 +166,13 @@ def squeeze(cell: object) -> str:
 
 def _encoding(path: Path) -> str:
     """Spreadsheets save UTF-8 with a byte order mark, and "Unicode text" as UTF-16."""
-    with path.open("rb") as file:
+    with open_regular_file(path) as file:
         if file.read(2) not in (b"\xff\xfe", b"\xfe\xff"):
             return "utf-8-sig"
     try:
-        path.read_text(encoding="utf-16")
+        with open_text(path, "utf-16") as text:
+            while text.read(2**20):
+                pass
     except UnicodeError as error:
         raise ManifestError(f"{path}: damaged UTF-16; save the file as UTF-8") from error
     return "utf-16"
@@ -169,7 +181,7 @@ def _encoding(path: Path) -> str:
 def _read_csv(path: Path, asked: Collection[str]) -> Table:
     encoding = _encoding(path)
     # Bytes that are not UTF-8 become lone surrogates, which only spoil the rows that use them.
-    with path.open(encoding=encoding, errors="surrogateescape", newline="") as file:
+    with open_text(path, encoding, "surrogateescape", newline="") as file:
         first_lines = [file.readline(2**16) for _ in range(_HEADER_WITHIN)]
     separator = re.fullmatch(r"\"?sep=(.)\"?[;,\t]*\s*", first_lines[0], re.IGNORECASE)
     if separator:
@@ -180,8 +192,8 @@ def _read_csv(path: Path, asked: Collection[str]) -> Table:
         delimiter = _delimiter(first_lines, asked)
 
     def records() -> Iterator[tuple[int, Sequence[object] | str]]:
-        with path.open(encoding=encoding, errors="surrogateescape", newline="") as file:
-            reader = csv.reader(file, delimiter=delimiter)
+        with open_text(path, encoding, "surrogateescape", newline="") as file:
+            reader = csv.reader(bounded_lines(file), delimiter=delimiter)
             number = 0
             while True:
                 number += 1
@@ -278,6 +290,18 @@ def _is_header(cells: Sequence[object], asked: Collection[str]) -> bool:
     return all(find_column(kind, names, None, "") for kind in ("image", "score"))
 
 
+def bounded_lines(file: TextIO) -> Iterator[str]:
+    """Go through the lines of a text file, none of which may fill the memory.
+
+    Raises:
+        csv.Error: When a line has more than `LONGEST_LINE` characters.
+    """
+    while line := file.readline(LONGEST_LINE + 1):
+        if len(line) > LONGEST_LINE:
+            raise csv.Error(f"a line has more than {LONGEST_LINE:,} characters")
+        yield line
+
+
 def _parse(text: str) -> object:
     try:
         return json.loads(text)
@@ -287,10 +311,13 @@ def _parse(text: str) -> object:
 
 def _read_jsonl(path: Path) -> Table:
     def rows() -> Iterator[tuple[int, Row]]:
-        with path.open(encoding=_encoding(path), errors="surrogateescape") as file:
-            for number, line in enumerate(file, start=1):
+        with open_text(path, _encoding(path), "surrogateescape") as file:
+            for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE + 1), ""), start=1):
                 if not line.strip():
                     continue
+                if len(line) > LONGEST_LINE:
+                    yield number, f"the line has more than {LONGEST_LINE:,} characters; what follows is not read"
+                    return
                 try:
                     value = _parse(line)
                 except ValueError as error:
@@ -306,7 +333,11 @@ def _read_jsonl(path: Path) -> Table:
 
 def _read_json(path: Path) -> Table:
     try:
-        value = _parse(path.read_text(encoding=_encoding(path)))
+        if path.stat().st_size > MOST_JSON:
+            raise ManifestError(f"{path}: more than {MOST_JSON:,} bytes; save the list as JSON Lines (.jsonl)")
+        value = _parse(read_text(path, _encoding(path)))
+    except ManifestError:
+        raise
     except ValueError as error:
         raise ManifestError(f"{path}: not JSON ({error}); check the file") from error
     if isinstance(value, dict) and "files" in value:
@@ -342,11 +373,17 @@ def _read_parquet(path: Path) -> Table:
     except (pyarrow.ArrowException, ValueError) as error:
         raise ManifestError(f"{path}: not a Parquet table ({' '.join(str(error).split())}); check the file") from error
 
+    if file.metadata.num_rows > MOST_ROWS:
+        raise ManifestError(f"{path}: {file.metadata.num_rows:,} rows, more than {MOST_ROWS:,}; split the file")
+
     def rows() -> Iterator[tuple[int, Row]]:
         # Small batches: the rows may hold images.
         number = 0
         try:
             for batch in file.iter_batches(batch_size=64):
+                if batch.nbytes > MOST_BATCH:
+                    yield number + 1, f"the next rows hold more than {MOST_BATCH:,} bytes; nothing more is read"
+                    return
                 for row in batch.to_pylist():
                     number += 1
                     yield number, named_classes(row, features)

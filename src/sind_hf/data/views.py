@@ -116,7 +116,8 @@ class ViewDataset(TorchDataset):
     def _source(self, index: int) -> Any:
         """Return what the views of image `index` are made from."""
         if self._transformed is None:
-            return self._images[index][self._column]
+            source = self._images[index][self._column]
+            return {"path": source} if isinstance(source, str) else source  # a file: a row makes nobody open a URL
         row = self._transformed[index]
         if self._column not in row:
             raise ValueError(

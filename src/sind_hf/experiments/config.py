@@ -8,14 +8,13 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 from transformers import HfArgumentParser
 
-from sind_hf.files import write_text
+from sind_hf.files import read_text, write_text
 from sind_hf.training.arguments import SindTrainingArguments
 
 
@@ -146,7 +145,7 @@ def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
         ValueError: Unreadable file, unknown group or key (the message names the nearest), or a value of a wrong type.
     """
     try:
-        document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        document = yaml.safe_load(read_text(path))
     except OSError as error:
         raise ValueError(f"{path}: cannot read this configuration ({error.strerror}).") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

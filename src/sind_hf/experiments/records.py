@@ -22,7 +22,7 @@ from datasets import Dataset, Image
 
 from sind_hf import metrics
 from sind_hf.experiments.significance import bootstrap_intervals
-from sind_hf.files import atomic_file
+from sind_hf.files import atomic_file, open_text, read_text
 from sind_hf.version import __version__
 
 RESULTS = "results.json"
@@ -111,7 +111,7 @@ def read_scores(path: str | os.PathLike[str]) -> Scores:
         ValueError: When the file is missing or is no such table.
     """
     try:
-        with Path(path).open(newline="", encoding="utf-8") as file:
+        with open_text(path, newline="") as file:
             rows = list(csv.DictReader(file))
         return Scores(
             [row["image"] for row in rows],
@@ -191,7 +191,7 @@ def load_record(path: str | os.PathLike[str]) -> dict[str, Any]:
         ValueError: When it cannot be read.
     """
     try:
-        record = json.loads(Path(path).read_text(encoding="utf-8"))
+        record = json.loads(read_text(path))
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: cannot read this record ({error}); remove it to run the fold again.") from None
     if not isinstance(record, dict) or "metrics" not in record:
@@ -212,7 +212,7 @@ def require_same_config(path: Path, source: Mapping[str, Mapping[str, Any]]) -> 
     if not path.is_file():
         return
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        found = yaml.safe_load(read_text(path))
         there = {group: dict(values or {}) for group, values in found.items()}
     except (OSError, yaml.YAMLError, AttributeError, TypeError, ValueError):
         raise ValueError(f"{path}: cannot be read; choose another training.output_dir.") from None

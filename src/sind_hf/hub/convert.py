@@ -20,7 +20,7 @@ from torch import Tensor
 from transformers.activations import ACT2FN
 
 from sind_hf.configuration_sind import LocalBranch, SindConfig
-from sind_hf.files import atomic_folder
+from sind_hf.files import atomic_folder, read_text
 from sind_hf.hub.weight_files import listed, read_weights
 from sind_hf.hub.weight_names import PATCHES, POSITIONS, PROJECTION, ClipLayout, Layout, ResNetLayout, find_layout
 from sind_hf.image_processing_sind import SindImageProcessor
@@ -338,7 +338,7 @@ def _unknown_layout(weights: Mapping[str, Tensor]) -> str:
 
 def _read_config(file: Path) -> dict[str, Any]:
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(read_text(file))
     except OSError as error:
         raise ValueError(f"{file}: cannot be read ({error.strerror}).") from None
     except ValueError as error:

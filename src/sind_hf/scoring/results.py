@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from sind_hf.files import atomic_file, reason
-from sind_hf.image_processing_sind import printable
+from sind_hf.image_processing_sind import open_regular_file, printable
 from sind_hf.scoring.scorer import ScoredImage
 
 FORMATS = (".csv", ".jsonl", ".parquet")
@@ -116,7 +116,7 @@ class ScoreFile:
     def _read_done(self, part: Path, done: dict[str, str | None]) -> None:
         """Add the images that have a score to `done`, and cut off what the interruption left damaged."""
         made_with, keep = None, 0
-        with open(part, "rb") as file:
+        with open_regular_file(part) as file:
             for number, line in enumerate(file):
                 try:
                     row = json.loads(line) if line.endswith(b"\n") else None
@@ -162,7 +162,7 @@ class ScoreFile:
 
     def _rows(self, images: Iterable[str]) -> Iterator[dict[str, Any]]:
         """Yield the rows in the order of the pictures, of a repeated one the last."""
-        with open(self.part, "rb") as file:
+        with open_regular_file(self.part) as file:
             file.readline()
             offsets: dict[str, int | None] = dict.fromkeys(images)
             start = file.tell()

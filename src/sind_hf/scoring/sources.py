@@ -13,7 +13,8 @@ from PIL import Image
 from sind_hf.data.manifest import Manifest
 from sind_hf.data.prepared import PreparedFolder, is_prepared, load_prepared
 from sind_hf.data.saved_datasets import is_saved_dataset
-from sind_hf.image_processing_sind import SindImageProcessor, printable
+from sind_hf.files import read_text
+from sind_hf.image_processing_sind import IMAGE_FORMATS, SindImageProcessor, printable
 from sind_hf.scoring.dataset_rows import HUB_PREFIX, PARQUET, DatasetRows
 from sind_hf.scoring.pictures import Picture, PreparedRow, Unusable, prepared_pictures, prepared_place
 
@@ -33,6 +34,14 @@ UNREAD_FORMATS = {
     "EPS": ".eps .epsf",
     "Photoshop": ".psd .psb",
     "GIMP": ".xcf",
+    "PCX": ".pcx .dcx",
+    "SGI": ".sgi .rgb .rgba .bw",
+    "Sun raster": ".ras",
+    "DDS": ".dds",
+    "QOI": ".qoi",
+    "ICNS": ".icns",
+    "X11": ".xbm .xpm",
+    "FITS": ".fits .fit",
     "BPG": ".bpg",
     "raw": ".dng .cr2 .cr3 .crw .nef .nrw .arw .srf .sr2 .orf .rw2 .rwl .raf .pef .srw .raw .3fr .fff .erf .kdc "
     ".dcr .k25 .mos .mef .mrw .x3f .iiq .gpr",
@@ -335,13 +344,13 @@ def _walk(folder: Path) -> Iterator[tuple[str, str | None]]:
 
 def _in_list(path: Path) -> Iterator[str]:
     try:
-        lines = path.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines()
+        lines = read_text(path, "utf-8-sig", "surrogateescape").splitlines()
     except OSError as error:
         raise ValueError(f"{path}: cannot read this list of pictures ({error.strerror}).") from None
     yield from (line.strip() for line in lines if line.strip())
 
 
 def picture_suffixes() -> frozenset[str]:
-    """Return the extensions of files that Pillow reads as pictures (and not as documents or film)."""
-    readable = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
-    return frozenset(readable - {".pdf", ".ps", ".eps", ".mpg", ".mpeg", ".h5", ".hdf", ".fits", ".fit", ".iim"})
+    """Return the extensions of files in the formats that are decoded, as far as the installed Pillow knows them."""
+    known = Image.registered_extensions().items()
+    return frozenset(suffix for suffix, kind in known if kind in IMAGE_FORMATS and kind in {*Image.OPEN, "MPO"})

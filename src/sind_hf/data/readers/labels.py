@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
+import os
 import re
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
-from zipfile import BadZipFile
+from typing import Any, BinaryIO, Literal, TypeVar
+from zipfile import ZipFile
 
 import numpy as np
 
-from ..tables import squeeze
+from ...image_processing_sind import open_regular_file, printable
+from ..tables import bounded_lines, squeeze
 from .download import LabelFileError
 
 Row = dict[str, Any]
+RowT = TypeVar("RowT", bound=Sequence[Any])
+
+# What one label file may hold. The largest of the datasets has a quarter of a million rows.
+MOST_BYTES = 2**28  # as it is stored
+MOST_ROWS = 2_000_000
+MOST_CELLS = 40_000_000
+MOST_PACKED = 2**24  # bytes of a compressed file; unpacked it may have a thousand times as many
+MOST_UNPACKED = 2**26
+MOST_STYLES = 2**21  # bytes of an unpacked part of a workbook that is not a table
+# Types of elements of MATLAB files, and classes of arrays: cells, and those of text and numbers.
+_MAT_ARRAY, _MAT_COMPRESSED = 14, 15
+_MAT_CELLS, _MAT_PLAIN = 1, (4, *range(6, 16))
 
 
 def xlsx_table(path: Path, columns: Sequence[str], sheet: str | None = None) -> list[Row]:
@@ -40,22 +56,68 @@ def xlsx_rows(path: Path, sheet: str | None = None) -> Iterator[Sequence[Any]]:
     """Cells of every row of a sheet, the first one by default; see `xlsx_table`."""
     try:
         from openpyxl import load_workbook
-        from openpyxl.utils.exceptions import InvalidFileException
     except ImportError as error:
         raise ImportError(f'reading {path.name} needs openpyxl: pip install "sind-hf[data]"') from error
+    with _opened(path, MOST_PACKED) as file:
+        workbook = None
+        try:
+            _require_small_parts(path, file)
+            workbook = load_workbook(file, read_only=True, data_only=True)
+            names = {squeeze(name): name for name in workbook.sheetnames}
+            if sheet is not None and squeeze(sheet) not in names:
+                present = printable(", ".join(workbook.sheetnames))
+                raise LabelFileError(f"{path}: no sheet {sheet!r}; it has {present}")
+            worksheet = workbook[names[squeeze(sheet)] if sheet is not None else workbook.sheetnames[0]]
+            worksheet.reset_dimensions()  # the size that a file declares is often wrong, and would cut the table
+            yield from _bounded(worksheet.iter_rows(values_only=True), path)
+        except LabelFileError:
+            raise
+        except Exception as error:  # whatever damaged XML and ZIP data lead openpyxl to
+            raise LabelFileError(f"{path}: not a readable .xlsx file ({_reason(error)})") from error
+        finally:
+            if workbook is not None:
+                workbook.close()
+
+
+def _require_small_parts(path: Path, file: BinaryIO) -> None:
+    """Refuse a workbook that would fill the memory, by the sizes that its ZIP archive declares and keeps to."""
+    with ZipFile(file) as archive:
+        unpacked = 0
+        for part in archive.infolist():
+            unpacked += part.file_size
+            is_table = part.filename.startswith("xl/worksheets/") or part.filename.endswith("sharedStrings.xml")
+            if unpacked > MOST_UNPACKED or (part.file_size > MOST_STYLES and not is_table and ".xml" in part.filename):
+                raise LabelFileError(
+                    f"{path}: its part {printable(part.filename)} unpacks to {part.file_size:,} bytes, which is too "
+                    "much for a table of scores; save the sheet alone in a new workbook"
+                )
+
+
+def _bounded(rows: Iterable[RowT], path: Path) -> Iterator[RowT]:
+    """Pass rows on, and end where a table has more rows or cells than any label file."""
+    cells = 0
+    for number, row in enumerate(rows, start=1):
+        cells += len(row)
+        if number > MOST_ROWS or cells > MOST_CELLS:
+            raise LabelFileError(f"{path}: more than {MOST_ROWS:,} rows or {MOST_CELLS:,} cells; check the file")
+        yield row
+
+
+def _opened(path: Path, limit: int | None = None) -> BinaryIO:
+    """Open a label file, if it is a regular file of at most `MOST_BYTES`."""
+    limit = MOST_BYTES if limit is None else limit
     try:
-        workbook = load_workbook(path, read_only=True, data_only=True)
-    except (InvalidFileException, BadZipFile, OSError, KeyError, ValueError) as error:
-        raise LabelFileError(f"{path}: not a readable .xlsx file ({error})") from error
-    try:
-        names = {squeeze(name): name for name in workbook.sheetnames}
-        if sheet is not None and squeeze(sheet) not in names:
-            raise LabelFileError(f"{path}: no sheet {sheet!r}; it has {', '.join(workbook.sheetnames)}")
-        worksheet = workbook[names[squeeze(sheet)] if sheet is not None else workbook.sheetnames[0]]
-        worksheet.reset_dimensions()  # the size that a file declares is often wrong, and would cut the table
-        yield from worksheet.iter_rows(values_only=True)
-    finally:
-        workbook.close()
+        file = open_regular_file(path)
+    except OSError as error:
+        raise LabelFileError(f"{path}: cannot be read ({error.strerror or error})") from error
+    if (size := os.fstat(file.fileno()).st_size) > limit:
+        file.close()
+        raise LabelFileError(f"{path}: {size:,} bytes, more than the {limit:,} of a label file; check the file")
+    return file
+
+
+def _reason(error: Exception) -> str:
+    return printable(" ".join(str(error).split()) or type(error).__name__, 200)
 
 
 def csv_table(path: Path, columns: Sequence[str], delimiter: str = ",") -> list[Row]:
@@ -70,8 +132,8 @@ def csv_rows(path: Path, delimiter: str = ",") -> Iterator[list[str]]:
         LabelFileError: The file is no text.
     """
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            yield from csv.reader(file, delimiter=delimiter)
+        with io.TextIOWrapper(_opened(path), encoding="utf-8-sig", newline="") as file:
+            yield from _bounded(csv.reader(bounded_lines(file), delimiter=delimiter), path)
     except (UnicodeDecodeError, csv.Error) as error:
         raise LabelFileError(f"{path}: not a readable text table ({error})") from error
 
@@ -106,7 +168,7 @@ def table(rows: Iterable[Sequence[Any]], columns: Sequence[str], path: Path, *, 
             yield dict(zip(columns, cells, strict=True))
     if not index:
         missing = [column for column in columns if squeeze(column) not in [squeeze(cell) for cell in first or ()]]
-        names = ", ".join(str(cell) for cell in first or () if cell is not None) or "none"
+        names = printable(", ".join(str(cell) for cell in first or () if cell is not None)) or "none"
         raise LabelFileError(f"{path}: no column {', '.join(map(repr, missing))}; its columns are {names}")
 
 
@@ -122,7 +184,7 @@ def score_list(path: Path, order: Literal["name score", "score name"] = "name sc
         if fields == [""]:
             continue
         if len(fields) < 2:
-            raise LabelFileError(f"{path}, line {line_number}: expected {order!r}, got {line!r}")
+            raise LabelFileError(f"{path}, line {line_number}: expected {order!r}, got {printable(line, 80)!r}")
         name, score = fields[:2] if order == "name score" else fields[1::-1]
         pairs.append((name, number(score)))
     return pairs
@@ -135,9 +197,11 @@ def text_lines(path: Path) -> list[str]:
         LabelFileError: The file is no text.
     """
     try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise LabelFileError(f"{path}: not a text file ({error})") from error
+        with io.TextIOWrapper(_opened(path), encoding="utf-8-sig") as file:
+            rows = _bounded(([line] for line in bounded_lines(file)), path)
+            return [line.rstrip("\n") for (line,) in rows]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise LabelFileError(f"{path}: not a text file ({_reason(error)})") from error
 
 
 def mat_arrays(path: Path, *names: str) -> tuple[np.ndarray, ...]:
@@ -146,24 +210,88 @@ def mat_arrays(path: Path, *names: str) -> tuple[np.ndarray, ...]:
     Raises:
         LabelFileError: The file is not readable or lacks a variable.
     """
-    from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
+    from scipy.io import loadmat, whosmat
 
-    try:
-        variables = loadmat(path)
-    except (MatReadError, ValueError, TypeError, NotImplementedError) as error:
-        raise LabelFileError(f"{path}: not a readable MATLAB file ({error})") from error
-    for name in names:
-        if name not in variables:
-            present = ", ".join(key for key in variables if not key.startswith("__")) or "none"
-            raise LabelFileError(f"{path}: no variable {name!r}; its variables are {present}")
+    with _opened(path, MOST_UNPACKED) as file:
+        try:
+            _require_sound_variables(path, file, names)
+            file.seek(0)
+            variables = loadmat(file, variable_names=names)
+            missing = [name for name in names if name not in variables]
+            file.seek(0)
+            present = printable(", ".join(name for name, *_ in whosmat(file)) or "none") if missing else ""
+        except LabelFileError:
+            raise
+        except Exception as error:  # whatever damaged data lead scipy to
+            raise LabelFileError(f"{path}: not a readable MATLAB file ({_reason(error)})") from error
+    if missing:
+        raise LabelFileError(f"{path}: no variable {missing[0]!r}; its variables are {present}")
     return tuple(_flat(variables[name]) for name in names)
+
+
+def _require_sound_variables(path: Path, file: BinaryIO, names: Sequence[str]) -> None:
+    """Refuse variables of a MATLAB file that declare or unpack to more than the file should hold.
+
+    scipy takes the memory that a variable declares before it reads its values.
+    """
+    header = file.read(128)
+    if 0 in header[:4]:
+        return  # a file of MATLAB 4, where scipy reads before it takes memory
+    order: Literal["little", "big"] = "little" if header[126:] == b"IM" else "big"
+    while len(tag := file.read(8)) == 8:
+        kind, size = int.from_bytes(tag[:4], order), int.from_bytes(tag[4:], order)
+        data = file.read(min(size, MOST_UNPACKED))
+        if kind == _MAT_COMPRESSED:
+            stream = zlib.decompressobj()
+            data = stream.decompress(data, MOST_UNPACKED)[8:]
+            if stream.unconsumed_tail:
+                raise LabelFileError(f"{path}: unpacks to more than {MOST_UNPACKED:,} bytes; check the file")
+        variable = [element for _, (_, element) in zip(range(3), _mat_elements(data, order), strict=False)]
+        if len(variable) == 3 and variable[2].decode("latin-1") in names:
+            _require_sound_array(data, order)
+
+
+def _require_sound_array(data: bytes, order: Literal["little", "big"]) -> None:
+    """Raise a ValueError unless the array holds as many values as it declares, and so do all arrays inside it."""
+    if not data:
+        return
+    (_, flags), (_, sides), _, *values = _mat_elements(data, order)
+    bits = int.from_bytes(flags[:4], order)
+    count = math.prod(int.from_bytes(sides[place : place + 4], order) for place in range(0, len(sides), 4))
+    if bits & 0xFF == _MAT_CELLS:
+        if len(values) != count or any(kind != _MAT_ARRAY for kind, _ in values):
+            raise ValueError(f"cells: {count:,} declared, {len(values):,} found")
+        for _, value in values:
+            _require_sound_array(value, order)
+    elif bits & 0xFF not in _MAT_PLAIN:
+        raise ValueError("a variable holds neither numbers, nor text, nor cells of them")
+    elif len(values) != (2 if bits & 0x800 else 1) or count > len(values[0][1]):
+        raise ValueError(f"{count:,} values declared, more than there are")
+
+
+def _mat_elements(data: bytes, order: Literal["little", "big"]) -> Iterator[tuple[int, bytes]]:
+    """Yield type and content of the elements that fill a part of a MATLAB file."""
+    place = 0
+    while place < len(data):
+        word = int.from_bytes(data[place : place + 4], order)
+        if size := word >> 16:  # up to four bytes within the tag
+            kind, start, end = word & 0xFFFF, place + 4, place + 8
+            size = min(size, 4)
+        else:
+            kind, start = word, place + 8
+            size = int.from_bytes(data[place + 4 : start], order)
+            end = start + size + (-size % 8)
+        if end > len(data):
+            raise ValueError("an element ends behind the variable that holds it")
+        yield kind, data[start : start + size]
+        place = end
 
 
 def _flat(array: np.ndarray) -> np.ndarray:
     flat = array.ravel()
     if flat.dtype == object:
-        flat = np.array([str(np.asarray(cell).ravel()[0]) if np.size(cell) else "" for cell in flat])
+        # Objects, because an array of strings takes the length of the longest for each.
+        flat = np.array([str(np.asarray(cell).ravel()[0]) if np.size(cell) else "" for cell in flat], dtype=object)
     return flat
 
 

@@ -415,7 +415,7 @@ def test_formats_beyond_the_list_start_no_program(tmp_path: Path, monkeypatch: p
     photo = tmp_path / "photo.jpg"
     photo.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 100 100\n%%EndComments\nshow\n%%EOF\n")
     for source in (photo, photo.read_bytes(), {"bytes": photo.read_bytes(), "path": "photo.jpg"}):
-        assert_refused(source, "not an image in a supported format (JPEG, ", "TIFF")
+        assert_refused(source, "not an image in a supported format")
     with pytest.raises(ImageError, match="photo.jpg"), open_image(photo):
         pass
     with Image.open(photo) as opened:

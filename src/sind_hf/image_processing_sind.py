@@ -181,8 +181,7 @@ def open_image(source: bytes | str | os.PathLike, name: object = None) -> Iterat
         try:
             image = Image.open(metered, formats=_supported_formats())
         except UnidentifiedImageError:
-            fault = f"not an image in a supported format ({', '.join(_supported_formats())})"
-            raise ImageError(f"{shown}: {fault if size else 'is empty'}") from None
+            raise ImageError(f"{shown}: {'not an image in a supported format' if size else 'is empty'}") from None
         with image:
             metered.header_is_read(image.width * image.height)
             yield image

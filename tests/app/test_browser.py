@@ -94,7 +94,7 @@ def test_a_batch_names_the_broken_file_and_gives_a_table_to_take_away(visitor, p
     panel = visitor.locator("#scored")
     panel.locator("table").wait_for()
     assert "3 of 4 pictures scored" in panel.inner_text()
-    assert "broken.jpg: damaged or unreadable picture" in panel.locator("[role=alert]").inner_text()
+    assert "broken.jpg: damaged or unreadable image" in panel.locator("[role=alert]").inner_text()
     shown = [float(cell) for cell in panel.locator("td strong").all_inner_texts()]
     assert len(shown) == 3 and shown == sorted(shown, reverse=True)
     with visitor.expect_download() as download:

@@ -35,7 +35,7 @@ def test_a_client_gets_scores_and_the_server_keeps_no_picture(client, judge, pic
     html, cleared = client.predict([handle_file(picture_files[0])], api_name="/score")
     assert f"<strong>{score:.1f}</strong>" in html and cleared in (None, [])
     html, _ = client.predict([handle_file(file) for file in (*picture_files, broken_file)], api_name="/score")
-    assert "5 of 6 pictures scored" in html and "broken.jpg: damaged or unreadable picture" in html
+    assert "5 of 6 pictures scored" in html and "broken.jpg: damaged or unreadable image" in html
     html, *_ = client.predict(*map(handle_file, picture_files[:2]), api_name="/compare")
     assert "looks better" in html
     assert uploads() == before

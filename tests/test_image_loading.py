@@ -493,6 +493,15 @@ def test_work_out_of_proportion_is_refused(draw: Any) -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 400_000  # KiB
 
 
+def test_an_icon_is_refused_before_its_pixels_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    icon = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(icon, "ICO")
+    decoded: list[object] = []
+    monkeypatch.setattr(Image.Image, "load", lambda image: decoded.append(image))
+    assert_refused(icon.getvalue(), "not an image in a supported format")
+    assert decoded == []
+
+
 def test_orientation_is_read_without_the_other_tags(draw: Any) -> None:
     """Reading all tags of a PNG file's EXIF would take 24 GB."""
     exif = bytearray(exif_of_overlapping_tags(30_000, 800_000))
@@ -651,11 +660,22 @@ def test_addresses_that_are_not_public_are_refused(address: str, monkeypatch: py
         ("::ffff:93.184.216.34", True),
         *((bad, False) for bad in ("10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1")),
         *((bad, False) for bad in ("224.0.0.1", "240.0.0.1", "255.255.255.255", "0.0.0.0", "fe80::1%eth0", "fd00::1")),
+        *((bad, False) for bad in ("fec0::1", "64:ff9b:1::a00:1", "::ffff:0:7f00:1", "5f00::1")),
         *((bad, False) for bad in ("::", "::1", "::ffff:10.0.0.1", "64:ff9b::a00:1", "2002:7f00:1::", "::127.0.0.1")),
     ],
 )
 def test_public_addresses(address: str, public: bool) -> None:
     assert module._is_public(address) is public
+
+
+@pytest.mark.parametrize("host", ["127.1", "2130706433", "0x7f000001", "017700000001", "localhost.", "a.localhost."])
+def test_a_proxy_is_asked_for_no_other_form_of_a_local_address(
+    address: str, host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("no_proxy", "")
+    monkeypatch.setenv("http_proxy", address)
+    assert_refused(f"http://{host}/secret", f"{host} is not a public address")
+    assert Site.asked == []
 
 
 def test_the_address_that_was_checked_is_connected_to(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ import time
 import urllib.request
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Literal, Unpack, get_args
 
@@ -60,11 +60,11 @@ _TURNS: dict[object, Image.Transpose] = {
 _ORIENTATION_IS_IN = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")
 _TIFF_SHORT = 3  # the type of a tag that holds 16-bit integers
 # Formats that are decoded, as Pillow names them; those that the installed Pillow lacks are passed over. It knows
-# others, and starts a program for one: Ghostscript for PostScript, whatever the name of the file. HEIF and JXL need
-# plugins.
+# others, and starts a program for one: Ghostscript for PostScript, whatever the name of the file. Icons (ICO) it
+# decodes while it opens them, before anything can be refused. HEIF and JXL need plugins.
 IMAGE_FORMATS: tuple[str, ...] = (
     *("JPEG", "MPO", "PNG", "WEBP", "AVIF", "HEIF", "JXL", "TIFF"),
-    *("BMP", "DIB", "GIF", "JPEG2000", "PPM", "TGA", "ICO"),
+    *("BMP", "DIB", "GIF", "JPEG2000", "PPM", "TGA"),
 )
 # What one image may cost. Images with more pixels are refused: 1.5 GB of RGB. Pillow refuses more than 179 million,
 # unless told otherwise.
@@ -85,6 +85,7 @@ DOWNLOAD_SECONDS = 30.0
 REDIRECT_LIMIT = 5
 _URL = re.compile("https?://", re.IGNORECASE)
 _TRANSLATED = ipaddress.ip_network("64:ff9b::/96")  # IPv4 addresses in IPv6
+_ASSIGNED = ipaddress.ip_network("2000::/3")  # all other public IPv6 addresses
 # Options of every image processor that change nothing here, and the values at which they would change nothing anyway.
 _FIXED_OPTIONS = {"do_resize": True, "do_center_crop": False, "do_pad": False, "resample": Image.Resampling.BILINEAR}
 # What can be gone through, and is one picture, or none.
@@ -624,13 +625,18 @@ def _is_public(address: str) -> bool:
             return False
         if ip.ipv4_mapped is not None:
             return True
+        if ip not in _ASSIGNED and ip not in _TRANSLATED:
+            return False
     return ip.is_global and not ip.is_multicast
 
 
 def _is_local(host: str) -> bool:
     """Whether a host that a proxy connects to is certainly not public: `localhost`, or such an address."""
+    host = host.strip("[]").rstrip(".")
+    with suppress(OSError):
+        host = socket.inet_ntoa(socket.inet_aton(host))  # also written as 127.1, 2130706433 or 0x7f000001
     try:
-        return not _is_public(host.strip("[]"))
+        return not _is_public(host)
     except ValueError:
         return host == "localhost" or host.endswith(".localhost")
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -164,10 +165,11 @@ def test_reference_distortion_and_domain_columns(study: Path) -> None:
 def test_images_are_found_by_name_below_the_root_if_only_one_has_it(study: Path) -> None:
     picture(study / "sub" / "d.png")
     picture(study / "other" / "d.png")
-    (study / "s.csv").write_text("image,score\nc.png,1\nd.png,2\nelsewhere/a.png,3\n")
+    os.mkfifo(study / "sub" / "pipe.png")
+    (study / "s.csv").write_text("image,score\nc.png,1\nd.png,2\nelsewhere/a.png,3\npipe.png,4\n")
     result = import_manifest(study / "s.csv")
     assert [entry.image for entry in result.manifest.entries] == ["sub/c.png", "a.png"]
-    assert "2 files of that name" in result.left_out[0].what
+    assert "2 files of that name" in result.left_out[0].what and "no such file" in result.left_out[1].what
 
 
 def test_absolute_paths_inside_the_root_become_relative_and_links_out_are_refused(study: Path, tmp_path: Path) -> None:

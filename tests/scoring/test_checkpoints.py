@@ -206,6 +206,29 @@ def test_nothing_that_a_configuration_names_is_fetched(
     assert tried == []
 
 
+@pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json", "model.safetensors"])
+def test_a_checkpoint_of_pipes_is_refused_unopened(tiny_checkpoint: Path, name: str) -> None:
+    (tiny_checkpoint / name).unlink()
+    os.mkfifo(tiny_checkpoint / name)
+    refuse(tiny_checkpoint, f"{name}: is not a regular file")
+    (tiny_checkpoint / name).unlink()
+    (tiny_checkpoint / name).symlink_to("/dev/zero")
+    refuse(tiny_checkpoint, f"{name}: is not a regular file")
+
+
+def test_a_configuration_that_is_nested_too_deeply(tiny_checkpoint: Path) -> None:
+    (tiny_checkpoint / "config.json").write_text("[" * 100_000 + "]" * 100_000)
+    refuse(tiny_checkpoint, "config.json", "cannot be read")
+
+
+@pytest.mark.parametrize("part", ["config", "vision_config"])
+def test_labels_that_would_fill_the_memory_are_refused(tiny_checkpoint: Path, part: str) -> None:
+    config = json.loads((tiny_checkpoint / "config.json").read_text())
+    (config if part == "config" else config[part])["num_labels"] = 1_000_000
+    (tiny_checkpoint / "config.json").write_text(json.dumps(config))
+    refuse(tiny_checkpoint, "config.json", "num_labels is 1,000,000: at most 100,000")
+
+
 def test_a_hub_checkpoint_is_checked_before_it_is_built(
     tiny_checkpoint: Path, tiny_model: SindModel, picture_files: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import pickle
 import shutil
 import socket
@@ -19,6 +20,7 @@ import pytest
 from datasets import Dataset, DatasetDict, Features, Image, Value
 
 from sind_hf import Manifest, ManifestEntry, ScoreInfo, SindImageProcessor, SindModel
+from sind_hf.data.importing import import_manifest
 from sind_hf.data.preparation import prepare
 from sind_hf.scoring.dataset_rows import DatasetRows
 from sind_hf.scoring.job import run_job
@@ -397,6 +399,54 @@ def test_the_description_of_a_dataset_names_its_own_files_alone(
     configs[0]["data_files"] = "*.parquet"
     (folder / card).write_text(f"{line}configs: {json.dumps(configs)}\n{line}")
     assert len(names(folder)) == 5
+
+
+@pytest.mark.parametrize("before", ["\n \n---\n", "\ufeff---\n", "---\r\n", "---\nlicense: mit\n---x: 1\n"])
+def test_a_card_is_found_where_datasets_finds_it(
+    encoded: Dataset, tmp_path: Path, no_network: list[Any], before: str
+) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    encoded.to_parquet(folder / "t.parquet")
+    configs = [{"config_name": "default", "data_files": "http://127.0.0.1:9/t.parquet"}]
+    (folder / "README.md").write_bytes(f"{before}configs: {json.dumps(configs)}\n---\n".encode())
+    with pytest.raises(ValueError, match="README.md names .*, which is not a file of this dataset"):
+        names(folder)
+    assert no_network == []
+
+
+def test_a_card_of_aliases_takes_no_time(encoded: Dataset, tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    encoded.to_parquet(folder / "t.parquet")
+    lists = "".join(f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 10)}]\n" for level in range(1, 10))
+    for last in ("*a9", "&b [*b]"):
+        card = f"---\na0: &a0 [x]\n{lists}configs:\n- config_name: default\n  data_files: {last}\n---\n"
+        (folder / "README.md").write_text(card)
+        with pytest.raises(ValueError, match="README.md: (its aliases stand for more than|cannot be read)"):
+            names(folder)
+
+
+@pytest.mark.parametrize("name", ["t.parquet", "README.md", ".huggingface.yaml"])
+def test_a_dataset_of_pipes_is_refused_unopened(encoded: Dataset, tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    encoded.to_parquet(folder / "s.parquet")
+    os.mkfifo(folder / name)
+    for source in {folder, folder / name} if name.endswith(".parquet") else {folder}:
+        with pytest.raises(ValueError, match=f"{name} is not a regular file"):
+            names(source)
+
+
+def test_a_saved_dataset_of_pipes_is_refused_unopened(encoded: Dataset, tmp_path: Path) -> None:
+    encoded.save_to_disk(str(tmp_path / "set"))
+    (data,) = (tmp_path / "set").glob("*.arrow")
+    data.unlink()
+    os.mkfifo(data)
+    with pytest.raises(ValueError, match=f"{data.name} is not a regular file"):
+        names(tmp_path / "set")
+    with pytest.raises(ValueError, match=f"{data.name} is not a regular file"):
+        import_manifest(tmp_path / "set")
 
 
 def test_a_saved_dataset_names_its_own_files_alone(encoded: Dataset, tmp_path: Path) -> None:

@@ -226,7 +226,7 @@ class _Images:
             raise ValueError(faults[0][1])
         path = normal_path(path)
         if not (self.root / path).is_file():
-            places = self._places(path)
+            places = [place for place in self._places(path) if (self.root / place).is_file()]
             if len(places) != 1:
                 count = f"{len(places)} files of that name" if places else "no such file"
                 raise ValueError(f"image {shown(text)}: there is {count} in the image root")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
+from ..files import read_text
 from .tables import Row, Table, named_classes
 from .validation import ManifestError, path_fault, shown
 
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
 
 #: Where the author of a dataset may say which data files belong to it.
 CARDS = ("README.md", ".huggingface.yaml")
+MOST_VALUES = 1_000_000  # in a card, those behind an alias counted as often as it is named
 
 
 def is_saved_dataset(folder: Path) -> bool:
@@ -35,6 +39,7 @@ def load_saved_dataset(folder: Path) -> Dataset | DatasetDict:
     """
     from datasets import load_from_disk
 
+    require_regular_files(folder)
     try:
         if (folder / "dataset_dict.json").is_file():
             splits = json.loads((folder / "dataset_dict.json").read_text(encoding="utf-8"))["splits"]
@@ -55,6 +60,20 @@ def _plain_name(folder: Path, name: Any) -> str:
     return name
 
 
+def require_regular_files(place: Path) -> None:
+    """Check that a file, or every file in a folder, can be opened without a wait.
+
+    Opening a named pipe waits for a writer, and reading a device may never end.
+
+    Raises:
+        ValueError: When one is a named pipe, a device or a socket, or a link to one.
+    """
+    names = (Path(folder, name) for folder, _, files in os.walk(place) for name in files)
+    for path in names if place.is_dir() else [place]:
+        if path.exists() and not path.is_file():
+            raise ValueError(f"{path} is not a regular file; remove it")
+
+
 def check_data_files(folder: Path) -> None:
     """Check that the description of a dataset (`configs` in README.md) names data files in its folder alone.
 
@@ -63,7 +82,7 @@ def check_data_files(folder: Path) -> None:
     """
     for name in CARDS:
         if (folder / name).is_file():
-            _check_card((folder / name).read_text(encoding="utf-8", errors="replace"), name, own="")
+            _check_card(read_text(folder / name, "utf-8-sig", "replace"), name, own="")
 
 
 def check_hub_data_files(repo_id: str, revision: str | None) -> None:
@@ -82,15 +101,18 @@ def check_hub_data_files(repo_id: str, revision: str | None) -> None:
             if isinstance(error, LocalEntryNotFoundError) and not constants.HF_HUB_OFFLINE:
                 raise
         else:
-            _check_card(Path(path).read_text(encoding="utf-8", errors="replace"), name, own=f"hf://datasets/{repo_id}")
+            _check_card(read_text(path, "utf-8-sig", "replace"), name, own=f"hf://datasets/{repo_id}")
 
 
 def _check_card(text: str, name: str, own: str) -> None:
     """Check the places that a card names; `own` is the address of its dataset, if it has one."""
     if name.endswith(".md"):
-        text = text.split("\n---", 1)[0].removeprefix("---") if text.startswith("---") else ""
+        block = REGEX_YAML_BLOCK.search(text)  # what `datasets` takes for the card
+        text = block[2] if block else ""
     try:
         card = yaml.safe_load(text)
+        if _count_values(card, {}) > MOST_VALUES:
+            raise ValueError(f"{name}: its aliases stand for more than {MOST_VALUES:,} values")
     except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(f"{name}: cannot be read ({_line(error)})") from error
     configs = card.get("configs") if isinstance(card, dict) else None
@@ -101,6 +123,14 @@ def _check_card(text: str, name: str, own: str) -> None:
                 path = place.removeprefix(own).partition("/")[2]
             if "://" in path or "::" in path or path.startswith("/") or ".." in path.split("/"):
                 raise ValueError(f"{name} names {shown(place)}, which is not a file of this dataset")
+
+
+def _count_values(value: object, counts: dict[int, int]) -> int:
+    """Count the values in a document; `counts` holds those of its parts, by their `id`."""
+    if id(value) not in counts:
+        parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        counts[id(value)] = 1 + sum(_count_values(part, counts) for part in parts)
+    return counts[id(value)]
 
 
 def _texts(value: object) -> Iterator[str]:

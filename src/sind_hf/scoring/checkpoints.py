@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from sind_hf.data.validation import shown
+from sind_hf.files import read_text
 from sind_hf.image_processing_sind import SindImageProcessor
 from sind_hf.modeling_sind import SindModel
 from sind_hf.scoring.onnx_model import OnnxSindModel, ScoringModel, is_onnx
@@ -23,6 +24,7 @@ HUB_FILES = (
     "model*.safetensors",
     "model.safetensors.index.json",
 )
+MOST_LABELS = 100_000
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -145,16 +147,22 @@ def check_folder(path: str, name: str | None = None) -> None:
         if path.startswith((".", os.sep, "~")) or path.count("/") != 1:
             raise ValueError(f"{path}: there is no such checkpoint folder.")
         return  # user/name: a Hub repository
+    # Opening a named pipe waits for a writer, and reading a device may never end.
+    for file in folder.iterdir() if folder.is_dir() else ():
+        if file.exists() and not (file.is_file() or file.is_dir()):
+            raise ValueError(f"{path}/{file.name}: is not a regular file; remove it.")
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = json.loads(read_text(folder / "config.json"))
     except FileNotFoundError:
         raise ValueError(f"{path}: holds no config.json, so it is no checkpoint.") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path}/config.json: cannot be read ({error}).") from None
     kind = config.get("model_type") if isinstance(config, dict) else None
     if kind != "sind":
         raise ValueError(f"{path}: is a checkpoint of {kind!r}, not of SIND; start a SIND model from it by training.")
     for key, value in _settings_in(config):
+        if key == "num_labels" and isinstance(value, (int, float)) and value > MOST_LABELS:  # a name is made for each
+            raise ValueError(f"{path}/config.json: num_labels is {value:,}: at most {MOST_LABELS:,} are allowed.")
         if _is_elsewhere(key, value):
             raise ValueError(
                 f"{path}/config.json: names weights or code that are elsewhere ({key} is {shown(value)}), which are "

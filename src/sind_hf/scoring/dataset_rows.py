@@ -10,7 +10,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sind_hf.data.saved_datasets import check_data_files, check_hub_data_files, is_saved_dataset, load_saved_dataset
+from sind_hf.data.saved_datasets import (
+    check_data_files,
+    check_hub_data_files,
+    is_saved_dataset,
+    load_saved_dataset,
+    require_regular_files,
+)
 from sind_hf.data.validation import path_fault, shown
 from sind_hf.scoring.pictures import HubFile, Picture, Unusable
 
@@ -172,6 +178,7 @@ def _load(address: str, subset: str | None) -> dict[str, IterableDataset]:
             return dict(load_dataset(name, subset, revision=revision or None, **options))
         if "::" in address:
             raise ValueError("its name holds '::', which chains addresses; rename it")
+        require_regular_files(Path(address))
         if address.lower().endswith(PARQUET):
             return dict(load_dataset("parquet", data_files={"train": [glob.escape(address)]}, **options))
         if is_saved_dataset(Path(address)):

@@ -40,6 +40,7 @@ UNREAD_FORMATS = {
     "DDS": ".dds",
     "QOI": ".qoi",
     "ICNS": ".icns",
+    "ICO": ".ico",
     "X11": ".xbm .xpm",
     "FITS": ".fits .fit",
     "BPG": ".bpg",

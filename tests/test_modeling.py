@@ -394,8 +394,8 @@ def test_what_each_variant_reads() -> None:
 
 
 def test_a_backbone_without_a_base_model_is_refused() -> None:
-    with pytest.raises(ValueError, match="Cannot use 'clip' as a backbone"):
-        SindModel(SindConfig(vision_config={"model_type": "clip"}))
+    with pytest.raises(ValueError, match="Cannot use 'upernet' as a backbone"):
+        SindModel(SindConfig(vision_config={"model_type": "upernet"}))
 
 
 # --- the map ---------------------------------------------------------------------------------------------------------

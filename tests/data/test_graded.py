@@ -209,7 +209,7 @@ def test_unreadable_photographs_are_named_and_the_others_done(tmp_path):
             manifest = grade(folder, tmp_path / "out", **SMALL)
         messages = [str(warning.message) for warning in caught]
         assert len(messages) == 3
-        assert "'broken'" in messages[0] and "not a picture" in messages[0]
+        assert "'broken'" in messages[0] and "not an image in a supported format" in messages[0]
         assert "'cut'" in messages[1]
         assert "'tiny'" in messages[2] and "30x30 pixels are too few" in messages[2]
         assert {entry.scene for entry in manifest.entries} == set(manifest.domain_names.values()) == {"good"}

@@ -92,7 +92,7 @@ def test_pictures_are_loaded_by_our_loader_whatever_the_column_holds(rows, tmp_p
     embedded = Dataset.from_dict({"image": [{"bytes": path.read_bytes(), "path": None}]} | scores).cast_column(
         "image", datasets.Image()
     )
-    with_transform = decoded.with_transform(lambda batch: {"image": [0] * len(batch["image"])})
+    with_transform = decoded.with_transform(lambda batch: {"image": [str(path)] * len(batch["image"])})
     for dataset in (paths, decoded, embedded, with_transform):
         assert np.array_equal(ViewDataset(dataset, PROCESSOR, "center")[0]["pixel_values"], expected[0])
 

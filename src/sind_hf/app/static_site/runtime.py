@@ -13,6 +13,8 @@ from pathlib import Path
 
 from huggingface_hub import cached_assets_path
 
+from sind_hf.files import atomic_file
+
 VERSION = "1.30.0"
 PACKAGE = f"onnxruntime-web@{VERSION}"
 PACKAGE_MB = 33  # to download; the files below are packed to 10 MB in a site
@@ -90,7 +92,8 @@ def fetched_package() -> Path:
         try:
             # In an empty folder: the settings of a project of the user's are not followed.
             subprocess.run(command, cwd=temporary, check=True, capture_output=True, text=True, timeout=FETCH_SECONDS)
-            os.replace(Path(temporary) / kept.name, kept)
+            with atomic_file(kept) as whole:
+                shutil.copyfile(Path(temporary) / kept.name, whole)
         except subprocess.TimeoutExpired:
             raise ValueError(
                 f"npm took more than {FETCH_SECONDS} s to fetch {PACKAGE}: try again, {by_hand}."

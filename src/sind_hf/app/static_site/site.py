@@ -223,7 +223,7 @@ def _write_model(path: Path, judge: Judge, examples: Mapping[str, Image.Image]) 
     whole_model, half_model = OnnxSindModel(whole), OnnxSindModel(path)
     changes = [abs(_quality(whole_model, pair) - _quality(half_model, pair)) for pair in views]
     if max(changes) > HALF_TOLERANCE * _span(judge):
-        os.replace(whole, path)
+        whole.replace(path)
     else:
         whole.unlink()
 

@@ -165,7 +165,8 @@ def test_a_dataset_is_killed_and_goes_on(
     files = sorted(str(path) for path in pictures.glob("??.png"))
     Dataset.from_dict({"image": files}).cast_column("image", Image()).to_parquet(tmp_path / "d.parquet")
     output = tmp_path / "s.parquet"
-    arguments = [tmp_path / "d.parquet", "--model", tiny_checkpoint, "--batch-size", 4, "--output", output]
+    arguments = [tmp_path / "d.parquet", "--image-root", tmp_path, "--model", tiny_checkpoint]
+    arguments += ["--batch-size", 4, "--output", output]
     kept = kill_after(start([*arguments, "--workers", 1], slow=0.1), output, rows=8)
     noted(tmp_path)
     code, err = ended(start([*arguments, "--resume"]))

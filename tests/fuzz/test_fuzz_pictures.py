@@ -58,7 +58,6 @@ def pictures(draw: Any) -> dict[str, bytes]:
         "BMP": (plain, "BMP", {}),
         "PPM": (plain, "PPM", {}),
         "TGA": (plain, "TGA", {"compression": "tga_rle"}),
-        "ICO": (plain, "ICO", {"sizes": [plain.size]}),
         "JPEG 2000": (plain, "JPEG2000", {}),
     }
     made = {}

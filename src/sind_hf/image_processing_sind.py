@@ -415,7 +415,7 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _orientation(image: Image.Image) -> object:
-    """Read the EXIF orientation, None where there is none.
+    """Return the EXIF orientation, or None if the image has none.
 
     Other tags are left alone: `Image.getexif` copies the values of all of them, which may overlap, so that a megabyte
     of EXIF can take gigabytes.

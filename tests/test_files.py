@@ -144,6 +144,16 @@ def test_a_folder_that_fails_leaves_the_old_files(tmp_path: Path, small_files) -
     assert "\n" not in str(error.value) and only(target) == {"kept.txt": "old"}
 
 
+def test_a_file_that_another_process_writes_meanwhile_stays(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoint-1"
+    with atomic_folder(folder) as temporary:
+        (temporary / "model.safetensors").write_text("weights")
+        folder.mkdir()
+        (folder / "rng_state_1.pth").write_text("of the second process")
+    assert {path.name for path in folder.iterdir()} == {"model.safetensors", "rng_state_1.pth"}
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-1"]
+
+
 def test_other_files_of_a_folder_stay(tmp_path: Path) -> None:
     write_text(tmp_path / "README.md", "mine")
     with atomic_folder(tmp_path) as folder:

@@ -80,11 +80,15 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         with _temporary(place, name, folder=True) as temporary:
             yield temporary
             sync_folder(temporary)
-            if inside:
-                _move_files(temporary, target)
-            else:
-                os.replace(temporary, target)
-                _sync(target.parent)
+            if not inside:
+                try:
+                    os.replace(temporary, target)
+                    _sync(target.parent)
+                    return
+                except OSError as error:  # another process may have written into the folder meanwhile
+                    if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                        raise
+            _move_files(temporary, target)
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{target}: cannot be saved ({reason(error)}); what was there before is whole.") from error
 

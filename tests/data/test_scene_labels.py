@@ -133,7 +133,7 @@ def test_images_that_cannot_be_read_are_named_and_left_out(clip, source, tmp_pat
     labels = label_scenes(part, tmp_path, clip, cache=tmp_path / "cache.jsonl", batch_size=1)
     assert list(labels.labels) == ["00.png"]
     (damaged, reason), missing = labels.failures
-    assert damaged == "01.png" and reason.startswith("not an image in a supported format (")
+    assert damaged == "01.png" and reason.startswith("not an image in a supported format")
     assert missing == ("02.png", "no such file")
     assert [entry.image for entry in apply(part, labels).entries] == ["00.png"]
     # they are tried again

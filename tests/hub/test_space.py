@@ -71,7 +71,7 @@ def test_nothing_half_written_is_left(tmp_path, tiny_checkpoint, monkeypatch):
         raise OSError("disk full")
 
     monkeypatch.setattr(making, "_copy_model", interrupted)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(ValueError, match=r"space: cannot be saved \(disk full\)"):
         write_space(tmp_path / "space", str(tiny_checkpoint))
     assert list(tmp_path.glob("*space*")) == list(tmp_path.glob(".*space*")) == []
 

@@ -71,7 +71,7 @@ def test_a_manifest_is_its_files_in_its_order(
     assert [row.image for row in found] == [*reversed(picture_files), f"{tmp_path}/gone.jpg", f"{tmp_path}/bad.jpg"]
     same_scores(found[:5], tiny_model, picture_files[::-1])
     assert [row.error for row in found[4:6]] == [None, f"{tmp_path}/gone.jpg: no such file"]
-    assert str(found[6].error).startswith(f"{tmp_path}/bad.jpg: not an image in a supported format (")
+    assert str(found[6].error).startswith(f"{tmp_path}/bad.jpg: not an image in a supported format")
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -151,7 +151,7 @@ def test_a_bad_row_is_named_and_stops_nothing(tiny_model: SindModel, picture_fil
     rows = [{"bytes": b"no picture", "path": None}, {"bytes": Path(picture_files[0]).read_bytes(), "path": "x"}, None]
     Dataset.from_dict({"image": rows}, Features({"image": Image()})).to_parquet(tmp_path / "t.parquet")
     bad, good, none = score(tiny_model, tmp_path / "t.parquet")
-    assert str(bad.error).startswith(f"{tmp_path}/t.parquet#0: not an image in a supported format (")
+    assert str(bad.error).startswith(f"{tmp_path}/t.parquet#0: not an image in a supported format")
     assert none.error == f"{tmp_path}/t.parquet#2: holds no picture"
     same_scores([good], tiny_model, picture_files[:1])
 

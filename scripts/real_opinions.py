@@ -26,22 +26,22 @@ import numpy as np
 import torch
 
 from sind_hf import metrics
+from sind_hf.checkpoints import load_checkpoint
 from sind_hf.cli import terminal
-from sind_hf.data.annotator_bias import with_annotator_bias
-from sind_hf.data.importing import import_manifest
-from sind_hf.data.manifest import Manifest, ScoreInfo
-from sind_hf.data.preparation import prepare
-from sind_hf.data.split_files import write_folds
-from sind_hf.data.splits import k_folds
+from sind_hf.data.importing.importer import import_manifest
+from sind_hf.data.manifests.manifest import Manifest, ScoreInfo
+from sind_hf.data.prepared.prepare import prepare
+from sind_hf.data.splits.split_files import write_folds
+from sind_hf.data.splits.splits import k_folds
+from sind_hf.data.synthetic.annotator_bias import with_annotator_bias
+from sind_hf.experiments.bootstrap import bootstrap_mean, paired_bootstrap, steiger_test
 from sind_hf.experiments.config import RunConfig, load_config
 from sind_hf.experiments.evaluation import evaluate_manifest
 from sind_hf.experiments.plots import curves, fit_scatter
 from sind_hf.experiments.records import RESULTS, load_records, read_scores
 from sind_hf.experiments.runner import run_experiment
-from sind_hf.experiments.significance import bootstrap_mean, paired_bootstrap, steiger_test
 from sind_hf.files import write_json, write_text
 from sind_hf.image_processing_sind import load_image
-from sind_hf.scoring.checkpoints import load_checkpoint
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 # loss -> scenes per batch: plain l1 as it is trained without SIND, the others within scenes

@@ -135,7 +135,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., SimpleNa
     """
     for package in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(package, reason=f"needs {package}, of the extra onnx")
-    from sind_hf.hub.export import export_onnx
+    from sind_hf.onnx.export import export_onnx
 
     made: dict[tuple[str, str], SimpleNamespace] = {}
 

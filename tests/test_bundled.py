@@ -16,9 +16,9 @@ from safetensors.torch import load_file
 
 from sind_hf import SindImageProcessor, SindModel, bundled_checkpoint
 from sind_hf.bundled import percentile, reference_scores
-from sind_hf.data.graded import packaged_photographs
+from sind_hf.checkpoints import load_checkpoint
+from sind_hf.data.synthetic.graded import packaged_photographs
 from sind_hf.image_processing_sind import load_image
-from sind_hf.scoring.checkpoints import load_checkpoint
 from sind_hf.scoring.scorer import score_images
 
 FOLDER = Path(bundled_checkpoint())

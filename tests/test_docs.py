@@ -350,7 +350,7 @@ def test_the_losses_page_has_every_loss() -> None:
 
 
 def test_the_reliability_page_names_tests_that_exist() -> None:
-    text = (DOCS / "reliability.md").read_text(encoding="utf-8").partition("## Attempts to break it")[0]
+    text = (DOCS / "explanation" / "reliability.md").read_text(encoding="utf-8").partition("## Attempts to break it")[0]
     rows = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("| ") and "---" not in line]
     faults = [row for row in rows if row[0].strip() != "Fault"]
     assert len(faults) > 40

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from transformers import AutoModel, CLIPVisionModelWithProjection
 
 from sind_hf import ImageError, SindConfig, SindImageProcessor, SindModel
-from sind_hf.hub.convert import convert_weights
+from sind_hf.conversion.convert import convert_weights
 from sind_hf.losses import by_scene
 from sind_hf.modeling_sind import pool_to_grid
 

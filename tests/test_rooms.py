@@ -16,14 +16,16 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("version",),
     HUB_FILES,
     ("bundled", "metrics", "files"),
-    ("calibration", "evaluate_modules", "processes"),
+    ("calibration", "evaluate_modules", "distributed"),
+    ("conversion", "onnx", "run_record"),
+    ("checkpoints",),
     ("data",),
     ("scoring",),
     ("hub",),
     ("training",),
     ("experiments",),
     ("app",),
-    ("demo", "cli"),
+    ("cli",),
 )
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))

@@ -22,9 +22,9 @@ from train_step import BACKBONES
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from sind_hf import SindConfig, SindImageProcessor, SindModel, SindTrainer, SindTrainingArguments
-from sind_hf.data.manifest import Manifest, ManifestEntry
-from sind_hf.data.preparation import prepare
-from sind_hf.data.prepared import load_prepared
+from sind_hf.data.manifests.manifest import Manifest, ManifestEntry
+from sind_hf.data.prepared.folder import load_prepared
+from sind_hf.data.prepared.prepare import prepare
 
 SPAQ_TRAINING_PICTURES = 8897
 SCENES = 8

@@ -22,8 +22,8 @@ from PIL import Image
 from rounds import machine
 
 from sind_hf import SindConfig, SindImageProcessor, SindModel, load_image, score_images
+from sind_hf.checkpoints import load_checkpoint
 from sind_hf.metrics import srcc
-from sind_hf.scoring.checkpoints import load_checkpoint
 from sind_hf.scoring.sources import list_images
 
 CLIP = {"model_type": "clip_vision_model", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}

@@ -23,8 +23,8 @@ import transformers
 from PIL import Image
 
 from sind_hf import SindConfig, SindImageProcessor, SindModel, score_images
-from sind_hf.hub.export import export_onnx
-from sind_hf.scoring.onnx_model import OnnxSindModel, ScoringModel
+from sind_hf.onnx.export import export_onnx
+from sind_hf.onnx.model import OnnxSindModel, ScoringModel
 
 BACKBONES: dict[str, dict[str, Any]] = {
     "small ResNet": {

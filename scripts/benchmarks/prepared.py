@@ -17,9 +17,9 @@ import torch
 from rounds import machine, make_photographs, time_in_turn
 
 from sind_hf import SindImageProcessor
-from sind_hf.data.manifest import Manifest, ManifestEntry
-from sind_hf.data.preparation import prepare
-from sind_hf.data.prepared import load_prepared
+from sind_hf.data.manifests.manifest import Manifest, ManifestEntry
+from sind_hf.data.prepared.folder import load_prepared
+from sind_hf.data.prepared.prepare import prepare
 from sind_hf.data.sampling import Draw
 from sind_hf.data.views import ViewDataset
 

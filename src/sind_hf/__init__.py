@@ -10,38 +10,38 @@ from typing import TYPE_CHECKING
 from transformers import AutoConfig, AutoImageProcessor, AutoModel
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from .bundled import bundled_checkpoint
-from .configuration_sind import SindConfig
-from .image_processing_sind import ImageError, SindImageProcessor, load_image
-from .modeling_sind import SindModel, SindOutput
-from .pipeline_sind import SindPipeline
-from .version import __version__
+from sind_hf.bundled import bundled_checkpoint
+from sind_hf.configuration_sind import SindConfig
+from sind_hf.image_processing_sind import ImageError, SindImageProcessor, load_image
+from sind_hf.modeling_sind import SindModel, SindOutput
+from sind_hf.pipeline_sind import SindPipeline
+from sind_hf.version import __version__
 
 if TYPE_CHECKING:
-    from .calibration import Calibration
-    from .data.graded import grade, packaged_photographs
-    from .data.manifest import Manifest, ManifestEntry, ScoreInfo
-    from .data.sampling import SceneBatchSampler, ShuffledBatchSampler
-    from .data.views import ViewDataset
-    from .experiments.evaluation import evaluate_manifest
-    from .scoring.scorer import ScoredImage, score_images
-    from .training.arguments import SindTrainingArguments
-    from .training.trainer import SindTrainer
+    from sind_hf.calibration import Calibration
+    from sind_hf.data.manifests.manifest import Manifest, ManifestEntry, ScoreInfo
+    from sind_hf.data.sampling import SceneBatchSampler, ShuffledBatchSampler
+    from sind_hf.data.synthetic.graded import grade, packaged_photographs
+    from sind_hf.data.views import ViewDataset
+    from sind_hf.experiments.evaluation import evaluate_manifest
+    from sind_hf.scoring.scorer import ScoredImage, score_images
+    from sind_hf.training.trainer import SindTrainer
+    from sind_hf.training.training_args import SindTrainingArguments
 
 _ON_FIRST_USE = {
     "Calibration": "calibration",
-    "Manifest": "data.manifest",
-    "ManifestEntry": "data.manifest",
+    "Manifest": "data.manifests.manifest",
+    "ManifestEntry": "data.manifests.manifest",
     "SceneBatchSampler": "data.sampling",
-    "ScoreInfo": "data.manifest",
+    "ScoreInfo": "data.manifests.manifest",
     "ScoredImage": "scoring.scorer",
     "ShuffledBatchSampler": "data.sampling",
     "SindTrainer": "training.trainer",
-    "SindTrainingArguments": "training.arguments",
+    "SindTrainingArguments": "training.training_args",
     "ViewDataset": "data.views",
     "evaluate_manifest": "experiments.evaluation",
-    "grade": "data.graded",
-    "packaged_photographs": "data.graded",
+    "grade": "data.synthetic.graded",
+    "packaged_photographs": "data.synthetic.graded",
     "score_images": "scoring.scorer",
 }
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .metrics import paired_arrays
+from sind_hf.metrics import paired_arrays
 
 __all__ = ["Calibration", "CalibrationWarning", "fit_affine"]
 

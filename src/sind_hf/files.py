@@ -101,7 +101,7 @@ def open_text(
     Raises:
         OSError: When there is no such file, it may not be read, or is not a regular file; `strerror` says which.
     """
-    from .image_processing_sind import open_regular_file  # late, because it imports torch
+    from sind_hf.image_processing_sind import open_regular_file  # late, because it imports torch
 
     return io.TextIOWrapper(open_regular_file(path), encoding, errors, newline)
 
@@ -325,3 +325,17 @@ def _move_files(source: Path, target: Path) -> None:
         changed.add(place.parent)
     for folder in changed:
         _sync(folder)
+
+
+def shown(value: object, length: int = 80) -> str:
+    """Return `value` as one printable line of at most about `length` characters, for error messages."""
+    if isinstance(value, int) and value.bit_length() > 256:
+        return f"an integer of {value.bit_length()} bits"
+    if isinstance(value, str | bytes):
+        # Cut before repr: a hostile value may be megabytes long.
+        text = repr(value[: length + 1])
+    elif isinstance(value, float | int | None):
+        text = repr(value)
+    else:
+        text = f"a value of type {type(value).__name__}"
+    return text if len(text) <= length else text[: length - 4] + "...'"

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sind_hf.app import pictures
-from sind_hf.app.pictures import example_pictures, read_picture
+from sind_hf.app import uploads as pictures
+from sind_hf.app.uploads import example_pictures, read_picture
 from sind_hf.image_processing_sind import ImageError, load_image
 
 

@@ -26,7 +26,7 @@ from sind_hf.app.static_site import runtime, site, write_site
 from sind_hf.app.static_site.half_weights import halve_weights
 from sind_hf.app.static_site.runtime import RuntimeFile, read_runtime
 from sind_hf.app.static_site.site import check_views
-from sind_hf.scoring.onnx_model import OnnxSindModel
+from sind_hf.onnx.model import OnnxSindModel
 
 CONTENTS = {f"{kind}{suffix}": f"{kind}{suffix}".encode() * 100 for kind in ("a", "b") for suffix in (".mjs", ".wasm")}
 

@@ -7,7 +7,7 @@ import pytest
 from distortions import DISTORTIONS
 from PIL import Image
 
-from sind_hf.data.distortions import at_level
+from sind_hf.data.synthetic.distortions import at_level
 
 # Blocks and patches land at random places; a palette and files of reduced colours are never without a trace.
 AT_RANDOM_PLACES = {"lost_blocks", "odd_patches", "coloured_blocks"}

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from sind_hf import Manifest, ManifestEntry, ScoreInfo, cli
-from sind_hf.scoring.checkpoints import load_scorer
+from sind_hf.checkpoints import load_scorer
 from sind_hf.scoring.job import run_job
 
 Answer = tuple[int, str, str]

@@ -20,11 +20,11 @@ from prepared_sets import make_set
 from tiny_clip import save_tiny_clip
 
 from sind_hf.cli import app
-from sind_hf.data.catalog import SCENES
-from sind_hf.data.manifest import Manifest, ManifestEntry, ScoreInfo
-from sind_hf.data.prepared import PreparedFolder
+from sind_hf.data.manifests.catalog import SCENES
+from sind_hf.data.manifests.manifest import Manifest, ManifestEntry, ScoreInfo
+from sind_hf.data.prepared.folder import PreparedFolder
 from sind_hf.data.readers import build
-from sind_hf.data.split_files import read_folds
+from sind_hf.data.splits.split_files import read_folds
 
 KONIQ = [(f"{number}.jpg", 40.0 + number) for number in range(10, 16)]
 
@@ -510,7 +510,7 @@ class TestPrepare:
 def test_views_of_prepared_photographs_are_those_of_the_files(shared: Path, tmp_path: Path, data: Run) -> None:
     """Bit for bit, on real photographs."""
     from sind_hf import SindImageProcessor, ViewDataset
-    from sind_hf.data.prepared import load_prepared
+    from sind_hf.data.prepared.folder import load_prepared
     from sind_hf.data.sampling import Draw
 
     photographs = sorted(path for path in (shared / "data/photos").rglob("*") if path.suffix in (".jpg", ".png"))

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from sind_hf import SindImageProcessor
-from sind_hf.data.manifest import Manifest, ManifestEntry, ScoreInfo
+from sind_hf.data.manifests.manifest import Manifest, ManifestEntry, ScoreInfo
 
 VIEW_SIZE = 56
 # Wide, tall, above 8:1 both ways, one pixel, smaller than the views, and just at the limit of 8:1.

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sind_hf.data.annotator_bias import with_annotator_bias
-from sind_hf.data.manifest import Manifest, ManifestEntry, ScoreInfo
+from sind_hf.data.manifests.manifest import Manifest, ManifestEntry, ScoreInfo
+from sind_hf.data.synthetic.annotator_bias import with_annotator_bias
 
 
 def study(scenes: int = 6, pictures: int = 8) -> Manifest:

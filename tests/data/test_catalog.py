@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from sind_hf.data.catalog import CATALOG, SCENES, dataset_of, get
-from sind_hf.data.manifest import Manifest
+from sind_hf.data.manifests.catalog import CATALOG, SCENES, dataset_of, get
+from sind_hf.data.manifests.manifest import Manifest
 
 
 def test_catalog_holds_the_sixteen_datasets() -> None:

@@ -1,4 +1,4 @@
-"""The facts of docs/datasets.md are the catalog's."""
+"""The facts of docs/reference/datasets.md are the catalog's."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from sind_hf.data.catalog import CATALOG
-from sind_hf.data.catalog_table import markdown_table
+from sind_hf.data.manifests.catalog import CATALOG
+from sind_hf.data.manifests.catalog_table import markdown_table
 from sind_hf.data.readers import READERS
 
-DOCS = Path(__file__).parents[2] / "docs" / "datasets.md"
+DOCS = Path(__file__).parents[2] / "docs" / "reference" / "datasets.md"
 
 
 def test_the_documented_table_is_the_catalogs() -> None:
     text = DOCS.read_text(encoding="utf-8")
     found = re.search(r"<!-- facts -->\n(.*)\n<!-- end of facts -->", text, re.DOTALL)
     assert found is not None
-    assert found[1] == markdown_table(), "print it anew: python -m sind_hf.data.catalog_table"
+    assert found[1] == markdown_table(), "print it anew: python -m sind_hf.data.manifests.catalog_table"
 
 
 def test_a_line_says_what_the_catalog_knows() -> None:

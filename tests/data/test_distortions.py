@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sind_hf.data.distortions import DISTORTIONS
+from sind_hf.data.synthetic.distortions import DISTORTIONS
 
 
 def textured(size: tuple[int, int]) -> Image.Image:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sind_hf.data.graded import DISTORTIONS, PhotographWarning, grade, packaged_photographs
-from sind_hf.data.manifest import Manifest
+from sind_hf.data.manifests.manifest import Manifest
+from sind_hf.data.synthetic.graded import DISTORTIONS, PhotographWarning, grade, packaged_photographs
 
 SMALL = {"crops": 1, "size": 64, "kinds": ["jpeg", "white_noise"]}
 

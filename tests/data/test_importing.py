@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from sind_hf.data.importing import ImportResult, import_manifest
-from sind_hf.data.manifest import Manifest, ManifestEntry, ManifestError, ScoreInfo
+from sind_hf.data.importing.importer import ImportResult, import_manifest
+from sind_hf.data.manifests.manifest import Manifest, ManifestEntry, ManifestError, ScoreInfo
 
 
 def picture(path: Path, shade: int = 0) -> Path:

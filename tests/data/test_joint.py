@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-from sind_hf.data.joint import joint_rows, with_dataset_domains
-from sind_hf.data.manifest import Manifest, ManifestEntry
+from sind_hf.data.manifests.manifest import Manifest, ManifestEntry
+from sind_hf.data.training_sets import joint_rows, with_dataset_domains
 
 
 def manifest_of(dataset, domains):

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from sind_hf.data.manifest import Manifest, ManifestEntry, ManifestError, ScoreInfo
+from sind_hf.data.manifests.manifest import Manifest, ManifestEntry, ManifestError, ScoreInfo
 
 HEADER = {
     "schema_version": 1,

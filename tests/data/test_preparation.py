@@ -15,9 +15,9 @@ from PIL import Image
 from prepared_sets import VIEW_SIZE, make_set
 
 import sind_hf
-from sind_hf.data import preparation
-from sind_hf.data.preparation import estimate_bytes, prepare
-from sind_hf.data.prepared import PreparedFolder, load_prepared
+from sind_hf.data.prepared import prepare as preparation
+from sind_hf.data.prepared.folder import PreparedFolder, load_prepared
+from sind_hf.data.prepared.prepare import estimate_bytes, prepare
 from sind_hf.files import sole_use
 
 
@@ -83,8 +83,8 @@ def test_large_shards_are_written_in_several_batches(source, tmp_path, monkeypat
 KILLED = """
 import sys, time
 from pathlib import Path
-from sind_hf.data import preparation
-from sind_hf.data.manifest import Manifest
+from sind_hf.data.prepared import prepare as preparation
+from sind_hf.data.manifests.manifest import Manifest
 
 prepare_picture = preparation._prepare_picture
 def slowly(*args):

@@ -14,17 +14,17 @@ from prepared_sets import VIEW_SIZE, make_processor, make_set
 from torch.utils.data import DataLoader
 
 from sind_hf import SindConfig, SindModel
-from sind_hf.data.manifest import Manifest, ManifestEntry, ScoreInfo
-from sind_hf.data.preparation import prepare
-from sind_hf.data.prepared import PreparedFolder, is_prepared, load_prepared, open_dataset
-from sind_hf.data.prepared_pictures import PreparedPictures
+from sind_hf.data.manifests.manifest import Manifest, ManifestEntry, ScoreInfo
+from sind_hf.data.prepared.folder import PreparedFolder, is_prepared, load_prepared, open_dataset
+from sind_hf.data.prepared.images import PreparedPictures
+from sind_hf.data.prepared.prepare import prepare
 from sind_hf.data.sampling import Draw
 from sind_hf.data.views import ViewDataset
 from sind_hf.experiments.evaluation import evaluate_manifest
 from sind_hf.image_processing_sind import StripPicture
 from sind_hf.scoring.scorer import score_images
-from sind_hf.training.arguments import SindTrainingArguments
 from sind_hf.training.trainer import SindTrainer
+from sind_hf.training.training_args import SindTrainingArguments
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 import raw_trees
 from PIL import Image
 
-from sind_hf.data import catalog
+from sind_hf.data.manifests import catalog
 from sind_hf.data.readers import READERS, DatasetNotFoundError, LabelFileError, build
 
 KONIQ = [(f"{number}.jpg", 40.0 + number) for number in range(10, 16)]

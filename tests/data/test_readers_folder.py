@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import raw_trees
 
-from sind_hf.data.manifest import ManifestEntry, ScoreInfo
+from sind_hf.data.manifests.manifest import ManifestEntry, ScoreInfo
 from sind_hf.data.readers import LabelFileError, build
 
 ROWS: list[dict[str, Any]] = [

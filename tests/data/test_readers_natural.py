@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import raw_trees
 
-from sind_hf.data.manifest import ManifestEntry, ScoreInfo
+from sind_hf.data.manifests.manifest import ManifestEntry, ScoreInfo
 from sind_hf.data.readers import build
 
 SPAQ_IMAGES = [

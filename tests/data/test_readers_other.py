@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import raw_trees
 
-from sind_hf.data.manifest import ManifestEntry, ScoreInfo
+from sind_hf.data.manifests.manifest import ManifestEntry, ScoreInfo
 from sind_hf.data.readers import LabelFileError, build
 
 EVA_IMAGES = [("71", "5", [4, 5, 6]), ("132", "3", [7, 8]), ("957560", "1", []), ("8", "6", [0, 10, 10])]

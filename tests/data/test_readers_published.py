@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 import raw_trees
 
-from sind_hf.data import catalog
-from sind_hf.data.manifest import Manifest
+from sind_hf.data.manifests import catalog
+from sind_hf.data.manifests.manifest import Manifest
 from sind_hf.data.readers import BuildResult, build
 
 

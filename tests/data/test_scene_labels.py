@@ -12,10 +12,10 @@ from tiny_clip import save_tiny_clip
 from transformers import CLIPModel, CLIPProcessor
 
 from sind_hf import SindConfig, SindImageProcessor, SindModel
-from sind_hf.data.catalog import SCENES
-from sind_hf.data.image_embeddings import ClipEncoder, SindEncoder
-from sind_hf.data.manifest import Manifest, ManifestEntry
-from sind_hf.data.scene_labels import (
+from sind_hf.data.manifests.catalog import SCENES
+from sind_hf.data.manifests.manifest import Manifest, ManifestEntry
+from sind_hf.data.scenes.embeddings import ClipEncoder, SindEncoder
+from sind_hf.data.scenes.labeling import (
     SceneLabel,
     SceneLabels,
     apply,

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sind_hf.data.catalog import CATALOG
-from sind_hf.data.manifest import Manifest, ManifestEntry, ManifestError, ScoreInfo
-from sind_hf.data.score_direction import direction_shown
-from sind_hf.data.split_files import read_folds
+from sind_hf.data.manifests.catalog import CATALOG
+from sind_hf.data.manifests.manifest import Manifest, ManifestEntry, ManifestError, ScoreInfo
+from sind_hf.data.manifests.score_direction import direction_shown
+from sind_hf.data.splits.split_files import read_folds
 from sind_hf.data.statistics import compare_with_catalog
 from sind_hf.metrics import plcc, srcc
 

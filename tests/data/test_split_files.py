@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from sind_hf.data.manifest import Manifest, ManifestEntry, ScoreInfo
-from sind_hf.data.split_files import liqe_splits, read_folds, read_image_list, write_folds
-from sind_hf.data.splits import cross_set, k_folds, leave_one_out, random_split
+from sind_hf.data.manifests.manifest import Manifest, ManifestEntry, ScoreInfo
+from sind_hf.data.splits.split_files import liqe_splits, read_folds, read_image_list, write_folds
+from sind_hf.data.splits.splits import cross_set, k_folds, leave_one_out, random_split
 
 
 def study(count=40):

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sind_hf.data.manifest import Manifest, ManifestEntry, ScoreInfo
-from sind_hf.data.splits import cross_set, k_folds, leave_one_out, listed_fold, official, random_split
+from sind_hf.data.manifests.manifest import Manifest, ManifestEntry, ScoreInfo
+from sind_hf.data.splits.splits import cross_set, k_folds, leave_one_out, listed_fold, official, random_split
 
 
 def manifest_of(entries, dataset="study", **fields):

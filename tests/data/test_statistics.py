@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from sind_hf.data.manifest import Manifest, ManifestEntry, ManifestError, ScoreInfo
+from sind_hf.data.manifests.manifest import Manifest, ManifestEntry, ManifestError, ScoreInfo
 from sind_hf.data.statistics import (
     CatalogCheck,
     aligned,

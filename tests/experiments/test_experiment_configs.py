@@ -11,13 +11,13 @@ import pytest
 import yaml
 from tiny_sets import make_set
 
-from sind_hf.data.catalog import CATALOG
+from sind_hf.data.manifests.catalog import CATALOG
 from sind_hf.experiments.config import load_config
 from sind_hf.experiments.demo import DEMO
 from sind_hf.experiments.protocols import build_folds
 
 ROOT = Path(__file__).parents[2]
-CONFIGS, DOCUMENT = ROOT / "configs", ROOT / "docs" / "published_commands.md"
+CONFIGS, DOCUMENT = ROOT / "configs", ROOT / "docs" / "reference" / "published_commands.md"
 spec = importlib.util.spec_from_file_location("train_test_iqa", ROOT / "scripts" / "train_test_iqa.py")
 script = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(script)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from tiny_sets import make_config, write_picture, write_published
 
-from sind_hf.data.manifest import ManifestEntry
+from sind_hf.data.manifests.manifest import ManifestEntry
 from sind_hf.experiments.runner import run_experiment
 
 KINDS = {"live": "LIVE/jp2k/img{0}.bmp", "csiq": "CSIQ/dst_imgs/awgn/ref{1}.AWGN.{2}.png"}

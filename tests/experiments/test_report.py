@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from sind_hf.experiments.published import METHODS, published_result
+from sind_hf.experiments.paper_results import METHODS, published_result
 from sind_hf.experiments.report import fold_rows, latex, markdown, summary_rows, write_report
 
 SIX = ["koniq10k", "livec", "bid", "kadid10k", "csiq", "live"]

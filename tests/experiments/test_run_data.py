@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 from tiny_sets import make_set
 
-from sind_hf.data.preparation import prepare
+from sind_hf.data.prepared.prepare import prepare
 from sind_hf.experiments.config import DataOptions, ExperimentOptions
 from sind_hf.experiments.protocols import build_folds
 from sind_hf.experiments.run_data import build_data, fold_data

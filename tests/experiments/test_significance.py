@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sind_hf.experiments.significance import (
+from sind_hf.experiments.bootstrap import (
     bootstrap_intervals,
     bootstrap_mean,
     paired_bootstrap,

@@ -13,8 +13,8 @@ import yaml
 from tiny_sets import make_set, save_tiny_clip, save_tiny_resnet, write_published
 
 from sind_hf import SindConfig
-from sind_hf.data.split_files import read_folds, write_folds
-from sind_hf.data.splits import leave_one_out, random_split
+from sind_hf.data.splits.split_files import read_folds, write_folds
+from sind_hf.data.splits.splits import leave_one_out, random_split
 from sind_hf.experiments.config import load_config
 from sind_hf.experiments.records import load_records
 
@@ -31,7 +31,7 @@ LEAVE_ONE_OUT = "--exp_type leave-one-out --train_dataset {0} --test_dataset {0}
 OTHER_CONFIGS = {"demo", "real_opinions"}  # of our own
 SIX = "koniq10k livec bid kadid10k csiq live"
 
-# published command line -> (folds, tested on, loss, scenes, batch, local branch); as in docs/published_commands.md
+# published command line -> (folds, tested on, loss, scenes, batch, local branch); as in docs/reference/published_commands.md
 COMMANDS = {
     **{
         f"leave-one-out {name}": (
@@ -289,7 +289,7 @@ def test_wrong_usage(flags, capsys):
 
 
 def test_the_page_has_every_flag_with_its_default():
-    page = (ROOT / "docs" / "published_commands.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "reference" / "published_commands.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(--\w+)` \| (.+?) \|", page, re.MULTILINE)
     published, ours = (script.build_parser()._action_groups[index]._group_actions for index in (1, 2))
     expected = {}
@@ -303,6 +303,6 @@ def test_the_page_has_every_flag_with_its_default():
 
 
 def test_the_page_has_every_configuration_of_the_paper():
-    page = (ROOT / "docs" / "published_commands.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "reference" / "published_commands.md").read_text(encoding="utf-8")
     named = {name for row in re.findall(r"\| ([^|]+) \|$", page, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)}
     assert {path.stem for path in (ROOT / "configs").glob("*.yaml")} - OTHER_CONFIGS <= named

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from tiny_sets import make_config, make_set, save_tiny_clip
 
+from sind_hf.checkpoints import load_checkpoint
 from sind_hf.experiments.evaluation import evaluate_manifest
 from sind_hf.experiments.protocols import build_folds
 from sind_hf.experiments.records import load_records, read_scores
-from sind_hf.scoring.checkpoints import load_checkpoint
 
 pytestmark = pytest.mark.slow
 

@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from transformers import CLIPConfig, CLIPModel, ResNetConfig, ResNetModel
 
-from sind_hf.data.catalog import CATALOG
-from sind_hf.data.manifest import Manifest, ManifestEntry, ScoreInfo
+from sind_hf.data.manifests.catalog import CATALOG
+from sind_hf.data.manifests.manifest import Manifest, ManifestEntry, ScoreInfo
 from sind_hf.experiments.config import RunConfig, parse_config
 
 SIDE = 64  # of the pictures

@@ -12,11 +12,11 @@ import yaml
 from fuzzing import damaged, fuzz, one_line, plain_values
 from hypothesis import strategies as st
 
-from sind_hf.data.manifest import Manifest, ManifestEntry, ManifestError, ScoreInfo
-from sind_hf.data.preparation import prepare
-from sind_hf.data.prepared import PreparedFolder, load_prepared
-from sind_hf.data.split_files import liqe_splits, read_folds, read_image_list, write_folds
-from sind_hf.data.splits import k_folds
+from sind_hf.data.manifests.manifest import Manifest, ManifestEntry, ManifestError, ScoreInfo
+from sind_hf.data.prepared.folder import PreparedFolder, load_prepared
+from sind_hf.data.prepared.prepare import prepare
+from sind_hf.data.splits.split_files import liqe_splits, read_folds, read_image_list, write_folds
+from sind_hf.data.splits.splits import k_folds
 from sind_hf.experiments.config import GROUPS, RunConfig, load_config
 from sind_hf.scoring.results import ScoreFile
 from sind_hf.scoring.scorer import ScoredImage

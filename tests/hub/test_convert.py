@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from transformers import AutoImageProcessor, AutoModel
 
 from sind_hf import SindImageProcessor, SindModel
-from sind_hf.hub.convert import convert_checkpoint, convert_weights
+from sind_hf.conversion.convert import convert_checkpoint, convert_weights
 
 VARIANTS = ("patch", "class", "none")
 Weights = dict[str, Tensor]

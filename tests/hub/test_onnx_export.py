@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from sind_hf import SindConfig, SindImageProcessor, SindModel, score_images
-from sind_hf.hub import export
-from sind_hf.hub.export import export_onnx
-from sind_hf.scoring.onnx_model import OnnxSindModel
+from sind_hf.onnx import export
+from sind_hf.onnx.export import export_onnx
+from sind_hf.onnx.model import OnnxSindModel
 
 Exported = Callable[..., SimpleNamespace]
 ATOL = 1e-4  # on a scale of 0 to 100

@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from sind_hf.hub.convert import convert_checkpoint
-from sind_hf.hub.weight_files import listed, read_weights
+from sind_hf.conversion.convert import convert_checkpoint
+from sind_hf.conversion.weight_files import listed, read_weights
 
 
 class Payload:

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from sind_hf import cli
-from sind_hf.scoring.pictures import Picture
+from sind_hf.scoring.images import Picture
 
 make_views = Picture.make_views
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoImageProcessor, AutoModel, pipeline
 
 from sind_hf import SindImageProcessor, SindModel, SindPipeline
-from sind_hf.scoring.checkpoints import default_device, load_checkpoint
+from sind_hf.checkpoints import default_device, load_checkpoint
 
 
 def test_the_model_and_its_processor(tiny_checkpoint: Path, tiny_model: SindModel, picture_files: list[str]) -> None:

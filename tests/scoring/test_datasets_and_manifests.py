@@ -20,11 +20,11 @@ import pytest
 from datasets import Dataset, DatasetDict, Features, Image, Value
 
 from sind_hf import Manifest, ManifestEntry, ScoreInfo, SindImageProcessor, SindModel
-from sind_hf.data.importing import import_manifest
-from sind_hf.data.preparation import prepare
+from sind_hf.data.importing.importer import import_manifest
+from sind_hf.data.prepared.prepare import prepare
 from sind_hf.scoring.dataset_rows import DatasetRows
+from sind_hf.scoring.images import HubFile, Picture, Unusable
 from sind_hf.scoring.job import run_job
-from sind_hf.scoring.pictures import HubFile, Picture, Unusable
 from sind_hf.scoring.scorer import ScoredImage, score_images
 from sind_hf.scoring.sources import SourceOptions, open_sources
 
@@ -372,7 +372,7 @@ def test_files_of_the_hub_are_read_where_they_are_decoded(
         assert (Picture("shown", file).make_views(SindImageProcessor(), "center")[1] == expected[1]).all()
     with pytest.raises(ValueError, match="^shown: cannot be read"):
         Picture("shown", HubFile("datasets/u/d/gone.png")).load()
-    monkeypatch.setattr("sind_hf.scoring.pictures.LARGEST_FILE", 1000)
+    monkeypatch.setattr("sind_hf.scoring.images.LARGEST_FILE", 1000)
     with pytest.raises(ValueError, match="^shown: cannot be read .has 2,000 bytes"):
         Picture("shown", HubFile("datasets/u/d/a.zip", "bomb.png")).load()
 

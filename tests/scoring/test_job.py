@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from sind_hf import SindConfig, SindImageProcessor, SindModel
-from sind_hf.scoring import pictures
+from sind_hf.scoring import images as pictures
 from sind_hf.scoring.job import run_job
 from sind_hf.scoring.scorer import ScoredImage
 

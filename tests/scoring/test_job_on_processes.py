@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, Image
 
-from sind_hf.scoring.checkpoints import load_checkpoint
+from sind_hf.checkpoints import load_checkpoint
 from sind_hf.scoring.scorer import score_images
 
 pytestmark = pytest.mark.slow

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from sind_hf import SindModel, score_images
-from sind_hf.scoring.checkpoints import load_checkpoint, load_scorer
-from sind_hf.scoring.onnx_model import METADATA_KEY, OnnxConfig, OnnxSindModel
+from sind_hf.checkpoints import load_checkpoint, load_scorer
+from sind_hf.onnx.model import METADATA_KEY, OnnxConfig, OnnxSindModel
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs onnxruntime, of the extra onnx")
 Exported = Callable[..., SimpleNamespace]

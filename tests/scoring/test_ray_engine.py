@@ -13,9 +13,9 @@ import psutil
 import pytest
 
 from sind_hf import SindModel
-from sind_hf.scoring.checkpoints import load_checkpoint
+from sind_hf.checkpoints import load_checkpoint
+from sind_hf.scoring.images import Picture
 from sind_hf.scoring.job import run_job
-from sind_hf.scoring.pictures import Picture
 from sind_hf.scoring.ray_engine import RayEngine
 from sind_hf.scoring.scorer import score_images
 

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from sind_hf import SindImageProcessor, SindModel
-from sind_hf.data.manifest import Manifest, ManifestEntry
-from sind_hf.data.worker_deaths import worker_deaths_named
+from sind_hf.data.manifests.manifest import Manifest, ManifestEntry
+from sind_hf.distributed import worker_deaths_named
 from sind_hf.experiments.evaluation import evaluate_manifest
 from sind_hf.scoring.job import run_job
 from sind_hf.scoring.scorer import ScoredImage

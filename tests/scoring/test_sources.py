@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sind_hf.scoring.pictures import Unusable
+from sind_hf.scoring.images import Unusable
 from sind_hf.scoring.sources import list_images, open_sources, picture_suffixes
 
 

@@ -1,4 +1,4 @@
-"""The tables of docs/benchmarks.md are made by scripts that run, and that print what the page shows."""
+"""The tables of docs/explanation/benchmarks.md are made by scripts that run, and that print what the page shows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs/benchmarks.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs/explanation/benchmarks.md").read_text(encoding="utf-8")
 SMALL = ["--backbone", "vit-small", "--threads", "1"]
 COMMANDS = {
     "views": ["--rounds", "1"],

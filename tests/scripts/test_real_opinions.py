@@ -13,7 +13,7 @@ import pytest
 from PIL import ImageFilter
 
 from sind_hf import SindConfig, SindImageProcessor, SindModel
-from sind_hf.data.manifest import Manifest
+from sind_hf.data.manifests.manifest import Manifest
 
 pytest.importorskip("matplotlib", reason='needs matplotlib: pip install "sind-hf[eval]"')
 SCRIPT = Path(__file__).parents[2] / "scripts/real_opinions.py"

@@ -1,4 +1,4 @@
-"""The table of docs/scene_sampling.md."""
+"""The table of docs/explanation/scene_sampling.md."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sind_hf.data.manifest import Manifest, ManifestEntry
+from sind_hf.data.manifests.manifest import Manifest, ManifestEntry
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,5 +42,5 @@ def test_the_documented_table(
     if not folder.is_dir():
         pytest.skip(f"needs {folder}")
     lines = table(monkeypatch, capsys, folder / "spaq_all.json", folder / "koniq10k_all.json")
-    page = (ROOT / "docs/scene_sampling.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs/explanation/scene_sampling.md").read_text(encoding="utf-8")
     assert lines == [line for line in page.splitlines() if line.startswith("|")]

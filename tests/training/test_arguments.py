@@ -6,7 +6,7 @@ import json
 import pytest
 from transformers import HfArgumentParser, TrainingArguments
 
-from sind_hf.training.arguments import SindTrainingArguments
+from sind_hf.training.training_args import SindTrainingArguments
 
 QUIET = {"report_to": "none", "use_cpu": True}
 

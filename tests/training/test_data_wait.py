@@ -7,7 +7,7 @@ import time
 import pytest
 from tiny_training import make_trainer
 
-from sind_hf.training.data_wait import DataWait
+from sind_hf.training.callbacks import DataWait
 
 
 def test_share_starts_anew_each_time() -> None:

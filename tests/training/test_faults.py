@@ -19,8 +19,8 @@ from transformers import TrainerCallback
 
 from sind_hf import SindImageProcessor
 from sind_hf.experiments.runner import EvaluateEvery
-from sind_hf.training.checkpoints import whole_checkpoints
-from sind_hf.training.interruption import TrainingInterrupted
+from sind_hf.training.callbacks import TrainingInterrupted
+from sind_hf.training.checkpoint_files import whole_checkpoints
 
 SAVING = {"max_steps": 9, "save_strategy": "steps", "save_steps": 3}
 

@@ -12,8 +12,8 @@ from PIL import Image
 from transformers import TrainerCallback
 
 from sind_hf import SindConfig, SindImageProcessor, SindModel
-from sind_hf.training.arguments import SindTrainingArguments
 from sind_hf.training.trainer import SindTrainer
+from sind_hf.training.training_args import SindTrainingArguments
 
 SCENES = ("animals", "food", "night")
 BACKBONES: dict[str, dict[str, Any]] = {

@@ -7,6 +7,6 @@
 Needs Gradio (extra `app`). Nothing of it is imported before `build_app` is called.
 """
 
-from .page import build_app, launch_app, wait_for_end
+from sind_hf.app.page import build_app, launch_app, wait_for_end
 
 __all__ = ["build_app", "launch_app", "wait_for_end"]

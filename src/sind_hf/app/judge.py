@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from sind_hf.app.pictures import read_picture
 from sind_hf.app.reference import ReferenceScores
+from sind_hf.app.uploads import read_picture
+from sind_hf.checkpoints import load_scorer
 from sind_hf.image_processing_sind import ImageError, SindImageProcessor
-from sind_hf.scoring.checkpoints import load_scorer
-from sind_hf.scoring.onnx_model import ScoringModel, is_onnx
+from sind_hf.onnx.model import ScoringModel, is_onnx
 from sind_hf.scoring.scorer import score_images
 
 CHUNK = 4  # pictures in memory at once

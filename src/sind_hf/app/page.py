@@ -25,7 +25,7 @@ from PIL import Image
 from sind_hf.app import panels
 from sind_hf.app.judge import Judge
 from sind_hf.app.limits import UPLOAD_BYTES, RequestLimits, limit_connections
-from sind_hf.app.pictures import MAX_BYTES, MAX_PICTURES, MAX_PIXELS, example_pictures
+from sind_hf.app.uploads import MAX_BYTES, MAX_PICTURES, MAX_PIXELS, example_pictures
 
 if TYPE_CHECKING:
     from gradio import Blocks

@@ -11,8 +11,8 @@ import numpy as np
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError
 
-from sind_hf.data.tables import read_table
-from sind_hf.scoring.onnx_model import is_onnx
+from sind_hf.data.importing.tables import read_table
+from sind_hf.onnx.model import is_onnx
 
 REFERENCE_FILE = "reference_scores.csv"
 # Relative to scores above 1. The same picture in another batch, or on another device, differs in its last digits.

@@ -11,6 +11,7 @@ import sys
 
 import typer
 
+from sind_hf.cli.app import web_app
 from sind_hf.cli.convert import convert
 from sind_hf.cli.data import data
 from sind_hf.cli.demo import demo
@@ -21,7 +22,6 @@ from sind_hf.cli.push import push
 from sind_hf.cli.score import score
 from sind_hf.cli.terminal import fail
 from sind_hf.cli.train import train
-from sind_hf.cli.web_app import web_app
 from sind_hf.version import __version__
 
 app = typer.Typer(

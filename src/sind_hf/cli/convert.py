@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from sind_hf.cli import terminal
-from sind_hf.hub.convert import convert_checkpoint
+from sind_hf.conversion.convert import convert_checkpoint
 
 
 def convert(

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from sind_hf.cli import terminal
-from sind_hf.cli.training_progress import TrainingProgress
 from sind_hf.experiments.demo import HELD_OUT, run_demo
+from sind_hf.training.callbacks import TrainingProgress
 
 
 def demo(

@@ -8,15 +8,15 @@ from typing import Annotated, cast
 
 import typer
 
+from sind_hf.checkpoints import load_scorer
 from sind_hf.cli import terminal
 from sind_hf.cli.options import BatchSizeOption, DeviceOption, DtypeOption, ModelOption, Views, WorkersOption
 from sind_hf.configuration_sind import SindConfig
-from sind_hf.data.manifest import Manifest
+from sind_hf.data.manifests.manifest import Manifest
 from sind_hf.experiments.checkpoint_calibration import calibrate_checkpoint, check_calibration
 from sind_hf.experiments.evaluation import evaluate_manifest
 from sind_hf.experiments.figures import draw_evaluation, prepare_figures
 from sind_hf.files import sole_use, write_json
-from sind_hf.scoring.checkpoints import load_scorer
 
 COLUMNS = ("srcc", "plcc", "krcc", "rmse", "plcc_logistic4", "plcc_logistic5", "n")
 

@@ -12,13 +12,13 @@ from accelerate import PartialState
 from transformers import TrainerCallback
 
 from sind_hf.cli import terminal
-from sind_hf.cli.training_progress import TrainingProgress
 from sind_hf.experiments.config import RunConfig, load_config
 from sind_hf.experiments.figures import draw_figures
 from sind_hf.experiments.protocols import build_folds
 from sind_hf.experiments.records import load_records
 from sind_hf.experiments.report import summary_rows
 from sind_hf.experiments.runner import run_experiment
+from sind_hf.training.callbacks import TrainingProgress
 
 SHORT = {"srcc": "SRCC", "plcc": "PLCC", "srcc_plcc": "(S+P)/2"}  # a row has to fit in 80 columns
 

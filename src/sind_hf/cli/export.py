@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
+from sind_hf.checkpoints import load_checkpoint
 from sind_hf.cli import terminal
-from sind_hf.hub.export import export_onnx, require_onnx
-from sind_hf.scoring.checkpoints import load_checkpoint
+from sind_hf.onnx.export import export_onnx, require_onnx
 
 
 def export(

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from sind_hf.checkpoints import load_scorer
 from sind_hf.cli import terminal
 from sind_hf.cli.options import (
     BUNDLED,
@@ -18,9 +19,8 @@ from sind_hf.cli.options import (
     ViewsOption,
     WorkersOption,
 )
+from sind_hf.distributed import in_all, is_main_process, join_launch
 from sind_hf.image_processing_sind import printable
-from sind_hf.processes import in_all, is_main_process, join_launch
-from sind_hf.scoring.checkpoints import load_scorer
 from sind_hf.scoring.job import run_job
 from sind_hf.scoring.ray_engine import RayEngine
 from sind_hf.scoring.sources import SourceOptions

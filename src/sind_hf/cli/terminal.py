@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from sind_hf.data.worker_deaths import worker_death
+from sind_hf.distributed import worker_death
 from sind_hf.image_processing_sind import printable
 
 # Results go to standard output; progress and errors to standard error, so that results can be piped.

@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from sind_hf.cli import terminal
-from sind_hf.cli.training_progress import TrainingProgress
 from sind_hf.experiments.config import load_config
 from sind_hf.experiments.runner import run_training
+from sind_hf.training.callbacks import TrainingProgress
 
 
 def train(

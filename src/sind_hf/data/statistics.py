@@ -18,12 +18,11 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from sind_hf.data.manifests.catalog import CATALOG, DatasetFacts
+from sind_hf.data.manifests.manifest import Manifest, ManifestError, ScoreInfo
+from sind_hf.data.manifests.score_direction import direction_shown
 from sind_hf.files import atomic_file
 from sind_hf.image_processing_sind import printable
-
-from .catalog import CATALOG, DatasetFacts
-from .manifest import Manifest, ManifestError, ScoreInfo
-from .score_direction import direction_shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

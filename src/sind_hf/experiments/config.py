@@ -15,7 +15,7 @@ import yaml
 from transformers import HfArgumentParser
 
 from sind_hf.files import read_text, write_text
-from sind_hf.training.arguments import SindTrainingArguments
+from sind_hf.training.training_args import SindTrainingArguments
 
 
 @dataclass

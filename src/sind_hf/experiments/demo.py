@@ -15,8 +15,8 @@ from typing import Any
 
 from transformers import AutoImageProcessor, AutoModel, TrainerCallback
 
-from sind_hf.data.graded import grade, packaged_photographs
-from sind_hf.data.manifest import Manifest
+from sind_hf.data.manifests.manifest import Manifest
+from sind_hf.data.synthetic.graded import grade, packaged_photographs
 from sind_hf.experiments.config import RunConfig, parse_config
 from sind_hf.experiments.evaluation import Evaluation, evaluate_manifest
 from sind_hf.experiments.models import build_model

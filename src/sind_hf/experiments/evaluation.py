@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from sind_hf import metrics
-from sind_hf.data.manifest import Manifest
-from sind_hf.data.prepared import PreparedFolder, is_prepared, load_prepared
-from sind_hf.data.prepared_pictures import PreparedPicture, PreparedPictures
-from sind_hf.data.worker_deaths import worker_deaths_named
+from sind_hf.data.manifests.manifest import Manifest
+from sind_hf.data.prepared.folder import PreparedFolder, is_prepared, load_prepared
+from sind_hf.data.prepared.images import PreparedPicture, PreparedPictures
+from sind_hf.distributed import worker_deaths_named
 from sind_hf.image_processing_sind import ImageSource, SindImageProcessor, ViewMode
-from sind_hf.scoring.onnx_model import ScoringModel
+from sind_hf.onnx.model import ScoringModel
 from sind_hf.scoring.scorer import score_images
 
 

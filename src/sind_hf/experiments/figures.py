@@ -8,11 +8,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from sind_hf.data.manifest import Manifest, ManifestError
+from sind_hf.data.manifests.manifest import Manifest, ManifestError
 from sind_hf.data.statistics import plot_scene_distributions
 from sind_hf.experiments.evaluation import Evaluation
+from sind_hf.experiments.paper_results import published_result
 from sind_hf.experiments.plots import fit_scatter, radar, require_matplotlib, scene_bars, training_curves
-from sind_hf.experiments.published import published_result
 from sind_hf.experiments.records import read_scores
 from sind_hf.experiments.report import summary_rows
 from sind_hf.files import reason

@@ -6,11 +6,11 @@ from typing import Any
 
 from transformers.trainer_utils import set_seed
 
+from sind_hf.checkpoints import load_checkpoint
 from sind_hf.configuration_sind import SindConfig
 from sind_hf.experiments.config import ModelOptions
 from sind_hf.image_processing_sind import SindImageProcessor
 from sind_hf.modeling_sind import SindModel
-from sind_hf.scoring.checkpoints import load_checkpoint
 
 
 def build_model(options: ModelOptions, loss_type: str, seed: int) -> tuple[SindModel, SindImageProcessor]:

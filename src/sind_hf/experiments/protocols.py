@@ -18,12 +18,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sind_hf.data.catalog import get as catalog_facts
-from sind_hf.data.joint import with_dataset_domains
-from sind_hf.data.manifest import Manifest
-from sind_hf.data.published import WHOLE_MANIFESTS
-from sind_hf.data.split_files import Protocol, find_manifest, folder_of_folds, liqe_splits, read_folds, read_image_list
-from sind_hf.data.splits import Fold, cross_set, k_folds, leave_one_out, random_split
+from sind_hf.data.manifests.catalog import get as catalog_facts
+from sind_hf.data.manifests.manifest import Manifest
+from sind_hf.data.manifests.published_format import WHOLE_MANIFESTS
+from sind_hf.data.splits.split_files import (
+    Protocol,
+    find_manifest,
+    folder_of_folds,
+    liqe_splits,
+    read_folds,
+    read_image_list,
+)
+from sind_hf.data.splits.splits import Fold, cross_set, k_folds, leave_one_out, random_split
+from sind_hf.data.training_sets import with_dataset_domains
 from sind_hf.experiments.config import DataOptions, ExperimentOptions
 
 logger = logging.getLogger(__name__)

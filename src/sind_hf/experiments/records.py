@@ -21,7 +21,7 @@ import yaml
 from datasets import Dataset, Image
 
 from sind_hf import metrics
-from sind_hf.experiments.significance import bootstrap_intervals
+from sind_hf.experiments.bootstrap import bootstrap_intervals
 from sind_hf.files import atomic_file, open_text, read_text
 from sind_hf.version import __version__
 

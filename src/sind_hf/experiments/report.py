@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from sind_hf.experiments.published import published_result
-from sind_hf.experiments.significance import bootstrap_mean
+from sind_hf.experiments.bootstrap import bootstrap_mean
+from sind_hf.experiments.paper_results import published_result
 from sind_hf.files import atomic_file, write_json, write_text
 
 METRICS = ("srcc", "plcc", "srcc_plcc", "krcc", "rmse", "plcc_logistic4", "plcc_logistic5")

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 from datasets import Dataset
 
-from sind_hf.data.joint import joint_rows, with_dataset_domains
-from sind_hf.data.manifest import Manifest
-from sind_hf.data.prepared import PreparedFolder, is_prepared, open_dataset
+from sind_hf.data.manifests.manifest import Manifest
+from sind_hf.data.prepared.folder import PreparedFolder, is_prepared, open_dataset
+from sind_hf.data.training_sets import joint_rows, with_dataset_domains
 from sind_hf.experiments.config import DataOptions
 from sind_hf.experiments.protocols import ExperimentFold, load_manifest
 

@@ -25,6 +25,7 @@ from transformers import PrinterCallback, TrainerCallback, TrainerControl, Train
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer_utils import IntervalStrategy
 
+from sind_hf.distributed import on_main_process, only_run_in
 from sind_hf.experiments.config import ExperimentOptions, RunConfig, parse_config
 from sind_hf.experiments.models import build_model
 from sind_hf.experiments.protocols import ExperimentFold, build_folds
@@ -47,8 +48,7 @@ from sind_hf.experiments.report import write_report
 from sind_hf.experiments.run_data import RunData, build_data, fold_data
 from sind_hf.files import write_json
 from sind_hf.hub.model_facts import facts_of_run
-from sind_hf.processes import on_main_process, only_run_in
-from sind_hf.training.checkpoints import whole_checkpoints
+from sind_hf.training.checkpoint_files import whole_checkpoints
 from sind_hf.training.trainer import SindTrainer
 
 Watch = Callable[[str], AbstractContextManager[Sequence[TrainerCallback]]]

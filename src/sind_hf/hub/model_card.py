@@ -11,8 +11,8 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from sind_hf.data.catalog import DatasetFacts
-from sind_hf.data.catalog import get as catalog_facts
+from sind_hf.data.manifests.catalog import DatasetFacts
+from sind_hf.data.manifests.catalog import get as catalog_facts
 from sind_hf.files import write_text
 from sind_hf.hub.model_facts import ModelFacts, SetResult
 

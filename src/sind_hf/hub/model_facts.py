@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from sind_hf.scoring.checkpoints import check_folder
+from sind_hf.checkpoints import check_folder
 
 # What `sind_hf.experiments` leaves beside a checkpoint.
 RECORD = "results.json"

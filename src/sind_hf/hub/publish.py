@@ -23,9 +23,9 @@ from huggingface_hub import (
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 from huggingface_hub.utils import filter_repo_objects
 
+from sind_hf.checkpoints import check_folder
 from sind_hf.hub.model_card import CARD, FIGURES, is_ours, model_card, write_card
 from sind_hf.hub.model_facts import facts_from_folder, local_path_in, read_record
-from sind_hf.scoring.checkpoints import check_folder
 from sind_hf.version import __version__
 
 RepoType = Literal["model", "space"]

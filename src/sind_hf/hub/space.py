@@ -25,10 +25,10 @@ from huggingface_hub.utils import validate_repo_id
 from packaging.requirements import Requirement
 
 import sind_hf
-from sind_hf.data.tables import read_table
+from sind_hf.checkpoints import load_checkpoint
+from sind_hf.data.importing.tables import read_table
 from sind_hf.files import atomic_folder
 from sind_hf.hub.publish import commit_files, hub_api, list_files, one_line_errors, open_repository
-from sind_hf.scoring.checkpoints import load_checkpoint
 
 TITLE = "Photo quality with SIND"
 # What the page was tested with; a Space builds itself from exactly these.

@@ -10,15 +10,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sind_hf.data.saved_datasets import (
+from sind_hf.data.importing.hub_datasets import (
     check_data_files,
     check_hub_data_files,
     is_saved_dataset,
     load_saved_dataset,
     require_regular_files,
 )
-from sind_hf.data.validation import path_fault, shown
-from sind_hf.scoring.pictures import HubFile, Picture, Unusable
+from sind_hf.data.manifests.validation import path_fault
+from sind_hf.files import shown
+from sind_hf.scoring.images import HubFile, Picture, Unusable
 
 if TYPE_CHECKING:
     from datasets import IterableDataset

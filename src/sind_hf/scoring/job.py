@@ -17,12 +17,11 @@ import numpy.typing as npt
 import torch
 from accelerate import PartialState
 
-from sind_hf.data.prepared import file_sha256
-from sind_hf.data.worker_deaths import worker_deaths_named
+from sind_hf.data.prepared.folder import file_sha256
+from sind_hf.distributed import in_all, on_main_process, only_run_in, worker_deaths_named
 from sind_hf.image_processing_sind import ImageError, SindImageProcessor, ViewMode
-from sind_hf.processes import in_all, on_main_process, only_run_in
-from sind_hf.scoring.onnx_model import OnnxSindModel, ScoringModel
-from sind_hf.scoring.pictures import Picture
+from sind_hf.onnx.model import OnnxSindModel, ScoringModel
+from sind_hf.scoring.images import Picture
 from sind_hf.scoring.quality_maps import save_overlay
 from sind_hf.scoring.results import ScoreFile
 from sind_hf.scoring.scorer import ScoredImage, score_pictures

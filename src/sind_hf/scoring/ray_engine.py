@@ -19,9 +19,9 @@ from typing import Any
 
 from accelerate import PartialState
 
+from sind_hf.checkpoints import load_scorer
 from sind_hf.image_processing_sind import ViewMode
-from sind_hf.scoring.checkpoints import load_scorer
-from sind_hf.scoring.pictures import Picture
+from sind_hf.scoring.images import Picture
 from sind_hf.scoring.scorer import ScoredImage, score_pictures
 
 BATCHES_A_CHUNK = 8

@@ -15,10 +15,10 @@ import torch
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from sind_hf.data.prepared_pictures import PreparedPicture, PreparedPictures
+from sind_hf.data.prepared.images import PreparedPicture, PreparedPictures
 from sind_hf.image_processing_sind import ImageError, ImageSource, SindImageProcessor, ViewMode
-from sind_hf.scoring.onnx_model import ScoringModel
-from sind_hf.scoring.pictures import Picture
+from sind_hf.onnx.model import ScoringModel
+from sind_hf.scoring.images import Picture
 
 
 @dataclass(frozen=True)

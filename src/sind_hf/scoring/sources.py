@@ -10,13 +10,13 @@ from typing import Protocol
 
 from PIL import Image
 
-from sind_hf.data.manifest import Manifest
-from sind_hf.data.prepared import PreparedFolder, is_prepared, load_prepared
-from sind_hf.data.saved_datasets import is_saved_dataset
+from sind_hf.data.importing.hub_datasets import is_saved_dataset
+from sind_hf.data.manifests.manifest import Manifest
+from sind_hf.data.prepared.folder import PreparedFolder, is_prepared, load_prepared
 from sind_hf.files import read_text
 from sind_hf.image_processing_sind import IMAGE_FORMATS, SindImageProcessor, printable
 from sind_hf.scoring.dataset_rows import HUB_PREFIX, PARQUET, DatasetRows
-from sind_hf.scoring.pictures import Picture, PreparedRow, Unusable, prepared_pictures, prepared_place
+from sind_hf.scoring.images import Picture, PreparedRow, Unusable, prepared_pictures, prepared_place
 
 LIST_SUFFIX, MANIFEST_SUFFIX = ".txt", ".json"
 # Extensions of image formats that are not read, by the name of the format; a camera's raw files have many.

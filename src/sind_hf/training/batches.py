@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, default_collate
 from sind_hf.data.sampling import EpochBatchSampler, SceneBatchSampler, ShuffledBatchSampler
 from sind_hf.data.views import ViewDataset
 from sind_hf.image_processing_sind import ViewMode
-from sind_hf.training.publishing import PublishingTrainer
+from sind_hf.training.hub_mixin import PublishingTrainer
 
 
 class BatchingTrainer(PublishingTrainer):

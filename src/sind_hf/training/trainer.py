@@ -37,17 +37,21 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, BestRun, EvalLoopO
 
 from sind_hf import metrics
 from sind_hf.calibration import Calibration, fit_affine
-from sind_hf.data.worker_deaths import worker_deaths_named
+from sind_hf.distributed import worker_deaths_named
 from sind_hf.files import atomic_folder
 from sind_hf.image_processing_sind import ImageError, SindImageProcessor
 from sind_hf.losses import UNALIGNED, by_scene
 from sind_hf.modeling_sind import SindModel, SindOutput
-from sind_hf.training.arguments import SindTrainingArguments
 from sind_hf.training.batches import BatchingTrainer, collate_single
-from sind_hf.training.checkpoints import removed_unless_whole, require_undamaged, sync_after_state, whole_checkpoints
-from sind_hf.training.data_wait import DataWait
+from sind_hf.training.callbacks import DataWait, StopOnSignal, TrainingInterrupted
+from sind_hf.training.checkpoint_files import (
+    removed_unless_whole,
+    require_undamaged,
+    sync_after_state,
+    whole_checkpoints,
+)
 from sind_hf.training.ema import ExponentialMovingAverage
-from sind_hf.training.interruption import StopOnSignal, TrainingInterrupted
+from sind_hf.training.training_args import SindTrainingArguments
 
 logger = logging.getLogger(__name__)
 

@@ -7,6 +7,6 @@
 Needs the packages of the ONNX export (extra `onnx`), and once the npm package onnxruntime-web.
 """
 
-from .site import LARGE_MODEL, Site, push_site, write_site
+from sind_hf.app.static_site.site import LARGE_MODEL, Site, push_site, write_site
 
 __all__ = ["LARGE_MODEL", "Site", "push_site", "write_site"]

@@ -24,14 +24,14 @@ from PIL import Image
 from sind_hf.app.judge import Judge
 from sind_hf.app.page import TITLE
 from sind_hf.app.panels import Scale
-from sind_hf.app.pictures import MAX_BYTES, MAX_PIXELS, example_pictures
 from sind_hf.app.static_site.half_weights import halve_weights
 from sind_hf.app.static_site.runtime import PACKAGE, RUNTIMES, read_runtime
+from sind_hf.app.uploads import MAX_BYTES, MAX_PIXELS, example_pictures
 from sind_hf.files import atomic_folder
-from sind_hf.hub.export import export_onnx, require_onnx
 from sind_hf.hub.space import PushedSpace, push_space_folder
 from sind_hf.modeling_sind import SindModel
-from sind_hf.scoring.onnx_model import OnnxSindModel
+from sind_hf.onnx.export import export_onnx, require_onnx
+from sind_hf.onnx.model import OnnxSindModel
 from sind_hf.scoring.quality_maps import COLOURS
 from sind_hf.version import __version__
 

@@ -11,7 +11,7 @@ from sind_hf.cli import terminal
 from sind_hf.cli.options import ClipOption, SeedOption, key_values
 from sind_hf.data.readers import READERS, BuildResult, DatasetNotFoundError
 from sind_hf.data.readers import build as build_manifest
-from sind_hf.data.scene_labels import scene_picker
+from sind_hf.data.scenes.labeling import scene_picker
 
 DATASETS = [name for name, reader in READERS.items() if reader.labels]
 

@@ -9,9 +9,9 @@ import typer
 
 from sind_hf.cli import terminal
 from sind_hf.cli.options import ManifestOutput, key_values
-from sind_hf.data.importing import import_manifest
-from sind_hf.data.manifest import ScoreInfo
-from sind_hf.data.tables import COLUMN_NAMES
+from sind_hf.data.importing.importer import import_manifest
+from sind_hf.data.importing.tables import COLUMN_NAMES
+from sind_hf.data.manifests.manifest import ScoreInfo
 
 
 def import_scores(

@@ -17,8 +17,8 @@ from sind_hf.cli.options import (
     SeedOption,
     WorkersOption,
 )
-from sind_hf.data import scene_labels
-from sind_hf.data.manifest import Manifest
+from sind_hf.data.manifests.manifest import Manifest
+from sind_hf.data.scenes import labeling as scene_labels
 
 
 def label_scenes(

@@ -9,8 +9,8 @@ import typer
 
 from sind_hf.cli import terminal
 from sind_hf.cli.options import ImageRootOption, ManifestArgument, WorkersOption
-from sind_hf.data import preparation
-from sind_hf.data.manifest import Manifest
+from sind_hf.data.manifests.manifest import Manifest
+from sind_hf.data.prepared import prepare as preparation
 
 
 def prepare(

@@ -9,8 +9,8 @@ import typer
 
 from sind_hf.cli import terminal
 from sind_hf.cli.options import ManifestArgument, SeedOption
-from sind_hf.data.manifest import Manifest
-from sind_hf.data.split_files import SplitKind, make_folds, write_folds
+from sind_hf.data.manifests.manifest import Manifest
+from sind_hf.data.splits.split_files import SplitKind, make_folds, write_folds
 
 
 def split(

@@ -9,7 +9,7 @@ import typer
 
 from sind_hf.cli import terminal
 from sind_hf.cli.options import ManifestArgument
-from sind_hf.data.manifest import Manifest
+from sind_hf.data.manifests.manifest import Manifest
 from sind_hf.data.statistics import manifest_statistics, plot_scene_distributions, render_statistics
 
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import catalog
-from ..catalog import DatasetFacts
-from ..manifest import Manifest, ManifestEntry, ScoreInfo
-from ..validation import Progress, image_problems, path_fault, score_fault
-from . import (
+from sind_hf.data.manifests import catalog
+from sind_hf.data.manifests.catalog import DatasetFacts
+from sind_hf.data.manifests.manifest import Manifest, ManifestEntry, ScoreInfo
+from sind_hf.data.manifests.validation import Progress, image_problems, path_fault, score_fault
+from sind_hf.data.readers import (
     agiqa3k,
     ava,
     bid,
@@ -30,9 +30,9 @@ from . import (
     spaq,
     tid2013,
 )
-from .download import Download
-from .reader import LabelledImage, Reader
-from .scene_choice import SceneLabels, choose_scenes
+from sind_hf.data.readers.download import Download
+from sind_hf.data.readers.reader import LabelledImage, Reader
+from sind_hf.data.scenes.choice import SceneLabels, choose_scenes
 
 READERS: dict[str, Reader] = {
     module.READER.name: module.READER

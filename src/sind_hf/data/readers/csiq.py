@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..catalog import DatasetFacts
-from .download import Download, LabelFileError
-from .labels import number, score_list, xlsx_table
-from .reader import LabelledImage, Labels, Reader
+from sind_hf.data.manifests.catalog import DatasetFacts
+from sind_hf.data.readers.download import Download, LabelFileError
+from sind_hf.data.readers.labels import number, score_list, xlsx_table
+from sind_hf.data.readers.reader import LabelledImage, Labels, Reader
 
 # The spreadsheet's name of a distortion -> the one in folders and file names.
 SHEET_NAMES = {

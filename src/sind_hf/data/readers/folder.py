@@ -1,4 +1,4 @@
-"""An own opinion study: a folder of images with one table of scores, read as `sind_hf.data.importing` reads it.
+"""A study of the user: a folder of images with one table of scores, as `sind_hf.data.importing.importer` reads it.
 
 What this adds to an import: the scenes get domain ids, and the folder's name leads the image paths, so that several
 studies and datasets can lie side by side under one image root.
@@ -6,12 +6,12 @@ studies and datasets can lie side by side under one image root.
 
 from __future__ import annotations
 
-from ..catalog import DatasetFacts
-from ..importing import import_manifest
-from ..manifest import ScoreInfo
-from .download import Download
-from .labels import number
-from .reader import LabelledImage, Labels, Reader, alphabetical_ids
+from sind_hf.data.importing.importer import import_manifest
+from sind_hf.data.manifests.catalog import DatasetFacts
+from sind_hf.data.manifests.manifest import ScoreInfo
+from sind_hf.data.readers.download import Download
+from sind_hf.data.readers.labels import number
+from sind_hf.data.readers.reader import LabelledImage, Labels, Reader, alphabetical_ids
 
 # Above the ids of the published datasets, so that a joint training keeps the scenes apart.
 FIRST_DOMAIN = 2000

@@ -15,9 +15,9 @@ from zipfile import ZipFile
 
 import numpy as np
 
-from ...image_processing_sind import open_regular_file, printable
-from ..tables import bounded_lines, squeeze
-from .download import LabelFileError
+from sind_hf.data.importing.tables import bounded_lines, squeeze
+from sind_hf.data.readers.download import LabelFileError
+from sind_hf.image_processing_sind import open_regular_file, printable
 
 Row = dict[str, Any]
 RowT = TypeVar("RowT", bound=Sequence[Any])

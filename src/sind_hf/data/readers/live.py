@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ..catalog import DatasetFacts
-from .download import Download, LabelFileError
-from .labels import mat_arrays, number
-from .reader import LabelledImage, Labels, Reader
+from sind_hf.data.manifests.catalog import DatasetFacts
+from sind_hf.data.readers.download import Download, LabelFileError
+from sind_hf.data.readers.labels import mat_arrays, number
+from sind_hf.data.readers.reader import LabelledImage, Labels, Reader
 
 # The arrays run through the folders in this order (readme of the database); the files are img1.bmp, img2.bmp, ….
 IMAGES_PER_DISTORTION = {"jp2k": 227, "jpeg": 233, "wn": 174, "gblur": 174, "fastfading": 174}

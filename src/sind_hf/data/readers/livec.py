@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ..catalog import DatasetFacts
-from .download import Download, LabelFileError
-from .labels import mat_arrays, number
-from .reader import LabelledImage, Labels, Reader
+from sind_hf.data.manifests.catalog import DatasetFacts
+from sind_hf.data.readers.download import Download, LabelFileError
+from sind_hf.data.readers.labels import mat_arrays, number
+from sind_hf.data.readers.reader import LabelledImage, Labels, Reader
 
 
 def read(download: Download, facts: DatasetFacts) -> Labels:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ..catalog import DatasetFacts
-from .download import Download
-from .labels import score_list
-from .reader import LabelledImage, Labels, Reader
+from sind_hf.data.manifests.catalog import DatasetFacts
+from sind_hf.data.readers.download import Download
+from sind_hf.data.readers.labels import score_list
+from sind_hf.data.readers.reader import LabelledImage, Labels, Reader
 
 FOLDERS = {"512": "sub512", "1024": "sub1024", "2048": "Sub2048"}
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ..catalog import DatasetFacts
-from .download import Download, ImageFolder, LabelFileError
-from .labels import score_list
-from .reader import LabelledImage, Labels, Reader
+from sind_hf.data.manifests.catalog import DatasetFacts
+from sind_hf.data.readers.download import Download, ImageFolder, LabelFileError
+from sind_hf.data.readers.labels import score_list
+from sind_hf.data.readers.reader import LabelledImage, Labels, Reader
 
 # Training labels are Elo scores, validation labels lie in 0–1 already; this range of Elo scores becomes 0–1.
 ELO_RANGE = (868.2988, 1857.0)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ..manifest import ScoreInfo
+from sind_hf.data.manifests.manifest import ScoreInfo
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,190 @@
+"""The JSON file of a manifest: reading one that may be hostile, and writing one in a single step."""
+
+from __future__ import annotations
+
+import json
+import re
+from array import array
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sind_hf.data.manifests.validation import ManifestError
+from sind_hf.files import shown, write_text
+
+#: The largest set in the field (AVA, 255,000 images) takes about 80 MiB in the published, indented form.
+MAX_BYTES = 128 * 2**20
+#: Entries of fewer bytes on average do not occur; a file of them would only fill the memory.
+_LEAST_BYTES_PER_ENTRY = 64
+
+_SPACE = re.compile(r"[ \t\r\n]*")
+
+
+@dataclass
+class ManifestDocument:
+    """A manifest file after parsing and before any check of its content.
+
+    Attributes:
+        header: Every top-level value but `files`.
+        records: The values of `files`.
+    """
+
+    header: dict[str, object] = field(default_factory=dict)
+    records: list[object] = field(default_factory=list)
+    text: str = ""
+    offsets: array[int] = field(default_factory=lambda: array("q"))
+
+    def line_of(self, index: int) -> int:
+        """Line on which record `index` starts, from 1."""
+        return self.text.count("\n", 0, self.offsets[index]) + 1
+
+
+def read_document(path: Path, max_bytes: int = MAX_BYTES) -> ManifestDocument:
+    """Read and parse a manifest file.
+
+    Raises:
+        ManifestError: If the file is missing, larger than `max_bytes`, not UTF-8 or not a JSON object with a list
+            `files`.
+    """
+    name = shown(str(path), 300)[1:-1]
+    try:
+        if not path.is_file():
+            what = (
+                "this is not a file; name one JSON file" if path.exists() else "there is no such file; check the path"
+            )
+            raise ManifestError(f"{name}: {what}")
+        with path.open("rb") as file:
+            data = file.read(max_bytes + 1)
+    except (OSError, ValueError) as error:
+        if isinstance(error, ManifestError):
+            raise
+        raise ManifestError(f"{name}: cannot be read ({shown(str(error))[1:-1]}); check the file") from error
+    if len(data) > max_bytes:
+        what = f"the file is larger than {max_bytes:,} bytes; if it is a manifest, raise max_bytes of Manifest.load"
+        raise ManifestError(f"{name}: {what}")
+    if data.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
+        raise ManifestError(f"{name}: the file starts with a byte order mark; save it as UTF-8 without one")
+    try:
+        return parse_document(data.decode("utf-8"), max(1000, max_bytes // _LEAST_BYTES_PER_ENTRY))
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"{name}: byte {error.start + 1} is not UTF-8; save the file as UTF-8") from error
+    except json.JSONDecodeError as error:
+        what = (
+            f"line {error.lineno}, column {error.colno}: {error.msg}; a manifest is a JSON object with a list 'files'"
+        )
+        raise ManifestError(f"{name}: {what}") from error
+    except RecursionError as error:
+        raise ManifestError(f"{name}: values are nested too deeply; a manifest has three levels") from error
+    except ManifestError as error:
+        raise ManifestError(f"{name}: {error}") from error
+    except ValueError as error:  # an integer with more digits than Python converts
+        raise ManifestError(f"{name}: {shown(str(error))[1:-1]}; write scores and ids as ordinary numbers") from error
+
+
+def parse_document(text: str, max_entries: int) -> ManifestDocument:
+    """Parse the text of a manifest.
+
+    The two outer levels are walked here and only the values below are left to `json`: that is what gives every record
+    its line. Duplicate keys, NaN and Infinity, which `json` would let through, are errors.
+
+    Raises:
+        json.JSONDecodeError: If the text is not a JSON object.
+        ManifestError: If `files` is missing, is no list or has more than `max_entries` entries.
+        RecursionError: If a value is nested beyond the interpreter's limit.
+        ValueError: If an integer has thousands of digits.
+    """
+    document = ManifestDocument(text=text)
+    decoder = json.JSONDecoder(object_pairs_hook=_unique_keys, parse_constant=_no_constant)
+    seen_files = False
+
+    def skip(position: int) -> int:
+        match = _SPACE.match(text, position)
+        return match.end() if match else position
+
+    def expect(characters: str, position: int) -> str:
+        found = text[position : position + 1]
+        if not found or found not in characters:
+            wanted = " or ".join(repr(character) for character in characters)
+            raise json.JSONDecodeError(
+                f"expected {wanted}, found {shown(found) if found else 'the end'}", text, position
+            )
+        return found
+
+    def walk(closing: str, position: int, read: Callable[[int], int]) -> int:
+        """Go through the items of an array or object whose opening bracket is before `position`."""
+        position = skip(position)
+        if text[position : position + 1] == closing:
+            return position + 1
+        while True:
+            position = skip(read(skip(position)))
+            if expect("," + closing, position) == closing:
+                return position + 1
+            position += 1
+
+    def read_record(position: int) -> int:
+        if len(document.records) == max_entries:
+            raise ManifestError(
+                f"there are more than {max_entries:,} entries; raise max_bytes of Manifest.load for more"
+            )
+        document.offsets.append(position)
+        value, end = decoder.raw_decode(text, position)
+        document.records.append(value)
+        return end
+
+    def read_member(position: int) -> int:
+        nonlocal seen_files
+        expect('"', position)
+        key, end = decoder.raw_decode(text, position)
+        end = skip(end)
+        expect(":", end)
+        end = skip(end + 1)
+        if key in document.header or (key == "files" and seen_files):
+            raise ManifestError(f"the key {shown(key)} appears twice; keep one")
+        if key != "files":
+            document.header[key], end = decoder.raw_decode(text, end)
+            return end
+        seen_files = True
+        if text[end : end + 1] != "[":
+            raise ManifestError("'files' is not a list; it must be a list of entries with image and score")
+        return walk("]", end + 1, read_record)
+
+    start = skip(0)
+    expect("{", start)
+    end = skip(walk("}", start + 1, read_member))
+    if end != len(text):
+        raise json.JSONDecodeError("there is text after the end of the object", text, end)
+    if not seen_files:
+        raise ManifestError("there is no key 'files'; a manifest is a JSON object with a list 'files' of its entries")
+    return document
+
+
+def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ManifestError(f"the key {shown(twice)} appears twice in one object; keep one")
+    return values
+
+
+def _no_constant(name: str) -> object:
+    raise ManifestError(f"{name} is not a JSON number; leave out entries without a score")
+
+
+def write_document(path: Path, header: Mapping[str, object], records: Sequence[Mapping[str, object]]) -> None:
+    """Write a manifest so that `path` holds either the old file or the complete new one, whatever happens.
+
+    One entry per line, so that a difference between two versions reads well.
+
+    Raises:
+        ManifestError: If the folder cannot be written to.
+    """
+    lines = ["{"]
+    lines += [f"  {json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}," for key, value in header.items()]
+    lines.append('  "files": [')
+    lines.append(",\n".join("    " + json.dumps(record, ensure_ascii=False, allow_nan=False) for record in records))
+    lines += ["  ]", "}", ""]
+    try:
+        write_text(path, "\n".join(lines))
+    except ValueError as error:
+        raise ManifestError(str(error)) from error

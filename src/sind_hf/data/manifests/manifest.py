@@ -1,0 +1,434 @@
+"""The manifest: which images a dataset has, their opinion scores, and the scene that each belongs to.
+
+A manifest is a small JSON file (schema version 1) that stands between a downloaded dataset and everything that trains,
+evaluates or splits:
+
+    {"schema_version": 1, "dataset": "koniq10k", "score": {"name": "MOS", "range": [0, 100], "higher_is_better": true},
+     "domain_name": {"304": "Landscape"}, "reference_based": false, "source": "koniq10k_scores_and_distributions.csv",
+     "files": [{"image": "koniq10k/1024x768/10004473376.jpg", "score": 77.38, "scene": "Landscape", "domain_id": 304}]}
+
+The files that were published with the paper (`{"files": […]}` without a version) load as they are.
+
+Example:
+    >>> entries = [ManifestEntry("a.jpg", 70.0, "Animal"), ManifestEntry("b.jpg", 30.0, "Human")]
+    >>> manifest = Manifest("my-study", entries, ScoreInfo("MOS", (0.0, 100.0)))
+    >>> manifest.validate()
+    []
+    >>> [entry.image for entry in manifest.filter(lambda entry: entry.scene == "Human").entries]
+    ['b.jpg']
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sind_hf.data.manifests.catalog import CATALOG
+from sind_hf.data.manifests.document import MAX_BYTES, ManifestDocument, read_document, write_document
+from sind_hf.data.manifests.published_format import adopt
+from sind_hf.data.manifests.score_direction import direction_shown
+from sind_hf.data.manifests.validation import (
+    ENTRY_KEYS,
+    MOST_PROBLEMS,
+    SCHEMA_VERSION,
+    ManifestError,
+    Problem,
+    Progress,
+    header_problems,
+    image_problems,
+    record_problems,
+    require_utf8_name,
+    summary,
+)
+
+if TYPE_CHECKING:
+    from datasets import Dataset, IterableDataset
+
+__all__ = ["Manifest", "ManifestEntry", "ManifestError", "Problem", "ScoreInfo"]
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestEntry:
+    """One image of a dataset.
+
+    Attributes:
+        image: Path relative to the image root, POSIX style.
+        score: Opinion score as the dataset gives it (raw: see `ScoreInfo.higher_is_better`).
+        scene: Name of the scene, or of what stands in its place (distortion, style, resolution).
+        domain_id: Number of the scene, unique over all datasets (see the catalog).
+        reference: Pristine image that this one was made from; entries with the same reference must not be separated
+            by a split.
+        distortion: Kind of distortion, where the dataset has kinds.
+    """
+
+    image: str
+    score: float
+    scene: str | None = None
+    domain_id: int | None = None
+    reference: str | None = None
+    distortion: str | None = None
+
+
+@dataclass(frozen=True)
+class ScoreInfo:
+    """What the scores of a manifest mean.
+
+    Attributes:
+        name: Name of the scale: MOS, DMOS, JOD …
+        range: Lowest and highest score that the scale allows, None where it is open.
+        higher_is_better: False for scales of degradation (DMOS of LIVE and CSIQ).
+    """
+
+    name: str = "MOS"
+    range: tuple[float, float] | None = None
+    higher_is_better: bool = True
+
+
+@dataclass
+class Manifest:
+    """A dataset as a list of entries, with what is needed to read their scores and scenes.
+
+    Attributes:
+        dataset: Name of the dataset; of the catalog where it is one of the catalog's.
+        entries: The images, in the order of the file.
+        score: Meaning of the scores.
+        domain_names: Name of each domain id; may name ids that no entry has (a test fold names all scenes).
+        reference_based: Whether the images are distorted versions of reference images.
+        source: File or dataset that the scores were read from.
+    """
+
+    dataset: str
+    entries: list[ManifestEntry]
+    score: ScoreInfo = field(default_factory=ScoreInfo)
+    domain_names: dict[int, str] = field(default_factory=dict)
+    reference_based: bool = False
+    source: str | None = None
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    @classmethod
+    def load(
+        cls, path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES, require_scores: bool = True
+    ) -> Manifest:
+        """Read a manifest of schema version 1 or a published file.
+
+        A published file names no dataset: it is found from the image paths through the catalog, which also gives the
+        meaning of the scores. Paths that no dataset of the catalog has give the name of the file.
+
+        Args:
+            path: The JSON file. It may come from anywhere: nothing in it is trusted.
+            max_bytes: Refuse larger files, so that a wrong path does not fill the memory.
+            require_scores: False for images that are only to be scored: an entry without a score gets NaN.
+
+        Raises:
+            ManifestError: If the file is no valid manifest: one line with the file, the first problem and the number
+                of the others.
+        """
+        path = Path(path)
+        document = read_document(path, max_bytes)
+        if "schema_version" not in document.header:
+            adopt(document, path)
+        unscored = [] if require_scores else _fill_missing_scores(document.records)
+        problems = header_problems(document.header)
+        if not problems:
+            found = record_problems(document.records, _domain_names(document.header))
+            problems = list(islice(found, MOST_PROBLEMS))
+        if problems:
+            first = problems[0]
+            problems[0] = replace(first, line=None if first.entry is None else document.line_of(first.entry - 1))
+            raise ManifestError(f"{path}: {summary(problems)}")
+        manifest = _from_document(document)
+        for index in unscored:
+            manifest.entries[index] = replace(manifest.entries[index], score=math.nan)
+        if not unscored and (problems := manifest._direction_problems()):
+            raise ManifestError(f"{path}: {summary(problems)}")
+        return manifest
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the manifest (schema version 1). `path` never holds half a manifest.
+
+        Returns:
+            The path.
+
+        Raises:
+            ManifestError: If the manifest is not valid (see `validate`) or the folder cannot be written to.
+        """
+        path = Path(path)
+        if problems := self.validate():
+            raise ManifestError(f"{path}: not saved: {summary(problems)}")
+        write_document(path, self._header(), self._records())
+        return path
+
+    def validate(
+        self,
+        image_root: str | os.PathLike[str] | None = None,
+        verify: bool = False,
+        progress: Progress | None = None,
+    ) -> list[Problem]:
+        """Check the manifest and, with `image_root`, the images that it names.
+
+        Args:
+            image_root: Folder that the image paths are relative to. With it every file must exist and lie inside the
+                folder, symbolic links followed.
+            verify: Decode every image completely; finds truncated downloads.
+            progress: Called with (images done, images in all).
+
+        Returns:
+            All problems, in the order of the entries; empty for a valid manifest.
+        """
+        problems = [*header_problems(self._header()), *record_problems(self._records(), self.domain_names)]
+        problems += self._direction_problems() if not problems else []
+        if image_root is None:
+            return problems
+        # A path that is wrong by itself must not be looked up; the others keep their entry numbers.
+        bad = {problem.entry for problem in problems if problem.kind in ("path", "format")}
+        numbers = [number for number in range(1, len(self.entries) + 1) if number not in bad]
+        images = [self.entries[number - 1].image for number in numbers]
+        for found in image_problems(images, image_root, verify, progress):
+            problems.append(replace(found, entry=None if found.entry is None else numbers[found.entry - 1]))
+        return sorted(problems, key=lambda problem: problem.entry or 0)
+
+    def filter(self, predicate: Callable[[ManifestEntry], bool]) -> Manifest:
+        """A manifest with the entries for which `predicate` is true, in the same order."""
+        return replace(
+            self, entries=[entry for entry in self.entries if predicate(entry)], domain_names=dict(self.domain_names)
+        )
+
+    def merge(self, *others: Manifest) -> Manifest:
+        """A manifest with the entries of this one and then those of the others.
+
+        The result declares a score range only where all agree on it.
+
+        Raises:
+            ManifestError: If an image is in two of them, if a domain id has two names, or if the scores run in
+                opposite directions.
+        """
+        parts = (self, *others)
+        for other in others:
+            if other.score.higher_is_better != self.score.higher_is_better:
+                raise ManifestError(
+                    f"cannot merge {self.dataset} with {other.dataset}: in one of them lower scores are better; "
+                    "merge their datasets from to_dataset() instead, which orients the scores"
+                )
+        names: dict[int, str] = {}
+        for part in parts:
+            for domain_id, name in part.domain_names.items():
+                if names.setdefault(domain_id, name) != name:
+                    what = f"domain {domain_id} is {names[domain_id]!r} in one and {name!r} in {part.dataset}"
+                    raise ManifestError(f"cannot merge {self.dataset}: {what}; make them agree")
+        first = self.score
+        score = ScoreInfo(
+            name=first.name if all(part.score.name == first.name for part in parts) else "score",
+            range=first.range if all(part.score.range == first.range for part in parts) else None,
+            higher_is_better=first.higher_is_better,
+        )
+        merged = Manifest(
+            dataset="+".join(dict.fromkeys(part.dataset for part in parts)),
+            entries=[entry for part in parts for entry in part.entries],
+            score=score,
+            domain_names=names,
+            reference_based=any(part.reference_based for part in parts),
+            source=", ".join(dict.fromkeys(part.source for part in parts if part.source)) or None,
+        )
+        if problems := merged.validate():
+            raise ManifestError(f"cannot merge into {merged.dataset}: {summary(problems)}")
+        return merged
+
+    def oriented_scores(self) -> list[float]:
+        """The scores turned so that higher is better.
+
+        Where lower is better this is the upper end of the declared range (or, without one, the highest score of the
+        manifest) minus the score; else the scores as they are.
+        """
+        scores = [float(entry.score) for entry in self.entries]
+        if self.score.higher_is_better or not scores:
+            return scores
+        top = self.score.range[1] if self.score.range else max(scores)
+        return [top - score for score in scores]
+
+    def oriented(self) -> Manifest:
+        """The manifest with higher scores for better images: itself, or a copy with `oriented_scores`.
+
+        Orient a dataset before it is split: without a declared range its parts would get different zeros.
+        """
+        if self.score.higher_is_better or not self.entries:
+            return self
+        entries = [
+            replace(entry, score=score) for entry, score in zip(self.entries, self.oriented_scores(), strict=True)
+        ]
+        score = replace(self.score, range=self.oriented_range(), higher_is_better=True)
+        return replace(self, score=score, entries=entries)
+
+    def oriented_range(self) -> tuple[float, float] | None:
+        """The declared range on the scale of `oriented_scores`; None where none is declared."""
+        if self.score.range is None or self.score.higher_is_better:
+            return self.score.range
+        return (0.0, self.score.range[1] - self.score.range[0])
+
+    def scene_classes(self) -> tuple[list[str], list[int]]:
+        """The scenes as classes: by domain id where entries have one, else by scene name, else one class `"all"`.
+
+        Returns:
+            The names of the classes (those of domains in the order of their ids, then scenes without id by name, then
+            `"all"` for entries without either), and for each entry the index of its class.
+        """
+        keys = [_scene_key(entry) for entry in self.entries]
+        order = sorted(set(keys))
+        labels = dict(zip(keys, (entry.scene for entry in self.entries), strict=True))
+        names = []
+        for key in order:
+            rank, domain_id, scene = key
+            names.append(self.domain_names.get(domain_id) or labels[key] or str(domain_id) if rank == 0 else scene)
+        # Joined datasets may both have an "Animal": a class name must be unique.
+        twice = {name for name in names if names.count(name) > 1}
+        names = [
+            f"{name} ({domain_id})" if rank == 0 and name in twice else name
+            for name, (rank, domain_id, _) in zip(names, order, strict=True)
+        ]
+        position = {key: index for index, key in enumerate(order)}
+        return names, [position[key] for key in keys]
+
+    def to_dataset(
+        self, image_root: str | os.PathLike[str], *, streaming: bool = False, oriented: bool = True
+    ) -> Dataset | IterableDataset:
+        """The manifest as a dataset of Hugging Face datasets.
+
+        Columns: `image` (decoded when it is accessed, not before), `score` (float64), `scene` (ClassLabel, see
+        `scene_classes`), and `reference` (string) and `domain_id` (int64) where entries have them.
+
+        Args:
+            image_root: Folder that the image paths are relative to.
+            streaming: Give an `IterableDataset`.
+            oriented: Scores as in `oriented_scores`, higher is better; False gives them as the dataset does.
+
+        Raises:
+            ManifestError: If the manifest is not valid or `image_root` is not a folder. Missing images are found by
+                `validate(image_root)`, not here.
+        """
+        from datasets import ClassLabel, Dataset, Features, Image, Value
+
+        root = Path(image_root).resolve()
+        if not root.is_dir():
+            raise ManifestError(f"{image_root}: the image root is not a folder; name the folder of the images")
+        require_utf8_name(root)
+        if problems := self.validate():
+            raise ManifestError(f"{self.dataset}: {summary(problems)}")
+        names, classes = self.scene_classes()
+        columns: dict[str, list[Any]] = {
+            "image": [str(root / entry.image) for entry in self.entries],
+            "score": self.oriented_scores() if oriented else [float(entry.score) for entry in self.entries],
+            "scene": classes,
+        }
+        features: dict[str, Any] = {"image": Image(), "score": Value("float64"), "scene": ClassLabel(names=names)}
+        if any(entry.reference is not None for entry in self.entries):
+            columns["reference"] = [entry.reference for entry in self.entries]
+            features["reference"] = Value("string")
+        if any(entry.domain_id is not None for entry in self.entries):
+            columns["domain_id"] = [entry.domain_id for entry in self.entries]
+            features["domain_id"] = Value("int64")
+        dataset = Dataset.from_dict(columns, features=Features(features))
+        return dataset.to_iterable_dataset() if streaming else dataset
+
+    def _direction_problems(self) -> list[Problem]:
+        """A problem where the scores of a dataset of the catalog run against the direction that is declared."""
+        facts = CATALOG.get(self.dataset)
+        shown = None if facts is None else direction_shown(facts, [(each.image, each.score) for each in self.entries])
+        if shown in (None, self.score.higher_is_better):
+            return []
+        declared, real = ("higher", "lower") if self.score.higher_is_better else ("lower", "higher")
+        what = f"score.higher_is_better says that {declared} is better, but among these scores {real} is better"
+        return [Problem("score", f"{what}; correct score.higher_is_better and score.range")]
+
+    def _header(self) -> dict[str, object]:
+        bounds = self.score.range
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "dataset": self.dataset,
+            "score": {
+                "name": self.score.name,
+                "range": None if bounds is None else [_plain(bound) for bound in bounds],
+                "higher_is_better": self.score.higher_is_better,
+            },
+            "domain_name": {_domain_key(key): name for key, name in sorted(self.domain_names.items(), key=_by_number)},
+            "reference_based": self.reference_based,
+            "source": self.source,
+        }
+
+    def _records(self) -> list[dict[str, object]]:
+        """The entries as JSON objects: image and score, then what is not None."""
+        return [
+            {
+                key: value
+                for key in ENTRY_KEYS
+                if (value := getattr(entry, key)) is not None or key in ("image", "score")
+            }
+            for entry in self.entries
+        ]
+
+
+def _plain(bound: float) -> float:
+    return int(bound) if isinstance(bound, float) and bound.is_integer() else bound
+
+
+def _domain_key(key: object) -> str:
+    # repr keeps a key that is no integer ("300") from passing for one when it is checked.
+    return str(key) if isinstance(key, int) and not isinstance(key, bool) else repr(key)
+
+
+def _by_number(item: tuple[object, object]) -> tuple[int, str]:
+    return (item[0] if isinstance(item[0], int) else -1, str(item[0]))
+
+
+def _scene_key(entry: ManifestEntry) -> tuple[int, int, str]:
+    if entry.domain_id is not None:
+        return (0, entry.domain_id, "")
+    return (1, 0, entry.scene) if entry.scene is not None else (2, 0, "all")
+
+
+def _domain_names(header: Mapping[str, Any]) -> dict[int, str]:
+    return {int(key): name for key, name in (header.get("domain_name") or {}).items()}
+
+
+def _entry(record: Any) -> ManifestEntry:
+    return ManifestEntry(
+        record["image"],
+        float(record["score"]),
+        record.get("scene"),
+        record.get("domain_id"),
+        record.get("reference"),
+        record.get("distortion"),
+    )
+
+
+def _fill_missing_scores(records: list[object]) -> list[int]:
+    """Give records without a score one that passes the checks; return their indices."""
+    missing = []
+    for index, record in enumerate(records):
+        if isinstance(record, dict) and record.get("score") is None:
+            record["score"] = 0.0
+            missing.append(index)
+    return missing
+
+
+def _from_document(document: ManifestDocument) -> Manifest:
+    header: dict[str, Any] = document.header
+    score = header.get("score") or {}
+    bounds = score.get("range")
+    return Manifest(
+        dataset=header["dataset"],
+        entries=[_entry(record) for record in document.records],
+        score=ScoreInfo(
+            name=score.get("name", "MOS"),
+            range=None if bounds is None else (float(bounds[0]), float(bounds[1])),
+            higher_is_better=score.get("higher_is_better", True),
+        ),
+        domain_names=_domain_names(header),
+        reference_based=header.get("reference_based", False),
+        source=header.get("source"),
+    )

@@ -1,0 +1,355 @@
+"""What makes a manifest valid: checks of its header, its entries and the image files they name.
+
+The checks work on plain JSON values, so that the same rules hold for a file that is being read and for a manifest
+that was built in memory. Each one reports every problem it finds; none stops at the first.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from difflib import get_close_matches
+from itertools import chain, islice
+from pathlib import Path
+from typing import Literal, TypeGuard
+
+from sind_hf.files import shown
+from sind_hf.image_processing_sind import ImageError, load_image, printable
+
+SCHEMA_VERSION = 1
+HEADER_KEYS = ("schema_version", "dataset", "score", "domain_name", "reference_based", "source")
+SCORE_KEYS = ("name", "range", "higher_is_better")
+ENTRY_KEYS = ("image", "score", "scene", "domain_id", "reference", "distortion")
+
+#: No opinion score is larger; beyond it sums and differences lose their meaning.
+LARGEST_SCORE = 1e12
+LARGEST_DOMAIN_ID = 2**31 - 1
+#: Beyond this many problems a file is not worth a count.
+MOST_PROBLEMS = 1000
+#: Images per task of the thread pool: looking a file up takes less time than handing a task over.
+_LOOKED_UP_TOGETHER = 64
+#: Images handed to the pool at once, which would otherwise hold tasks for the whole dataset.
+_LOOKED_UP_AT_ONCE = 128 * _LOOKED_UP_TOGETHER
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029]")
+_DRIVE = re.compile(r"[A-Za-z]:")
+
+ProblemKind = Literal["format", "score", "path", "duplicate", "scene", "missing", "unreadable"]
+Progress = Callable[[int, int], None]
+
+
+class ManifestError(ValueError):
+    """A manifest cannot be used. The message is one line: file, entry, what is wrong, what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong with a manifest.
+
+    Attributes:
+        kind: What sort of problem: `"missing"` and `"unreadable"` are about image files, the others about the
+            manifest.
+        what: What is wrong and what to do, without the place.
+        entry: Number of the entry, from 1; None when the problem is in the header.
+        line: Line of the file on which the entry starts, from 1; None for manifests in memory.
+        image: Path of the entry's image as the manifest gives it.
+    """
+
+    kind: ProblemKind
+    what: str
+    entry: int | None = None
+    line: int | None = None
+    image: str | None = None
+
+    def __str__(self) -> str:
+        place = "" if self.entry is None else f"entry {self.entry}"
+        if self.line is not None:
+            place += f" (line {self.line})"
+        if self.image is not None:
+            place += f" {shown(self.image)}"
+        return f"{place}: {self.what}" if place else self.what
+
+
+def require_utf8_name(folder: Path) -> None:
+    """Refuse a folder whose name the tables of datasets cannot hold.
+
+    Raises:
+        ManifestError: When the name is no UTF-8.
+    """
+    name = str(folder)
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        readable = os.fsencode(folder).decode("utf-8", "backslashreplace")
+        raise ManifestError(f"{readable}: the name of this folder is not UTF-8; rename it") from None
+
+
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Whether `value` is a number of JSON; a boolean is none, although Python counts it as an int."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def score_fault(score: object) -> str | None:
+    """What is wrong with an opinion score, or None."""
+    if isinstance(score, str):
+        return f"score is the string {shown(score)}; write it as a number without quotes"
+    if not is_number(score):
+        return f"score is {shown(score)}; it must be a number"
+    # Compared before any conversion: float() of an integer of hundreds of digits overflows.
+    if not -LARGEST_SCORE <= score <= LARGEST_SCORE:
+        return f"score is {shown(score)}; it must be finite and at most {LARGEST_SCORE:g} in size"
+    return None
+
+
+def label_fault(name: str, value: object) -> str | None:
+    """What is wrong with a text field (scene, distortion, dataset …), or None."""
+    if not isinstance(value, str):
+        return f"{name} is {shown(value)}; it must be a string"
+    if not value.strip():
+        return f"{name} is empty; leave it out or give it a name"
+    if _CONTROL.search(value):
+        return f"{name} {shown(value)} holds control characters or broken Unicode; remove them"
+    return None
+
+
+def path_fault(name: str, value: object) -> str | None:
+    """What is wrong with a path of a manifest, or None.
+
+    Paths are relative to the image root, POSIX, and stay inside it. Symbolic links are a matter of the disk:
+    `image_problems` follows them.
+    """
+    if fault := label_fault(name, value):
+        return fault
+    path = str(value)
+    if "\\" in path:
+        return f"{name} {shown(path)} holds a backslash; write paths with forward slashes"
+    if path.startswith("/") or _DRIVE.match(path):
+        return f"{name} {shown(path)} is absolute; write it relative to the image root"
+    parts = path.split("/")
+    if ".." in parts:
+        return f"{name} {shown(path)} contains '..'; paths must stay inside the image root"
+    if parts[-1] in ("", "."):
+        return f"{name} {shown(path)} names a folder; name the image file"
+    return None
+
+
+def domain_fault(domain_id: object) -> str | None:
+    """What is wrong with a domain id, or None."""
+    if not isinstance(domain_id, int) or isinstance(domain_id, bool) or not 0 <= domain_id <= LARGEST_DOMAIN_ID:
+        return f"domain_id is {shown(domain_id)}; it must be an integer from 0 to {LARGEST_DOMAIN_ID}"
+    return None
+
+
+def normal_path(path: str) -> str:
+    """`path` without the parts that mean nothing (`./`, `//`), so that two spellings of a file compare equal."""
+    return "/".join(part for part in path.split("/") if part not in ("", "."))
+
+
+def header_problems(header: Mapping[str, object]) -> list[Problem]:
+    """Problems of everything in a manifest of schema version 1 but its entries.
+
+    Args:
+        header: The JSON object of the file without `files`.
+    """
+    version = header.get("schema_version")
+    if version != SCHEMA_VERSION or not isinstance(version, int) or isinstance(version, bool):
+        what = f"schema_version is {shown(version)}; this version of sind-hf reads {SCHEMA_VERSION}: upgrade sind-hf"
+        return [Problem("format", what)]
+    faults: list[str | None] = [
+        unknown_key_fault(key, (*HEADER_KEYS, "files")) for key in header if key not in HEADER_KEYS
+    ]
+    faults.append(label_fault("dataset", header.get("dataset")))
+    faults += _score_info_faults(header.get("score"))
+    faults += islice(_domain_name_faults(header.get("domain_name")), MOST_PROBLEMS)
+    if not isinstance(header.get("reference_based", False), bool):
+        faults.append(f"reference_based is {shown(header['reference_based'])}; it must be true or false")
+    if header.get("source") is not None:
+        faults.append(label_fault("source", header["source"]))
+    return [Problem("format", fault) for fault in faults if fault]
+
+
+def unknown_key_fault(key: str, known: Sequence[str]) -> str:
+    """Says that `key` is unknown and which known key is nearest."""
+    near = get_close_matches(key[:80], known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}?" if near else f"known keys are {', '.join(known)}"
+    return f"the key {shown(key)} is unknown; {hint}"
+
+
+def _score_info_faults(score: object) -> list[str | None]:
+    if score is None:
+        return []
+    if not isinstance(score, Mapping):
+        return [f"score of the header is {shown(score)}; it must be an object with {', '.join(SCORE_KEYS)}"]
+    faults: list[str | None] = [unknown_key_fault(key, SCORE_KEYS) for key in score if key not in SCORE_KEYS]
+    if "name" in score:
+        faults.append(label_fault("score.name", score["name"]))
+    if not isinstance(score.get("higher_is_better", True), bool):
+        faults.append(f"score.higher_is_better is {shown(score['higher_is_better'])}; it must be true or false")
+    bounds = score.get("range")
+    if bounds is not None:
+        if not isinstance(bounds, list | tuple) or len(bounds) != 2 or any(score_fault(bound) for bound in bounds):
+            faults.append("score.range must be null or two finite numbers [lowest, highest]")
+        elif not bounds[0] < bounds[1]:
+            faults.append(f"score.range [{bounds[0]:g}, {bounds[1]:g}] is empty; the first number must be the lower")
+    return faults
+
+
+def _domain_name_faults(domain_name: object) -> Iterator[str]:
+    if domain_name is None:
+        return
+    if not isinstance(domain_name, Mapping):
+        yield f"domain_name is {shown(domain_name)}; it must be an object of domain id to name"
+        return
+    for key, name in domain_name.items():
+        if not (re.fullmatch("0|[1-9][0-9]{0,9}", key) and int(key) <= LARGEST_DOMAIN_ID):
+            yield f"domain_name has the key {shown(key)}; it must be a domain id from 0 to {LARGEST_DOMAIN_ID}"
+        elif fault := label_fault(f"domain_name of {key}", name):
+            yield fault
+
+
+def entry_faults(record: Mapping[str, object]) -> list[tuple[ProblemKind, str]]:
+    """What is wrong with one entry, taken by itself."""
+    faults: list[tuple[ProblemKind, str | None]] = [
+        ("format", unknown_key_fault(key, ENTRY_KEYS)) for key in record if key not in ENTRY_KEYS
+    ]
+    if "image" not in record:
+        faults.append(("format", "image is missing; every entry needs image and score"))
+    else:
+        faults.append(("path", path_fault("image", record["image"])))
+    if "score" not in record:
+        faults.append(("format", "score is missing; every entry needs image and score"))
+    else:
+        faults.append(("score", score_fault(record["score"])))
+    if record.get("domain_id") is not None:
+        faults.append(("scene", domain_fault(record["domain_id"])))
+    if record.get("scene") is not None:
+        faults.append(("scene", label_fault("scene", record["scene"])))
+    if record.get("reference") is not None:
+        faults.append(("path", path_fault("reference", record["reference"])))
+    if record.get("distortion") is not None:
+        faults.append(("format", label_fault("distortion", record["distortion"])))
+    return [(kind, fault) for kind, fault in faults if fault]
+
+
+def record_problems(records: Sequence[object], domain_names: Mapping[int, str]) -> Iterator[Problem]:
+    """Problems of the entries of a manifest: each by itself, duplicates, and scenes that contradict each other.
+
+    They are found one after the other, so that a hostile file does not cost the memory of a million messages.
+
+    Args:
+        records: The entries as JSON objects.
+        domain_names: Names of the domain ids, from the header.
+    """
+    if not records:
+        yield Problem("format", "files is empty; a manifest needs at least one entry")
+    first_with_path: dict[str, int] = {}
+    scene_of: dict[int, tuple[str, str]] = {key: (name, "domain_name") for key, name in domain_names.items()}
+    for number, record in enumerate(records, start=1):
+        if not isinstance(record, Mapping):
+            yield Problem("format", f"the entry is {shown(record)}; it must be an object with image and score", number)
+            continue
+        faults = entry_faults(record)
+        path_ok = not any(kind == "path" for kind, _ in faults) and isinstance(record.get("image"), str)
+        image = str(record["image"]) if path_ok else None
+        for kind, what in faults:
+            yield Problem(kind, what, number, image=image)
+        if image is not None:
+            first = first_with_path.setdefault(normal_path(image), number)
+            if first != number:
+                what = f"the image is already entry {first}; keep one of the two"
+                yield Problem("duplicate", what, number, image=image)
+        scene, domain_id = record.get("scene"), record.get("domain_id")
+        if isinstance(scene, str) and isinstance(domain_id, int) and not faults:
+            known, where = scene_of.setdefault(domain_id, (scene, f"entry {number}"))
+            if known != scene:
+                what = f"scene is {shown(scene)} but domain {domain_id} is {shown(known)} in {where}; make them agree"
+                yield Problem("scene", what, number, image=image)
+
+
+def image_problems(
+    images: Sequence[str], image_root: str | os.PathLike[str], verify: bool = False, progress: Progress | None = None
+) -> list[Problem]:
+    """Problems of the files that a manifest names: missing, outside the root, or (with `verify`) not readable.
+
+    Args:
+        images: Valid manifest paths.
+        image_root: Folder that the paths are relative to.
+        verify: Decode every image completely, which finds truncated files; without it only the file is looked up.
+        progress: Called with (images done, images in all) after each image.
+    """
+    root = Path(image_root).resolve()
+    if not root.is_dir():
+        return [
+            Problem("missing", f"the image root {shown(str(image_root))} is not a folder; name the folder of images")
+        ]
+    inside: dict[str, bool] = {}
+
+    def check(block: Sequence[str]) -> list[tuple[ProblemKind, str] | None]:
+        return [
+            _file_fault(root, image, inside) or (_decoding_fault(root / image) if verify else None) for image in block
+        ]
+
+    problems = []
+    # Decoding releases the interpreter lock, and looking files up waits for the disk: threads help with both.
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        for start in range(0, len(images), _LOOKED_UP_AT_ONCE):
+            batch = images[start : start + _LOOKED_UP_AT_ONCE]
+            size = 1 if verify else _LOOKED_UP_TOGETHER
+            blocks = [batch[first : first + size] for first in range(0, len(batch), size)]
+            for number, fault in enumerate(chain.from_iterable(pool.map(check, blocks)), start=start + 1):
+                if fault:
+                    problems.append(Problem(fault[0], fault[1], number, image=images[number - 1]))
+                if progress is not None:
+                    progress(number, len(images))
+    return problems
+
+
+def _file_fault(root: Path, image: str, inside: dict[str, bool]) -> tuple[ProblemKind, str] | None:
+    path = root / image
+    try:
+        mode = path.lstat().st_mode
+        if stat.S_ISLNK(mode):
+            real_inside = path.resolve(strict=True).is_relative_to(root)
+            mode = path.stat().st_mode
+        else:
+            # One resolution per folder: a dataset has hundreds of thousands of files in a few folders.
+            folder = str(path.parent)
+            if folder not in inside:
+                inside[folder] = path.parent.resolve(strict=True).is_relative_to(root)
+            real_inside = inside[folder]
+    except FileNotFoundError:
+        return "missing", f"there is no such file under {shown(str(root))}; check the image root or the download"
+    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of symbolic links
+        return "missing", f"the file cannot be looked up ({_reason(error)}); check the path and its permissions"
+    if not real_inside:
+        return "path", "a symbolic link leads out of the image root; copy the files, or move the image root up"
+    if not stat.S_ISREG(mode):
+        return "missing", "this is not a file; name an image file"
+    return None
+
+
+def _decoding_fault(path: Path) -> tuple[ProblemKind, str] | None:
+    try:
+        load_image(path)
+    except ImageError as error:
+        reason = str(error).removeprefix(f"{printable(path)}: ")
+        return "unreadable", f"the image cannot be decoded ({reason}); download it again or leave it out"
+    return None
+
+
+def _reason(error: Exception) -> str:
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join(text.split())[:160]
+
+
+def summary(problems: Sequence[Problem]) -> str:
+    """The first problem and the number of the others, in one line."""
+    others = len(problems) - 1
+    if not others:
+        return str(problems[0])
+    least = "at least " if others + 1 >= MOST_PROBLEMS else ""
+    return f"{problems[0]} (and {least}{others} more problem{'s' if others > 1 else ''})"

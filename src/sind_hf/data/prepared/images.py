@@ -1,0 +1,138 @@
+"""Prepared images (see `sind_hf.data.prepared.folder`) as arrays: views into the memory map, without a copy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import overload
+
+import numpy as np
+import pyarrow as pa
+from datasets import Dataset
+from PIL import Image
+
+from sind_hf.image_processing_sind import (
+    SindImageProcessor,
+    StripPicture,
+    ViewMode,
+    cut_views,
+    local_picture_size,
+    plan_views,
+)
+
+PICTURE_COLUMNS = ("global_picture", "local_picture", "local_height", "local_width", "local_is_source")
+# Constant within a folder, yet columns: so they survive selection and concatenation and are checked row by row.
+SETTING_COLUMNS = ("view_size", "resize_backend")
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedPicture:
+    """The two pictures that all views of one image are cut from.
+
+    Attributes:
+        name: Path of the source.
+        view_size: Side s of the views.
+        global_picture: uint8 (8s/7, 8s/7, 3), read-only.
+        local_picture: uint8 with short side 3s, read-only; or a `StripPicture`.
+    """
+
+    name: str
+    view_size: int
+    global_picture: np.ndarray
+    local_picture: np.ndarray | StripPicture
+
+    def __str__(self) -> str:
+        return self.name
+
+    def make_views(
+        self, mode: ViewMode = "center", generator: np.random.Generator | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Cut the views, as `SindImageProcessor.make_views` does: uint8 (T, 3, s, s) each."""
+        plans = plan_views(mode, self.local_picture.shape[:2], self.view_size, generator)
+        return cut_views(self.global_picture, self.local_picture, plans, self.view_size)
+
+
+class PreparedPictures(Sequence[PreparedPicture]):
+    """The pictures of a dataset that `load_prepared` opened, one `PreparedPicture` per row.
+
+    Nothing is read before it is cut: a picture is a view into the memory map. Processes that load in parallel open
+    the map anew or inherit it, whichever way they are started.
+
+    Args:
+        dataset: Holds the columns of prepared pictures.
+        image_column: Name of the column of their paths.
+
+    Raises:
+        ValueError: When it lacks one of them.
+    """
+
+    def __init__(self, dataset: Dataset, image_column: str = "image") -> None:
+        columns = [image_column, *PICTURE_COLUMNS, *SETTING_COLUMNS]
+        if missing := sorted(set(columns) - set(dataset.column_names)):
+            raise ValueError(f"The dataset lacks the column {missing[0]!r} of prepared pictures: use load_prepared.")
+        self._rows = dataset.select_columns(columns).with_format("arrow")
+        self._image_column = image_column
+
+    @staticmethod
+    def are_in(dataset: Dataset) -> bool:
+        """Whether a dataset holds prepared pictures."""
+        return set(dataset.column_names).issuperset((*PICTURE_COLUMNS, *SETTING_COLUMNS))
+
+    def require(self, processor: SindImageProcessor) -> None:
+        """Check that the pictures are those that a processor would make.
+
+        Raises:
+            ValueError: When they were prepared for another size of views or with another resize.
+        """
+        settings = self._rows.select_columns(list(SETTING_COLUMNS)).with_format(None)
+        wanted = (processor.size["height"], processor.resize_backend)
+        found = set(zip(*(settings[name][:] for name in SETTING_COLUMNS), strict=True))
+        if other := sorted(found - {wanted}):
+            (size, backend) = other[0]
+            raise ValueError(
+                f"The pictures are prepared for view_size={size}, resize_backend={backend!r}, but the image processor "
+                f"has size {wanted[0]} and {wanted[1]!r}: prepare them again, or change the processor."
+            )
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> PreparedPicture: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[PreparedPicture]: ...
+
+    def __getitem__(self, index: int | slice) -> PreparedPicture | list[PreparedPicture]:
+        if isinstance(index, slice):
+            return [self[position] for position in range(*index.indices(len(self)))]
+        row = self._rows[int(index)]
+        size = row["view_size"][0].as_py()
+        height, width = row["local_height"][0].as_py(), row["local_width"][0].as_py()
+        side = 8 * size // 7
+        local = _content(row["local_picture"])
+        return PreparedPicture(
+            name=row[self._image_column][0].as_py(),
+            view_size=size,
+            global_picture=_pixels(_content(row["global_picture"]), side, side),
+            local_picture=_strips(local, height, width, size)
+            if row["local_is_source"][0].as_py()
+            else _pixels(local, height, width),
+        )
+
+
+def _content(column: pa.ChunkedArray) -> pa.Buffer:
+    """The bytes of a column's only value, where they lie: a scalar of Arrow would copy them."""
+    value = column.chunk(0)
+    _, offsets, content = value.buffers()
+    start, stop = np.frombuffer(offsets, np.int64, count=2, offset=8 * value.offset).tolist()
+    return content.slice(start, stop - start)
+
+
+def _pixels(buffer: pa.Buffer, height: int, width: int) -> np.ndarray:
+    return np.frombuffer(buffer, np.uint8).reshape(height, width, 3)
+
+
+def _strips(buffer: pa.Buffer, height: int, width: int, view_size: int) -> StripPicture:
+    source = Image.frombytes("RGB", (width, height), memoryview(buffer))
+    return StripPicture(source, local_picture_size(width, height, view_size))

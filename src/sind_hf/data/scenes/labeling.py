@@ -1,0 +1,356 @@
+"""Scenes for images that have none: by a CLIP model that knows words, by clustering, or by a seeded choice.
+
+Zero-shot labels are made as in the published experiments: cosine similarity (× 100) of the image with "a photo of
+{scene}" for every scene; the most similar scene is the label. An image that comes with several scenes (SPAQ) is
+compared with those only. Data that has no names for its scenes gets pseudo-scenes: clusters of image embeddings.
+
+Example:
+    ```python
+    labels = label_scenes(manifest, "images", "openai/clip-vit-base-patch16", cache="scenes.jsonl")
+    manifest = apply(manifest, labels)
+    ```
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from sind_hf.data.manifests.catalog import CATALOG, SCENES
+from sind_hf.data.manifests.manifest import Manifest
+from sind_hf.data.scenes.cache import SimilarityCache
+from sind_hf.data.scenes.embeddings import ClipEncoder, ImageEncoder, embed_images
+
+PROMPT = "a photo of {scene}"
+#: Where CLIP's similarities come to by its learned temperature, and what the published labels used.
+_SCALE = 100.0
+# Similarities keep this many decimals, so that those of a cache are those of a fresh run.
+_DECIMALS = 4
+
+
+@dataclass(frozen=True)
+class SceneLabel:
+    """The scene of one image.
+
+    Attributes:
+        scene: Its name.
+        confidence: Probability of the scene by the softmax over the scenes it was chosen from; None where no model
+            knew the names (clusters, seeded choice).
+    """
+
+    scene: str
+    confidence: float | None = None
+
+
+@dataclass(frozen=True)
+class SceneLabels:
+    """The scenes of a set of images.
+
+    Attributes:
+        scenes: All scenes there are to choose from, in the order of their domain ids.
+        labels: Scene by image.
+        failures: (image, reason) of the images that could not be read.
+        source: How the scenes were found, for the manifest.
+    """
+
+    scenes: tuple[str, ...]
+    labels: dict[str, SceneLabel]
+    failures: list[tuple[str, str]] = field(default_factory=list)
+    source: str = ""
+
+    def counts(self) -> dict[str, int]:
+        """Number of images of each scene, scenes without any included."""
+        found = [label.scene for label in self.labels.values()]
+        return {scene: found.count(scene) for scene in self.scenes}
+
+
+def default_scenes(dataset: str) -> tuple[str, ...]:
+    """The scenes that a dataset is labelled with: those of the catalog where it leaves them open, else SPAQ's nine."""
+    facts = CATALOG.get(dataset)
+    return tuple(facts.domains.values()) if facts is not None and not facts.fixed_scenes else SCENES
+
+
+def label_scenes(
+    manifest: Manifest,
+    image_root: str | os.PathLike[str],
+    clip: str | os.PathLike[str] | ClipEncoder | None,
+    *,
+    scenes: Sequence[str] | None = None,
+    prompt: str = PROMPT,
+    candidates: Mapping[str, Sequence[str]] | None = None,
+    seed: int = 0,
+    batch_size: int = 32,
+    workers: int = 0,
+    device: str | None = None,
+    cache: str | os.PathLike[str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> SceneLabels:
+    """Give every image of a manifest one scene.
+
+    Args:
+        manifest: The images.
+        image_root: Folder that their paths are relative to.
+        clip: Folder, Hub repository or loaded model. None: a seeded choice among the candidates.
+        scenes: What to choose from; default: see `default_scenes`.
+        prompt: What the model is asked, with `{scene}` in it.
+        candidates: Scenes by image, for images that may have only some of them; one alone is taken as it is.
+        seed: Of the choice without a model. It depends on seed and file name only, as in `data build`.
+        batch_size: Pictures per forward pass.
+        workers: Processes that load pictures; 0 loads in this one.
+        device: Where the model runs.
+        cache: JSON Lines file that similarities are appended to after each batch, and read from by the next run.
+        progress: Called with (pictures done, pictures in all).
+
+    Returns:
+        The labels; images that cannot be read are in `failures`.
+
+    Raises:
+        ValueError: When a setting is not valid, the model cannot be loaded, or the cache is of other settings.
+    """
+    names = tuple(scenes if scenes is not None else default_scenes(manifest.dataset))
+    images = [entry.image for entry in manifest.entries]
+    _check_scenes(names, prompt)
+    allowed = _allowed(images, names, candidates)
+    if clip is None:
+        return _choose(images, names, allowed, seed)
+    root = _folder(image_root)
+    labels = {image: SceneLabel(allowed[image][0], 1.0) for image in images if len(allowed[image]) == 1}
+    encoder = clip if isinstance(clip, ClipEncoder) else ClipEncoder(clip, device)
+    settings = {"clip": encoder.path, "revision": encoder.revision, "prompt": prompt, "scenes": list(names)}
+    with SimilarityCache(cache, settings) as known:
+        todo = [image for image in images if image not in labels and image not in known]
+        skipped = len(images) - len(todo)
+
+        def report(done: int, _: int) -> None:
+            if progress is not None:
+                progress(skipped + done, len(images))
+
+        report(0, 0)
+        failures = []
+        words = encoder.embed_words([prompt.format(scene=name) for name in names]) if todo else None
+        for good, embeddings, bad in embed_images(
+            encoder, root, todo, batch_size=batch_size, workers=workers, progress=report
+        ):
+            failures += bad
+            if good and words is not None:
+                known.add(good, (_SCALE * embeddings @ words.T).round(_DECIMALS))
+        for image in images:
+            if image not in labels and image in known:
+                labels[image] = most_similar(known[image], names, allowed[image])
+    return SceneLabels(
+        names,
+        {image: labels[image] for image in images if image in labels},
+        failures,
+        f"scenes: {encoder.path}, {prompt!r}",
+    )
+
+
+def most_similar(
+    similarities: Sequence[float] | npt.NDArray[np.floating], scenes: Sequence[str], candidates: Sequence[str]
+) -> SceneLabel:
+    """Pick the most similar of the candidates (the first of equals).
+
+    Args:
+        similarities: Cosine similarity × 100 with every scene.
+        scenes: Their names.
+        candidates: The names that may be picked.
+
+    Example:
+        >>> most_similar([20.0, 30.0, 25.0], ["Animal", "Human", "Plant"], ["Animal", "Plant"]).scene
+        'Plant'
+    """
+    possible = [index for index, scene in enumerate(scenes) if scene in candidates]
+    values = np.asarray(similarities, np.float64)[possible]
+    best = int(values.argmax())
+    confidence = 1 / np.exp(values - values[best]).sum()
+    return SceneLabel(scenes[possible[best]], round(float(confidence), 6))
+
+
+def pseudo_scenes(
+    manifest: Manifest,
+    image_root: str | os.PathLike[str],
+    encoder: str | os.PathLike[str] | ImageEncoder,
+    clusters: int,
+    *,
+    seed: int = 0,
+    batch_size: int = 32,
+    workers: int = 0,
+    device: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> SceneLabels:
+    """Group the images of a manifest by what they show (k-means on embeddings of length 1).
+
+    Args:
+        manifest: The images.
+        image_root: Folder that their paths are relative to.
+        encoder: Folder or Hub repository of a CLIP model, a `ClipEncoder`, or a `SindEncoder` for any backbone.
+        clusters: Number of pseudo-scenes.
+        seed: Of the clustering.
+        batch_size: Pictures per forward pass.
+        workers: Processes that load pictures; 0 loads in this one.
+        device: Where a CLIP model that is loaded here runs.
+        progress: Called with (pictures done, pictures in all).
+
+    Returns:
+        Labels "cluster 1" (the largest) to "cluster k".
+
+    Raises:
+        ValueError: When there are fewer readable images than clusters, or scikit-learn is not installed.
+    """
+    try:
+        from sklearn.cluster import KMeans
+    except ImportError:
+        raise ValueError('Pseudo-scenes need scikit-learn: pip install "sind-hf[data]".') from None
+    if clusters < 2:
+        raise ValueError(f"clusters is {clusters}: give at least 2.")
+    root = _folder(image_root)
+    model = ClipEncoder(encoder, device) if isinstance(encoder, (str, os.PathLike)) else encoder
+    images: list[str] = []
+    vectors, failures = [], []
+    for good, embeddings, bad in embed_images(
+        model,
+        root,
+        [entry.image for entry in manifest.entries],
+        batch_size=batch_size,
+        workers=workers,
+        progress=progress,
+    ):
+        failures += bad
+        if good:
+            images += good
+            vectors.append(embeddings)
+    if len(images) < clusters:
+        reason = f"; first: {failures[0][0]}: {failures[0][1]}" if failures else ""
+        raise ValueError(
+            f"{manifest.dataset}: {clusters} clusters of {len(images)} readable images, {len(failures)} are not "
+            f"readable{reason}; ask for fewer clusters."
+        )
+    found = KMeans(clusters, n_init=10, random_state=seed).fit_predict(np.concatenate(vectors).astype(np.float64))
+    sizes = np.bincount(found, minlength=clusters)
+    # Numbered by size, then by their first image: the numbers of k-means mean nothing.
+    first = [int(np.argmax(found == cluster)) for cluster in range(clusters)]
+    order = sorted(range(clusters), key=lambda cluster: (-sizes[cluster], first[cluster]))
+    name_of = {cluster: f"cluster {rank}" for rank, cluster in enumerate(order, start=1)}
+    labels = {image: SceneLabel(name_of[int(cluster)]) for image, cluster in zip(images, found, strict=True)}
+    source = f"scenes: {clusters} clusters of {getattr(model, 'path', type(model).__name__)}, seed {seed}"
+    return SceneLabels(tuple(name_of[cluster] for cluster in order), labels, failures, source)
+
+
+def apply(manifest: Manifest, labels: SceneLabels, base_domain: int | None = None) -> Manifest:
+    """Write scenes into a manifest.
+
+    Args:
+        manifest: The images that were labelled.
+        labels: Their scenes.
+        base_domain: Domain id of the first scene, the others follow; default: the catalog's, else 0.
+
+    Returns:
+        A copy with scene and domain id of every labelled image; those that could not be read are left out.
+
+    Raises:
+        ValueError: When an image was not labelled at all.
+    """
+    if base_domain is None:
+        facts = CATALOG.get(manifest.dataset)
+        base_domain = facts.domain_base if facts is not None else 0
+    unreadable = {image for image, _ in labels.failures}
+    entries = [entry for entry in manifest.entries if entry.image not in unreadable]
+    if unknown := [entry.image for entry in entries if entry.image not in labels.labels]:
+        raise ValueError(
+            f"{manifest.dataset}: {len(unknown)} images have no scene label, first {unknown[0]}; label this manifest."
+        )
+    ids = {scene: base_domain + index for index, scene in enumerate(labels.scenes)}
+    labelled = [
+        replace(entry, scene=(scene := labels.labels[entry.image].scene), domain_id=ids[scene]) for entry in entries
+    ]
+    return replace(
+        manifest,
+        entries=labelled,
+        domain_names={domain_id: scene for scene, domain_id in ids.items()},
+        source="; ".join(part for part in (manifest.source, labels.source) if part) or None,
+    )
+
+
+def scene_picker(
+    clip: str | os.PathLike[str] | ClipEncoder,
+    *,
+    prompt: str = PROMPT,
+    batch_size: int = 32,
+    workers: int = 0,
+    device: str | None = None,
+) -> Callable[[Sequence[Path], Sequence[Sequence[str]]], list[str]]:
+    """A CLIP model as the `scene_labels` of `sind_hf.data.readers.build`.
+
+    Returns:
+        A function (image files, scenes to choose from for each) -> scenes. It raises `ValueError` when an image
+        cannot be read: build with `verify`, which leaves such images out before.
+    """
+    encoder = clip if isinstance(clip, ClipEncoder) else ClipEncoder(clip, device)
+
+    def pick(images: Sequence[Path], candidates: Sequence[Sequence[str]]) -> list[str]:
+        scenes = list(dict.fromkeys(scene for names in candidates for scene in names))
+        _check_scenes(scenes, prompt)
+        words = encoder.embed_words([prompt.format(scene=scene) for scene in scenes])
+        possible = dict(zip(map(str, images), candidates, strict=True))
+        picked = {}
+        # An absolute path stays what it is when it is joined to a folder.
+        for good, embeddings, failures in embed_images(
+            encoder, Path(), list(possible), batch_size=batch_size, workers=workers
+        ):
+            if failures:
+                image, reason = failures[0]
+                raise ValueError(f"{image}: {reason}; leave it out, or build with verify, which does.")
+            for image, row in zip(good, (_SCALE * embeddings @ words.T).round(_DECIMALS), strict=True):
+                picked[image] = most_similar(row, scenes, possible[image]).scene
+        return [picked[str(image)] for image in images]
+
+    return pick
+
+
+def _choose(
+    images: Sequence[str], scenes: tuple[str, ...], allowed: Mapping[str, Sequence[str]], seed: int
+) -> SceneLabels:
+    if open_images := [image for image in images if tuple(allowed[image]) == scenes and len(scenes) > 1]:
+        raise ValueError(
+            f"{open_images[0]} may show any of {len(scenes)} scenes: name a CLIP model, or give its candidates."
+        )
+    labels = {}
+    for image in images:
+        name = image.rsplit("/", 1)[-1].lower()
+        labels[image] = SceneLabel(random.Random(f"{seed}/{name}").choice(allowed[image]))
+    return SceneLabels(scenes, labels, [], f"scenes: chosen among several with seed {seed}")
+
+
+def _allowed(
+    images: Sequence[str], scenes: tuple[str, ...], candidates: Mapping[str, Sequence[str]] | None
+) -> dict[str, Sequence[str]]:
+    allowed: dict[str, Sequence[str]] = {}
+    for image in images:
+        own = (candidates or {}).get(image) or scenes
+        if unknown := [scene for scene in own if scene not in scenes]:
+            raise ValueError(f"{image}: {unknown[0]!r} is not one of the scenes {', '.join(scenes)}.")
+        allowed[image] = tuple(own)
+    return allowed
+
+
+def _check_scenes(scenes: Sequence[str], prompt: str) -> None:
+    if not scenes or len(set(scenes)) < len(scenes):
+        raise ValueError(f"scenes must be distinct names, at least one, not {list(scenes)}.")
+    try:
+        told_apart = prompt.format(scene="a") != prompt.format(scene="b")
+    except (KeyError, IndexError, ValueError):
+        told_apart = False
+    if not told_apart:
+        raise ValueError(f"The prompt {prompt!r} must hold {{scene}} and nothing else in braces.")
+
+
+def _folder(image_root: str | os.PathLike[str]) -> Path:
+    if not Path(image_root).is_dir():
+        raise ValueError(f"{image_root}: the image root is not a folder; name the folder of the images.")
+    return Path(image_root)

@@ -1,0 +1,329 @@
+"""A graded set: photographs, distorted in known steps, with **synthetic** opinion scores.
+
+Nobody rated these pictures. The score of a picture follows from the level of its distortion, and every photograph (a
+scene) has its own scale and shift of scores: these set real opinion scores of different scenes apart and are what SIND
+is trained to see through. The set is for demos, tests and trying out own photographs; correlations on it say nothing
+about how well a model agrees with people.
+
+    manifest = grade(packaged_photographs(), "graded")
+    print(len(manifest.entries), manifest.entries[0].image)
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib.util
+import json
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from sind_hf.data.manifests.manifest import Manifest, ManifestEntry, ScoreInfo
+from sind_hf.data.synthetic.distortions import DISTORTIONS, Distortion
+from sind_hf.files import atomic_file, read_text, write_json
+from sind_hf.image_processing_sind import ImageError, load_image, open_regular_file
+
+__all__ = [
+    "DISTORTIONS",
+    "Distortion",
+    "PhotographWarning",
+    "grade",
+    "keyed_generator",
+    "packaged_photographs",
+    "write_png",
+]
+
+_PACKAGED = {
+    "astronaut": "astronaut.png",
+    "brick": "brick.png",
+    "camera": "camera.png",
+    "cat": "chelsea.png",
+    "coffee": "coffee.png",
+    "coins": "coins.png",
+    "grass": "grass.png",
+    "gravel": "gravel.png",
+    "hubble": "hubble_deep_field.jpg",
+    "moon": "moon.png",
+    "motorcycle": "motorcycle_left.png",
+    "retina": "retina.jpg",
+    "rocket": "rocket.jpg",
+    "tissue": "ihc.png",
+}
+_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+_RECIPE = 2  # raise it when the same settings give other pictures or scores
+_CROP_SIDE = 0.85  # of the short side of the photograph
+_QUALITY_STEP = 0.18  # loss of base quality per level: level 5 is left with 0.1
+_OBSERVER_NOISE = 0.025  # standard deviation, cut at three: less than half a step, so that levels keep their order
+_SCALES = (0.3, 1.0)  # range of the scene-specific scale; 1 spans the whole score range
+_SCORE_RANGE = (1.0, 5.0)
+_FIRST_DOMAIN = 10_000  # domain ids are unique over all datasets; those of the catalog end well below
+
+
+class PhotographWarning(UserWarning):
+    """A photograph could not be used and is left out of the graded set."""
+
+
+def packaged_photographs() -> dict[str, Path]:
+    """The photographs that come inside the scikit-image package, by name; nothing is downloaded.
+
+    Returns:
+        Fourteen photographs (people, things, textures, space, medicine; six of them grey), sorted by name.
+
+    Raises:
+        ValueError: scikit-image is not installed, or its package has none of them.
+    """
+    spec = importlib.util.find_spec("skimage")
+    if spec is None or not spec.submodule_search_locations:
+        raise ValueError('the packaged photographs come with scikit-image; install it: pip install "sind-hf[demo]"')
+    folder = Path(next(iter(spec.submodule_search_locations))) / "data"
+    photographs = {name: folder / file for name, file in _PACKAGED.items() if (folder / file).is_file()}
+    if not photographs:
+        raise ValueError(f"no known photographs in {folder}; give a folder of photographs instead")
+    return photographs
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """All that decides which pictures and scores come out; kept beside them as grading.json."""
+
+    recipe: int
+    seed: int
+    size: int
+    crops: int
+    levels: int
+    kinds: list[str]
+    photographs: dict[str, str | None]  # name -> SHA-256 of the file, None where it cannot be read
+
+
+def grade(
+    photographs: Mapping[str, Path | str] | Path | str,
+    output_dir: Path | str,
+    *,
+    kinds: Sequence[str] | None = None,
+    levels: int = 5,
+    crops: int = 2,
+    size: int = 384,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Manifest:
+    """Make a graded set from photographs: every crop, clean and with each kind of distortion at each level.
+
+    The score of a picture is `1 + 4 * (shift + scale * base)`, where the base quality is 1 when clean and falls by
+    0.18 per level, with a little observer noise that keeps the order of levels; scale in [0.3, 1] and shift are drawn
+    once per scene, so that all scores lie in 1..5. A picture depends on the seed, its photograph, its kind and its
+    level alone: adding photographs or kinds changes no other picture. With the same versions of Pillow and NumPy
+    the same settings give the same bytes.
+
+    Args:
+        photographs: files by scene name, or a folder, where every picture file becomes a scene named by its stem.
+        output_dir: gets `images/<scene>/*.png`, `manifest.json` (paths relative to this folder) and `grading.json`,
+            the settings and the photographs that were left out. A set made with the same settings is completed, or
+            returned as it is.
+        kinds: names from `DISTORTIONS`; all of them by default.
+        levels: the levels 1..levels are made, at most 5.
+        crops: square crops of 85 % of the short side, at random places of each photograph.
+        size: side of the pictures in pixels; crops are resized to it.
+        seed: non-negative seed of places, noise, scales and shifts.
+        progress: called with (pictures done, pictures in all).
+
+    Returns:
+        The manifest, saved as `output_dir/manifest.json`: one scene and one domain per photograph; `reference` is
+        photograph and crop, `distortion` the kind (`None` when clean). Photographs that cannot be used are left out
+        with a `PhotographWarning` each.
+
+    Raises:
+        ValueError: a bad argument, no usable photograph, or an output folder with other content.
+    """
+    files = _photograph_files(photographs)
+    settings = _settings(files, kinds, levels, crops, size, seed)
+    output_dir = Path(output_dir)
+    record_path, manifest_path = output_dir / "grading.json", output_dir / "manifest.json"
+    record = _previous_record(output_dir, record_path, settings)
+    if record is not None and manifest_path.is_file():
+        manifest = Manifest.load(manifest_path)
+        if all((output_dir / entry.image).is_file() for entry in manifest.entries):
+            _warn_left_out(record["left_out"])
+            return manifest
+    write_json(record_path, {**asdict(settings), "left_out": {}})
+
+    total = len(files) * crops * (1 + len(settings.kinds) * levels)
+    entries: list[ManifestEntry] = []
+    left_out: dict[str, str] = {}
+    domain_names: dict[int, str] = {}
+    done = 0
+    for domain_id, (scene, path) in enumerate(files.items(), _FIRST_DOMAIN):
+        try:
+            photograph = _open_photograph(path, size)
+        except ImageError as error:
+            left_out[scene] = str(error)
+            done += total // len(files)
+        else:
+            domain_names[domain_id] = scene
+            for entry in _grade_scene(photograph, scene, domain_id, settings, output_dir):
+                entries.append(entry)
+                done += 1
+                if progress is not None:
+                    progress(done, total)
+    _warn_left_out(left_out)
+    if not entries:
+        record_path.unlink()
+        raise ValueError(f"none of the {len(files)} photographs could be used; {next(iter(left_out.values()))}")
+
+    manifest = Manifest(
+        dataset="graded",
+        entries=entries,
+        score=ScoreInfo(name="pseudo MOS", range=_SCORE_RANGE, higher_is_better=True),
+        domain_names=domain_names,
+        reference_based=True,
+        source=f"synthetic: distorted photographs, made-up scores, no human ratings (recipe {_RECIPE}, seed {seed})",
+    )
+    write_json(record_path, {**asdict(settings), "left_out": left_out})
+    manifest.save(manifest_path)
+    return manifest
+
+
+def _photograph_files(photographs: Mapping[str, Path | str] | Path | str) -> dict[str, Path]:
+    """Files by scene name, sorted by name; the names are checked because they become folders."""
+    if isinstance(photographs, Mapping):
+        files = {name: Path(path) for name, path in photographs.items()}
+    else:
+        folder = Path(photographs)
+        if not folder.is_dir():
+            raise ValueError(f"{folder} is not a folder of photographs")
+        visible = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
+        found = sorted(path for path in visible if path.suffix.lower() in _SUFFIXES)
+        stems = [path.stem for path in found]
+        files = {path.stem if stems.count(path.stem) == 1 else path.name: path for path in found}
+        if not files:
+            raise ValueError(f"{folder} holds no photographs ({', '.join(sorted(_SUFFIXES))})")
+    if not files:
+        raise ValueError("no photographs given")
+    for name in files:
+        if not name or name.startswith(".") or any(character in name for character in "/\\:\0"):
+            raise ValueError(f"{name!r} is no scene name: it becomes a folder, so no leading dot, slash or colon")
+    return dict(sorted(files.items()))
+
+
+def _settings(
+    files: Mapping[str, Path], kinds: Sequence[str] | None, levels: int, crops: int, size: int, seed: int
+) -> _Settings:
+    kinds = list(DISTORTIONS) if kinds is None else list(dict.fromkeys(kinds))
+    for kind in kinds:
+        if kind not in DISTORTIONS:
+            near = difflib.get_close_matches(kind, DISTORTIONS, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(DISTORTIONS)}"
+            raise ValueError(f"{kind!r} is no kind of distortion; {hint}")
+    for name, value, low, high in (
+        ("levels", levels, 1, 5),
+        ("crops", crops, 1, None),
+        ("size", size, 64, None),
+        ("seed", seed, 0, None),
+    ):
+        if value < low or (high is not None and value > high):
+            raise ValueError(f"{name} is {value}; give at least {low}" + (f" and at most {high}" if high else ""))
+    digests = {name: _digest(path) for name, path in files.items()}
+    return _Settings(_RECIPE, seed, size, crops, levels, kinds, digests)
+
+
+def _digest(path: Path) -> str | None:
+    try:
+        with open_regular_file(path) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
+
+
+def _previous_record(output_dir: Path, record_path: Path, settings: _Settings) -> dict | None:
+    """The record of a set with the same settings, None for a fresh folder; anything else in the folder is refused."""
+    advice = "choose another output folder or delete this one"
+    if output_dir.exists() and not output_dir.is_dir():
+        raise ValueError(f"{output_dir} is a file; {advice}")
+    if not output_dir.exists() or not any(output_dir.iterdir()):
+        return None
+    if not record_path.is_file():
+        raise ValueError(f"{output_dir} holds other files and no graded set; {advice}")
+    try:
+        record = json.loads(read_text(record_path))
+        earlier = {name: record[name] for name in [*asdict(settings), "left_out"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        raise ValueError(f"{record_path} cannot be read as the record of a graded set; {advice}") from None
+    for name, value in asdict(settings).items():
+        if earlier[name] != value:
+            difference = "" if name == "photographs" else f" ({earlier[name]}, now {value})"
+            raise ValueError(f"{output_dir} holds a graded set with other {name}{difference}; {advice}")
+    return earlier
+
+
+def _warn_left_out(left_out: Mapping[str, str]) -> None:
+    for scene, reason in left_out.items():
+        warnings.warn(f"photograph {scene!r} left out: {reason}", PhotographWarning, stacklevel=3)
+
+
+def _open_photograph(path: Path, size: int) -> Image.Image:
+    """Load a photograph that is large enough; the message of an error starts with its path."""
+    image = load_image(path)
+    if min(image.size) < size / 2:
+        raise ImageError(f"{path}: {image.width}x{image.height} pixels are too few for pictures of {size}")
+    return image
+
+
+def keyed_generator(*key: str | int) -> np.random.Generator:
+    """Return a generator for one purpose, independent of every other and of the order of work."""
+    return np.random.default_rng(int.from_bytes(hashlib.sha256(repr(key).encode()).digest()))
+
+
+def _crop(photograph: Image.Image, scene: str, crop: int, settings: _Settings) -> Image.Image:
+    side = max(1, int(_CROP_SIDE * min(photograph.size)))
+    rng = keyed_generator(settings.seed, "crop", scene, crop)
+    left, top = (int(rng.integers(0, length - side + 1)) for length in photograph.size)
+    box = (left, top, left + side, top + side)
+    return photograph.resize((settings.size, settings.size), Image.Resampling.LANCZOS, box=box)
+
+
+def _score(scene: str, crop: int, kind: str, level: int, seed: int) -> float:
+    rng = keyed_generator(seed, "scene", scene)
+    scale = rng.uniform(*_SCALES)
+    shift = rng.uniform(0, 1 - scale)
+    noise = _OBSERVER_NOISE * np.clip(
+        keyed_generator(seed, "observer", scene, crop, kind, level).standard_normal(), -3, 3
+    )
+    base = np.clip(1 - _QUALITY_STEP * level + noise, 0, 1)
+    low, high = _SCORE_RANGE
+    return round(float(low + (high - low) * (shift + scale * base)), 3)
+
+
+def _grade_scene(
+    photograph: Image.Image, scene: str, domain_id: int, settings: _Settings, output_dir: Path
+) -> Iterator[ManifestEntry]:
+    folder = output_dir / "images" / scene
+    folder.mkdir(parents=True, exist_ok=True)
+    for crop in range(settings.crops):
+        clean = _crop(photograph, scene, crop, settings)
+        variants = [
+            ("clean", 0),
+            *((kind, level) for kind in settings.kinds for level in range(1, settings.levels + 1)),
+        ]
+        for kind, level in variants:
+            path = folder / (f"{crop}-clean.png" if level == 0 else f"{crop}-{kind}-{level}.png")
+            if not path.is_file():  # written whole or not at all, so what an interrupted run left is right
+                rng = keyed_generator(settings.seed, "distortion", scene, crop, kind, level)
+                write_png(path, clean if level == 0 else DISTORTIONS[kind](clean, level, rng))
+            yield ManifestEntry(
+                image=path.relative_to(output_dir).as_posix(),
+                score=_score(scene, crop, kind, level, settings.seed),
+                scene=scene,
+                domain_id=domain_id,
+                reference=f"{scene}-{crop}",
+                distortion=None if level == 0 else kind,
+            )
+
+
+def write_png(path: Path, image: Image.Image) -> None:
+    """Write an image, completely or not at all."""
+    with atomic_file(path, sync=False) as temporary:
+        image.save(temporary, "PNG", compress_level=1)  # twice the speed of the default for a few per cent more bytes

@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 from transformers import AutoImageProcessor
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
-from sind_hf import ImageError, SindImageProcessor
+from sind_hf import ImageError, SindImageProcessor, differentiable_views
 from sind_hf import image_processing_sind as module
 from sind_hf.configuration_sind import IMAGENET_MEAN, IMAGENET_STD
 from sind_hf.image_processing_sind import (
@@ -449,3 +449,45 @@ def test_fast_decoding_changes_pixels_a_little_and_travels_with_the_processor(
     np.testing.assert_array_equal(plain(file, fast_decode=True)["pixel_values"], fast(file)["pixel_values"])
     np.testing.assert_array_equal(fast(file, fast_decode=False)["pixel_values"], plain(file)["pixel_values"])
     assert (plain(file)["pixel_values"] != fast(file)["pixel_values"]).any()
+
+
+# --- views with gradients --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["center", "nine"])
+@pytest.mark.parametrize("size", [(641, 483), (90, 140), (1500, 120)])
+def test_differentiable_views_equal_the_processors_within_two_levels(draw: Any, size: Any, mode: Any) -> None:
+    options: dict[str, Any] = {"size": 112, "image_mean": [0.5, 0.4, 0.3], "image_std": [0.3, 0.2, 0.1]}
+    processor = SindImageProcessor(views=mode, **options)
+    images = [draw(*size), Image.fromarray(np.ascontiguousarray(np.asarray(draw(*size))[::-1]))]
+    expected = processor(images, return_tensors="pt")
+    tensor = torch.stack([torch.from_numpy(np.array(image)).permute(2, 0, 1) for image in images]) / 255
+    std = torch.tensor(options["image_std"]).view(3, 1, 1)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = differentiable_views(tensor, processor)
+    assert list(found) == list(expected)
+    for name, views in found.items():
+        assert views.shape == expected[name].shape and views.dtype == torch.float32
+        levels = (views - expected[name]).abs() * std * 255
+        assert levels.max() < 2 and levels.mean() < 0.5
+    other = differentiable_views(tensor, processor, views="nine" if mode == "center" else "center")
+    assert other["pixel_values"].ndim == (5 if mode == "center" else 4)
+    assert differentiable_views(tensor)["pixel_values"].shape == (2, 3, 224, 224)
+
+
+def test_gradients_of_differentiable_views_are_exact() -> None:
+    images = torch.rand(1, 3, 70, 90, dtype=torch.float64).requires_grad_()
+    views = differentiable_views(images, SindImageProcessor(size=56, image_mean=0.0, image_std=1.0))
+    sum(view.sum() for view in views.values()).backward()
+    assert images.grad is not None
+    # The weights of every view pixel add up to one, so the whole gradient is the number of view pixels.
+    assert float(images.grad.sum()) == pytest.approx(2 * 3 * 56 * 56, rel=1e-5)
+    assert (images.grad >= 0).all() and (images.grad > 0).float().mean() > 0.5
+
+
+@pytest.mark.parametrize(
+    "images", [torch.zeros(3, 8, 8), torch.zeros(1, 4, 8, 8), torch.zeros(1, 3, 8, 8, dtype=torch.uint8)]
+)
+def test_differentiable_views_of_other_tensors_are_refused(images: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match=r"expected a floating-point tensor \(B, 3, H, W\)"):
+        differentiable_views(images)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sind_hf.data.synthetic.graded import grade, packaged_photographs
     from sind_hf.data.views import ViewDataset
     from sind_hf.experiments.evaluation import evaluate_manifest
+    from sind_hf.image_processing_sind import differentiable_views
     from sind_hf.scoring.scorer import ScoredImage, score_images
     from sind_hf.training.trainer import SindTrainer
     from sind_hf.training.training_args import SindTrainingArguments
@@ -39,6 +40,7 @@ _ON_FIRST_USE = {
     "SindTrainer": "training.trainer",
     "SindTrainingArguments": "training.training_args",
     "ViewDataset": "data.views",
+    "differentiable_views": "image_processing_sind",
     "evaluate_manifest": "experiments.evaluation",
     "grade": "data.synthetic.graded",
     "packaged_photographs": "data.synthetic.graded",
@@ -71,6 +73,7 @@ __all__ = [
     "ViewDataset",
     "__version__",
     "bundled_checkpoint",
+    "differentiable_views",
     "evaluate_manifest",
     "grade",
     "load_image",

@@ -31,7 +31,7 @@ from sind_hf.cli import terminal
 from sind_hf.data.importing.importer import import_manifest
 from sind_hf.data.manifests.manifest import Manifest, ScoreInfo
 from sind_hf.data.prepared.prepare import prepare
-from sind_hf.data.splits.split_files import write_folds
+from sind_hf.data.splits.library import write_folds
 from sind_hf.data.splits.splits import k_folds
 from sind_hf.data.synthetic.annotator_bias import with_annotator_bias
 from sind_hf.experiments.bootstrap import bootstrap_mean, paired_bootstrap, steiger_test

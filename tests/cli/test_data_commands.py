@@ -8,6 +8,7 @@ import runpy
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,7 +25,8 @@ from sind_hf.data.manifests.catalog import SCENES
 from sind_hf.data.manifests.manifest import Manifest, ManifestEntry, ScoreInfo
 from sind_hf.data.prepared.folder import PreparedFolder
 from sind_hf.data.readers import build
-from sind_hf.data.splits.split_files import read_folds
+from sind_hf.data.splits.library import read_folds
+from sind_hf.data.splits.splits import k_folds
 
 KONIQ = [(f"{number}.jpg", 40.0 + number) for number in range(10, 16)]
 
@@ -364,8 +366,32 @@ class TestSplit:
             sides = [side for side in (fold.train, fold.validation, fold.test) if side is not None]
             images = [entry.image for side in sides for entry in side.entries]
             assert sorted(images) == sorted(entry.image for entry in manifest.entries)
+            assert not {entry.scene for entry in fold.train.entries} & {entry.scene for entry in fold.test.entries}
         if protocol == "k-folds":
             assert len({entry.image for fold in first for entry in fold.test.entries}) == len(manifest)
+
+    def test_scenes_are_mixed_only_on_request_or_by_protocol(
+        self, study: tuple[Path, Path, Manifest], tmp_path: Path, data: Run
+    ) -> None:
+        file, _, manifest = study
+        arguments = ("--protocol", "k-folds", "--splits", 2, "--output")
+        tested = 3
+        for folder, source, options, shared in (
+            ("kept", file, (), 0),
+            ("mixed", file, ("--mix-scenes",), tested),
+            ("published", replace(manifest, dataset="spaq").save(tmp_path / "spaq.json"), (), tested),
+        ):
+            outcome = data("split", source, *arguments, tmp_path / folder, *options)
+            assert outcome.code == 0
+            assert f"{shared} of 3 test scenes also in train" in outcome.out.splitlines(), outcome
+        # The published protocols draw what they drew before.
+        folds = read_folds(tmp_path / "published", "k-folds", "spaq")
+        assert [fold.test.entries for fold in folds] == [
+            fold.test.entries for fold in k_folds(Manifest.load(tmp_path / "spaq.json"), 2)
+        ]
+        without = replace(manifest, entries=[replace(entry, scene=None) for entry in manifest.entries])
+        outcome = data("split", without.save(tmp_path / "none.json"), *arguments, tmp_path / "none")
+        assert "the images have no scenes; `sind-hf data label-scenes` gives them some" in outcome.out
 
     def test_published_lists(self, study: tuple[Path, Path, Manifest], tmp_path: Path, data: Run) -> None:
         file, _, manifest = study
@@ -411,12 +437,14 @@ class TestSplit:
         assert_refused(run("official"), "needs a train and a test list")
         assert_refused(run("official", "a_train.txt"), "needs a train and a test list")
         assert_refused(run("cross-set", "a_train.txt", "b_train.txt"), "several train lists")
-        assert_refused(run("cross-set", "list.txt"), "list.txt: whether this is a train or a test list")
-        assert_refused(run("cross-set", "train_test.txt"), "train_test.txt: whether this is a train or a test list")
+        assert_refused(run("cross-set", "list.txt"), "list.txt: the name does not tell a train list")
+        assert_refused(run("cross-set", "train_test.txt"), "train_test.txt: the name does not tell a train list")
         assert_refused(run("cross-set", "gone_test.txt"), "does not exist")
         assert_refused(run("leave-one-out", "a_train.txt"), "uses no lists")
         assert_refused(run("random-split", "a_train.txt", "b_train.txt"), "one folder of LIQE's lists")
-        assert_refused(data("split", file, "--protocol", "k-folds", "--splits", 50, "-o", tmp_path / "out"), "between")
+        assert_refused(
+            data("split", file, "--protocol", "k-folds", "--splits", 50, "-o", tmp_path / "out"), "--mix-scenes"
+        )
         assert data("split", file, "--protocol", "leave-two-out", "-o", tmp_path / "out").code == 2
         assert not (tmp_path / "out").exists()
 

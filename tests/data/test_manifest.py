@@ -292,6 +292,7 @@ def test_hostile_header_is_refused(tmp_path: Path, header: dict[str, object], ex
         (b'{"files": [{"image": "a.png", "score": ' + b"1" * 5000 + b"}]}", "ordinary numbers"),
         (b'{"files": [' + b"[" * 200_000, "nested too deeply"),
         (b'{"a":' * 200_000, "nested too deeply"),
+        (b'{"a": [' + b"[]," * 4_000_001 + b'1], "files": []}', "more than 8,000,000; split the file"),
         (b'\xef\xbb\xbf{"files": []}', "byte order mark"),
         ('{"files": []}'.encode("utf-16"), "byte order mark"),
         ('{"files": []}'.encode("utf-16-le"), "line 1"),

@@ -12,7 +12,7 @@ import pytest
 from sind_hf.data.manifests.catalog import CATALOG
 from sind_hf.data.manifests.manifest import Manifest, ManifestEntry, ManifestError, ScoreInfo
 from sind_hf.data.manifests.score_direction import direction_shown
-from sind_hf.data.splits.split_files import read_folds
+from sind_hf.data.splits.library import read_folds
 from sind_hf.data.statistics import compare_with_catalog
 from sind_hf.metrics import plcc, srcc
 

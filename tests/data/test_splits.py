@@ -9,7 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sind_hf.data.manifests.manifest import Manifest, ManifestEntry, ScoreInfo
-from sind_hf.data.splits.splits import cross_set, k_folds, leave_one_out, listed_fold, official, random_split
+from sind_hf.data.splits.splits import (
+    cross_set,
+    k_folds,
+    leave_one_out,
+    listed_fold,
+    random_split,
+    shared_scenes,
+)
 
 
 def manifest_of(entries, dataset="study", **fields):
@@ -149,7 +156,7 @@ def test_k_folds_test_every_image_once(count, references, folds, seed):
     manifest = numbered(count) if references is None else numbered(len(references), references)
     units = len(manifest.entries) if references is None else len(set(references))
     if folds > units:
-        with pytest.raises(ValueError, match="folds must be between 2 and the number of images"):
+        with pytest.raises(ValueError, match=f"images or reference images are too few for {folds} folds"):
             k_folds(manifest, folds, seed)
         return
     result = k_folds(manifest, folds, seed)
@@ -168,6 +175,57 @@ def test_eva_in_ten_folds(reference_manifest):
     assert [len(fold.test.entries) for fold in folds] == [407] * 10
     # shuffled: the file is sorted by scene
     assert all(len({entry.scene for entry in fold.test.entries}) == 6 for fold in folds)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from([None, *"abcdefghijkl"]), st.sampled_from([None, *"rstuvw"])), min_size=1),
+    st.integers(0, 2**31),
+)
+def test_no_scene_and_no_reference_is_on_two_sides_of_a_split_by_scene(drawn, seed):
+    entries = [
+        ManifestEntry(f"{number}.png", 1.0, scene, reference=reference)
+        for number, (scene, reference) in enumerate(drawn)
+    ]
+    manifest = manifest_of(entries)
+    folds = []
+    for draw in (
+        lambda: random_split(manifest, splits=2, fractions=(0.5, 0, 0.5), seed=seed, keep_scenes=True),
+        lambda: k_folds(manifest, 2, seed, keep_scenes=True),
+        lambda: [cross_set(manifest, test_fraction=0.5, seed=seed, keep_scenes=True)],
+    ):
+        try:
+            folds += draw()
+        except ValueError as error:
+            # Only too few groups may be refused, never two scenes that nothing connects.
+            assert "share no scene" in str(error)
+            keys = [(each.scene or number, each.reference or number) for number, each in enumerate(entries)]
+            assert len(entries) == 1 or all(
+                any(set(key) & set(other) for other in keys if other is not key) for key in keys
+            )
+    for fold in folds:
+        assert_partition(fold, manifest)
+        for key in ("scene", "reference"):
+            train, test = ({getattr(entry, key) for entry in side.entries} for side in (fold.train, fold.test))
+            assert not train & test - {None}
+    assert shared_scenes(folds)[0] == 0
+
+
+def test_scenes_are_counted_that_are_tested_and_trained_on():
+    entries = [ManifestEntry(f"{number}.png", 1.0, f"scene {number % 6}") for number in range(60)]
+    manifest = manifest_of(entries)
+    assert shared_scenes(k_folds(manifest, 3)) == (6, 6)
+    by_scene = k_folds(manifest, 3, keep_scenes=True)
+    assert [len({entry.scene for entry in fold.test.entries}) for fold in by_scene] == [2, 2, 2]
+    assert shared_scenes(by_scene) == shared_scenes(leave_one_out(manifest)) == (0, 6)
+    assert shared_scenes(k_folds(numbered(9), 3)) == (0, 0)
+    with pytest.raises(ValueError, match=r"only 6 groups .* too few for 7 folds; .*--mix-scenes"):
+        k_folds(manifest, 7, keep_scenes=True)
+    with pytest.raises(ValueError, match=r"a test share of 0.95; .*--mix-scenes"):
+        cross_set(manifest, test_fraction=0.95, keep_scenes=True)
+    three = replace(manifest, entries=[entry for entry in entries if entry.scene < "scene 3"])
+    for fold in random_split(three, keep_scenes=True):  # rounded shares would leave two sides without a scene
+        assert [len({entry.scene for entry in side.entries}) for side in fold.sides] == [1, 1, 1]
 
 
 def test_seeds_make_a_difference():
@@ -200,6 +258,8 @@ def test_bad_arguments_name_rule_and_values():
             random_split(manifest, fractions=fractions)
     with pytest.raises(ValueError, match="splits must be at least 1, got 0"):
         random_split(manifest, splits=0)
+    with pytest.raises(ValueError, match="the number of folds must be at least 2, got 1"):
+        k_folds(manifest, 1)
     with pytest.raises(ValueError, match=r"test_fraction must be in \[0, 1\], got 1.5"):
         cross_set(manifest, test_fraction=1.5)
     with pytest.raises(ValueError, match="study: there are no images to split"):
@@ -215,7 +275,7 @@ def test_cross_set_draws_by_reference():
     assert not {entry.reference for entry in fold.train.entries} & {entry.reference for entry in fold.test.entries}
 
 
-def test_a_set_that_is_only_tested_on():
+def test_a_dataset_that_is_only_tested_on():
     # No references are needed: nothing is separated.
     manifest = replace(numbered(5), reference_based=True)
     fold = cross_set(manifest, test_fraction=1)
@@ -238,7 +298,6 @@ def test_published_cross_set_lists(shared, reference_manifest, name, unused):
     assert set(images(fold.test)) == set(published["test"])
     assert len(fold.unused) == unused
     assert len(fold.unused) + len(fold.train.entries) + len(fold.test.entries) == len(manifest.entries)
-    assert official(manifest, lists["train"], lists["test"]) == fold
 
 
 def test_one_list_makes_the_rest_the_other_side():
@@ -266,23 +325,23 @@ def test_overlapping_lists_leak_nothing(caplog):
     assert images(fold.train) == ["set/000.png"]
     assert images(fold.test) == ["set/001.png", "set/002.png"]
     assert fold.unused == ("set/003.png",)
-    assert "1 images of the train list are tested on too" in caplog.text
+    assert "1 images of the train list are also tested on" in caplog.text
 
 
-def test_lists_that_separate_versions_of_one_picture_are_reported(caplog):
+def test_lists_that_separate_versions_of_one_image_are_reported(caplog):
     manifest = numbered(4, ["a", "b", "b", "c"])
     with caplog.at_level(logging.WARNING):
         cross_set(manifest, train_list=["000.png", "001.png"], test_list=["003.png"])
         assert not caplog.text
         cross_set(manifest, train_list=["000.png", "001.png"], test_list=["002.png", "003.png"])
-    assert "the lists put versions of 1 reference images on both sides" in caplog.text
+    assert "the lists put distorted versions of 1 reference images on both sides" in caplog.text
 
 
 def test_listed_names_that_the_manifest_lacks_are_reported(caplog):
     entries = [ManifestEntry(f"LIVE/jp2k/img{number}.bmp", 1.0) for number in (1, 2)]
     with caplog.at_level(logging.WARNING):
         fold = cross_set(manifest_of(entries, "live"), test_list=["live/jp2k/img1.bmp", "live/jpeg/img2.bmp"])
-    # jpeg/img2.bmp is another picture than jp2k/img2.bmp
+    # jpeg/img2.bmp is another image than jp2k/img2.bmp
     assert images(fold.test) == ["LIVE/jp2k/img1.bmp"]
     assert "live: 1 of 2 images of the test list are not in the manifest, e.g. jpeg/img2.bmp" in caplog.text
 

@@ -8,8 +8,9 @@ from dataclasses import replace
 import pytest
 from tiny_sets import make_set, write_published
 
+from sind_hf.data.splits.library import load_manifest
 from sind_hf.experiments.config import DataOptions, ExperimentOptions
-from sind_hf.experiments.protocols import build_folds, load_manifest
+from sind_hf.experiments.protocols import build_folds
 
 
 @pytest.fixture
@@ -236,9 +237,9 @@ def test_what_does_not_fit_is_one_line(folder, protocol, train, test, options, m
 
 
 def test_names_need_a_folder():
-    with pytest.raises(ValueError, match=r"data.json_dir is missing: 'spaq' is no manifest"):
+    with pytest.raises(ValueError, match=r"data.json_dir is missing: 'spaq' is not a manifest"):
         load_manifest(None, "spaq")
-    with pytest.raises(ValueError, match="nowhere is no folder"):
+    with pytest.raises(ValueError, match="nowhere is not a folder"):
         load_manifest("nowhere", "spaq")
 
 

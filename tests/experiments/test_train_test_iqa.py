@@ -13,7 +13,7 @@ import yaml
 from tiny_sets import make_set, save_tiny_clip, save_tiny_resnet, write_published
 
 from sind_hf import SindConfig
-from sind_hf.data.splits.split_files import read_folds, write_folds
+from sind_hf.data.splits.library import read_folds, write_folds
 from sind_hf.data.splits.splits import leave_one_out, random_split
 from sind_hf.experiments.config import load_config
 from sind_hf.experiments.records import load_records

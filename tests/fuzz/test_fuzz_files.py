@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from sind_hf.data.manifests.manifest import Manifest, ManifestEntry, ManifestError, ScoreInfo
 from sind_hf.data.prepared.folder import PreparedFolder, load_prepared
 from sind_hf.data.prepared.prepare import prepare
-from sind_hf.data.splits.split_files import liqe_splits, read_folds, read_image_list, write_folds
+from sind_hf.data.splits.library import read_folds, write_folds
+from sind_hf.data.splits.published_lists import liqe_splits, read_image_list
 from sind_hf.data.splits.splits import k_folds
 from sind_hf.experiments.config import GROUPS, RunConfig, load_config
 from sind_hf.scoring.results import ScoreFile

@@ -18,17 +18,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sind_hf.data.manifests.catalog import get as catalog_facts
 from sind_hf.data.manifests.manifest import Manifest
-from sind_hf.data.manifests.published_format import WHOLE_MANIFESTS
-from sind_hf.data.splits.split_files import (
+from sind_hf.data.splits.library import (
     Protocol,
-    find_manifest,
-    folder_of_folds,
-    liqe_splits,
+    canonical_name,
+    has_folds,
+    load_manifest,
     read_folds,
-    read_image_list,
+    require_manifest_folder,
 )
+from sind_hf.data.splits.published_lists import liqe_splits, read_image_list
 from sind_hf.data.splits.splits import Fold, cross_set, k_folds, leave_one_out, random_split
 from sind_hf.data.training_sets import with_dataset_domains
 from sind_hf.experiments.config import DataOptions, ExperimentOptions
@@ -81,38 +80,6 @@ def build_folds(data: DataOptions, experiment: ExperimentOptions) -> list[Experi
             raise ValueError(f"experiment.folds: no fold {unknown[0]!r}; there are {', '.join(by_name)}.")
         folds = [by_name[name] for name in experiment.folds]
     return folds
-
-
-def load_manifest(json_dir: str | None, name: str) -> Manifest:
-    """Read the whole manifest of a data set.
-
-    Args:
-        json_dir: Folder with `<name>/all.json` (ours), `all/<name>_all.json` (published) or `<name>.json`.
-        name: Name (or an alias) of the data set, or the path of a manifest (`.json`).
-
-    Raises:
-        ValueError: When there is none.
-    """
-    if name.endswith(".json"):
-        return Manifest.load(name)
-    folder = _folder(json_dir, name)
-    name = canonical_name(name)
-    path = find_manifest(folder, name)
-    if path is not None:
-        return replace(Manifest.load(path), dataset=name)
-    listed = ", ".join(pattern.format(name=name) for pattern in WHOLE_MANIFESTS)
-    raise ValueError(
-        f"{folder}: no manifest of {name} ({listed}); write one with `sind-hf data build {name} --root … "
-        f"--output {folder / name / 'all.json'}`."
-    )
-
-
-def canonical_name(name: str) -> str:
-    """Return the catalog's name of a data set (`livew` is `livec`); a name that it does not know stays as it is."""
-    try:
-        return catalog_facts(name).name
-    except ValueError:
-        return name
 
 
 def _leave_one_out(data: DataOptions, experiment: ExperimentOptions) -> list[ExperimentFold]:
@@ -178,8 +145,8 @@ def _sides(name: str, data: DataOptions, experiment: ExperimentOptions) -> tuple
     if liqe is not None:
         return liqe_splits(load_manifest(data.json_dir, name).oriented(), liqe), f"LIQE's lists in {liqe}"
     layout: Protocol = "k-folds" if experiment.k_folds and protocol == "random-split" else protocol
-    if not name.endswith(".json") and _has_folds(_folder(data.json_dir, name), layout, dataset):
-        folds = [_turned(fold) for fold in read_folds(_folder(data.json_dir, name), layout, dataset)]
+    if not name.endswith(".json") and has_folds(require_manifest_folder(data.json_dir, name), layout, dataset):
+        folds = [fold.oriented() for fold in read_folds(str(data.json_dir), layout, dataset)]
         return folds, f"folds in {data.json_dir}"
     manifest = load_manifest(data.json_dir, name).oriented()  # before it is split: one zero for both sides
     if protocol == "leave-one-out":
@@ -218,28 +185,6 @@ def _finished(fold: ExperimentFold, dataset_domain: bool) -> ExperimentFold:
     return replace(fold, train=tuple(with_dataset_domains(train) if dataset_domain else train))
 
 
-def _turned(fold: Fold) -> Fold:
-    """Turn the sides of a fold that was read from files; without a declared range, about one and the same score."""
-    sides = [side for side in (fold.train, fold.validation, fold.test) if side is not None]
-    score = fold.test.score
-    if not score.higher_is_better and score.range is None:
-        scores = [entry.score for side in sides for entry in side.entries]
-        score = replace(score, range=(min(scores), max(scores)))
-
-    def turn(side: Manifest) -> Manifest:
-        return replace(side, score=score).oriented()
-
-    validation = None if fold.validation is None else turn(fold.validation)
-    return replace(fold, train=turn(fold.train), validation=validation, test=turn(fold.test))
-
-
-def _has_folds(folder: Path, protocol: Protocol, dataset: str) -> bool:
-    if protocol == "cross-set":
-        sides = folder / "for_cross_set"
-        return any((sides / "test" / f"{dataset}{ending}.json").is_file() for ending in ("_test", ""))
-    return folder_of_folds(folder, protocol, dataset) is not None
-
-
 def _liqe_folder(data: DataOptions, dataset: str) -> Path | None:
     """The folder of LIQE's lists of a data set, None where there is none."""
     if data.liqe_splits is None:
@@ -250,17 +195,6 @@ def _liqe_folder(data: DataOptions, dataset: str) -> Path | None:
     if (folder / dataset).is_dir():
         return folder / dataset
     return folder if len(data.train) == 1 and (folder / "1").is_dir() else None
-
-
-def _folder(json_dir: str | None, name: str) -> Path:
-    if json_dir is None:
-        raise ValueError(
-            f"data.json_dir is missing: {name!r} is no manifest (.json), so it must be a set of a folder."
-        )
-    folder = Path(json_dir)
-    if not folder.is_dir():
-        raise ValueError(f"data.json_dir: {folder} is no folder.")
-    return folder
 
 
 def _named(paths: dict[str, str], dataset: str) -> str | None:

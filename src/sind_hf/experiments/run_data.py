@@ -9,9 +9,10 @@ from datasets import Dataset
 
 from sind_hf.data.manifests.manifest import Manifest
 from sind_hf.data.prepared.folder import PreparedFolder, is_prepared, open_dataset
+from sind_hf.data.splits.library import load_manifest
 from sind_hf.data.training_sets import joint_rows, with_dataset_domains
 from sind_hf.experiments.config import DataOptions
-from sind_hf.experiments.protocols import ExperimentFold, load_manifest
+from sind_hf.experiments.protocols import ExperimentFold
 
 
 @dataclass(frozen=True)

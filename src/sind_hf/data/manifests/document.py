@@ -8,6 +8,7 @@ from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from sind_hf.data.manifests.validation import ManifestError
 from sind_hf.files import shown, write_text
@@ -16,6 +17,9 @@ from sind_hf.files import shown, write_text
 MAX_BYTES = 128 * 2**20
 #: Entries of fewer bytes on average do not occur; a file of them would only fill the memory.
 _LEAST_BYTES_PER_ENTRY = 64
+
+#: Values of one JSON document; each takes up to a hundred bytes of memory, and as little as three bytes of text.
+MOST_VALUES = 8_000_000
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 
@@ -93,6 +97,7 @@ def parse_document(text: str, max_entries: int) -> ManifestDocument:
         RecursionError: If a value is nested beyond the interpreter's limit.
         ValueError: If an integer has thousands of digits.
     """
+    require_few_values(text)
     document = ManifestDocument(text=text)
     decoder = json.JSONDecoder(object_pairs_hook=_unique_keys, parse_constant=_no_constant)
     seen_files = False
@@ -156,6 +161,29 @@ def parse_document(text: str, max_entries: int) -> ManifestDocument:
     if not seen_files:
         raise ManifestError("there is no key 'files'; a manifest is a JSON object with a list 'files' of its entries")
     return document
+
+
+def parse_json(text: str) -> Any:
+    """Parse JSON that may come from anywhere.
+
+    Raises:
+        ValueError: If the text is not JSON, is nested too deeply or holds more than `MOST_VALUES` values.
+    """
+    require_few_values(text)
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("values are nested too deeply") from error
+
+
+def require_few_values(text: str) -> None:
+    """Refuse JSON text that would fill the memory once it is parsed.
+
+    Raises:
+        ManifestError: If it may hold more than `MOST_VALUES` values.
+    """
+    if (count := sum(map(text.count, ",[{"))) > MOST_VALUES:
+        raise ManifestError(f"it may hold {count:,} values, more than {MOST_VALUES:,}; split the file")
 
 
 def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -3,13 +3,13 @@
 | protocol | function | used for |
 | --- | --- | --- |
 | leave-one-out (cross-scene) | `leave_one_out` | SPAQ 9 folds, KonIQ-10k 8, EVA 6, PARA 10 |
-| cross-set | `cross_set` | train on one set (its train list where one is published), test on others |
-| random-split | `random_split` | ten splits, 70/10/20; LIQE's lists: `split_files.liqe_splits` |
+| cross-set | `cross_set` | train on one dataset (by its train list if one is published), test on others |
+| random-split | `random_split` | ten splits, 70/10/20; LIQE's lists: `published_lists.liqe_splits` |
 | ten folds | `k_folds` | EVA |
-| official | `official` | PARA |
+| official | `cross_set` with both lists | PARA |
 
-Splits of our own never lose or repeat an image, and never put distorted versions of one reference image on two sides.
-Published lists leave images out; `Fold.unused` names them.
+A drawn split uses every image exactly once and keeps the distorted versions of a reference image on one side. With
+`keep_scenes` it also keeps every scene on one side. Published lists leave images out; `Fold.unused` names them.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class Fold:
     """The sides of one split.
 
     Attributes:
-        name: Name within the protocol: `test_for_<id>_<scene>`, the number of the split, or the data set.
-        train: Images to train on; no entries where a set is only tested on.
-        validation: Images to choose a model on, where the protocol has them.
+        name: Name within the protocol: `test_for_<id>_<scene>`, the number of the split, or the dataset.
+        train: Images to train on. It has no entries if the dataset is only tested on.
+        validation: Images to select a model on; None if the protocol has none.
         test: Images to test on.
         unused: Images of the manifest that are on no side, in its order.
     """
@@ -45,18 +45,54 @@ class Fold:
     test: Manifest
     unused: tuple[str, ...] = ()
 
+    @property
+    def sides(self) -> list[Manifest]:
+        """The sides that the fold has: train, validation and test."""
+        return [side for side in (self.train, self.validation, self.test) if side is not None]
+
+    def oriented(self) -> Fold:
+        """Return the fold with higher scores for better images, all sides measured from the same zero."""
+        score = self.test.score
+        if not score.higher_is_better and score.range is None:
+            scores = [entry.score for side in self.sides for entry in side.entries]
+            score = replace(score, range=(min(scores), max(scores)))
+        train, validation, test = (
+            None if side is None else replace(side, score=score).oriented()
+            for side in (self.train, self.validation, self.test)
+        )
+        return replace(self, train=train, validation=validation, test=test)
+
+
+def shared_scenes(folds: Iterable[Fold]) -> tuple[int, int]:
+    """Count the test scenes that a model also sees in training.
+
+    Args:
+        folds: Folds of one dataset.
+
+    Returns:
+        How many scenes are tested in a fold that also trains on them, and how many scenes are tested at all. Images
+        without a scene do not count.
+    """
+    tested: set[Hashable] = set()
+    shared: set[Hashable] = set()
+    for fold in folds:
+        train, test = ({_scene(entry) for entry in side.entries} - {None} for side in (fold.train, fold.test))
+        tested |= test
+        shared |= test & train
+    return len(shared), len(tested)
+
 
 def leave_one_out(manifest: Manifest) -> list[Fold]:
     """Return one fold per scene: that scene is tested on, the others are trained on.
 
-    Scenes are told apart by `domain_id`, or by name where no entry has an id (then the index in alphabetical order
-    takes its place in the name of the fold).
+    Scenes are told apart by `domain_id`, or by name if no entry has an id. The name of the fold then holds the scene's
+    position in alphabetical order instead of the id.
 
     Args:
-        manifest: A data set with at least two scenes.
+        manifest: A dataset with at least two scenes.
 
     Returns:
-        Folds in the order of their ids, named `test_for_<id>_<scene>`.
+        Folds in the order of the ids, named `test_for_<id>_<scene>`.
 
     Raises:
         ValueError: If an entry has no scene, or there are fewer than two scenes.
@@ -88,25 +124,28 @@ def cross_set(
     test_list: Iterable[str] | None = None,
     seed: int = 0,
     test_fraction: float = 0.2,
+    keep_scenes: bool = False,
 ) -> Fold:
-    """Return the train and the test side of a data set that others are compared with.
+    """Return the train side and the test side of a dataset that is compared with other datasets.
 
-    Published lists decide where they are given; with one list only, the other side is everything else. Without lists
-    the split is drawn, by reference image where there are references.
+    The sides come from the lists. With one list, the other side is everything else. Without lists the split is drawn,
+    by reference image if the dataset has references.
 
     Args:
-        manifest: The data set.
-        train_list: Names of the images to train on; folders in front of them may differ from the manifest's.
-        test_list: Names of the images to test on. Where it shares images with `train_list` (as the lists that
-            Q-Align published for KADID-10k do), they are only tested on.
+        manifest: The dataset.
+        train_list: Names of the images to train on. Their leading folders may differ from the manifest's.
+        test_list: Names of the images to test on. Images that `train_list` names too are only tested on (the lists
+            that Q-Align published for KADID-10k overlap).
         seed: Seed of the drawn split.
-        test_fraction: Share to test on in the drawn split, in [0, 1]; 1 for a set that is only tested on.
+        test_fraction: Share to test on in a drawn split, in [0, 1]; 1 for a dataset that is only tested on.
+        keep_scenes: Whether a drawn split keeps every scene on one side; the share is then one of scenes.
 
     Returns:
-        A fold that is named after the data set.
+        A fold with the name of the dataset.
 
     Raises:
-        ValueError: If a list matches no image, references are missing, or the fraction is out of range.
+        ValueError: If a list matches no image, references are missing, the fraction is out of range, or a side of a
+            split by scene would be empty.
     """
     if train_list is not None or test_list is not None:
         rest = {entry.image for entry in manifest.entries}
@@ -118,11 +157,13 @@ def cross_set(
     if not 0 <= test_fraction <= 1:
         raise ValueError(f"test_fraction must be in [0, 1], got {test_fraction}")
     if test_fraction in (0, 1):
-        # No pictures are separated, so references need not be known.
+        # No images are separated, so references need not be known.
         nothing = _part(manifest, [])
         return Fold(manifest.dataset, *((nothing, None, manifest) if test_fraction else (manifest, None, nothing)))
-    units = _units(manifest)
-    names, tested = list(units), round(test_fraction * len(units))
+    units = _units(manifest, keep_scenes)
+    names, tested = list(units), _share(test_fraction, len(units), keep_scenes)
+    if keep_scenes and tested >= len(names):
+        raise ValueError(_too_few(manifest, len(names), keep_scenes, f"a test share of {test_fraction:g}"))
     order = np.random.default_rng(seed).permutation(len(names)).tolist()
     sides = [[names[index] for index in part] for part in (order[tested:], order[:tested])]
     train_side, test_side = (_gather(manifest, units, side) for side in sides)
@@ -135,17 +176,19 @@ def random_split(
     splits: int = 10,
     fractions: Sequence[float] = (0.7, 0.1, 0.2),
     seed: int = 0,
+    keep_scenes: bool = False,
 ) -> list[Fold]:
-    """Draw independent train / validation / test splits, by reference image where there are references.
+    """Draw independent train / validation / test splits, by reference image if the dataset has references.
 
-    Split i depends on the seed and i only, so asking for more splits keeps the first ones.
+    Split i depends on the seed and i only, so that a larger number of splits keeps the first ones.
 
     Args:
-        manifest: The data set.
+        manifest: The dataset.
         splits: Number of splits.
-        fractions: Shares of train, validation and test; of the reference images, where there are references. No
-            validation side where its share is 0.
+        fractions: Shares of train, validation and test, counted in what must stay together: images, reference images
+            or scenes. A validation share of 0 gives no validation side.
         seed: Seed of the splits.
+        keep_scenes: Whether every scene stays on one side.
 
     Returns:
         Folds named `1`, `2`, …
@@ -157,15 +200,13 @@ def random_split(
         raise ValueError(f"fractions must be three shares (train, validation, test) that sum to 1, got {fractions}")
     if splits < 1:
         raise ValueError(f"splits must be at least 1, got {splits}")
-    units = _units(manifest)
+    units = _units(manifest, keep_scenes)
     names = list(units)
-    validated, tested = (round(fraction * len(names)) for fraction in fractions[1:])
+    validated, tested = (_share(fraction, len(names), keep_scenes) for fraction in fractions[1:])
     counts = (len(names) - validated - tested, validated, tested)
     if min(counts[0], tested) < 1 or (fractions[1] > 0 and validated < 1):
-        raise ValueError(
-            f"{manifest.dataset}: {len(names)} images or reference images are too few for the fractions "
-            f"{tuple(fractions)}: the sides would get {counts}"
-        )
+        wanted = f"the fractions {tuple(fractions)}: the sides would get {counts}"
+        raise ValueError(_too_few(manifest, len(names), keep_scenes, wanted))
     folds = []
     for number in range(1, splits + 1):
         order = np.random.default_rng([seed, number]).permutation(len(names)).tolist()
@@ -177,27 +218,27 @@ def random_split(
     return folds
 
 
-def k_folds(manifest: Manifest, folds: int = 10, seed: int = 0) -> list[Fold]:
-    """Return folds of equal size (up to one image); each image is tested on in exactly one of them.
+def k_folds(manifest: Manifest, folds: int = 10, seed: int = 0, keep_scenes: bool = False) -> list[Fold]:
+    """Split a dataset into folds so that every image is tested in exactly one of them.
 
     Args:
-        manifest: The data set.
+        manifest: The dataset.
         folds: Number of folds; EVA is published with ten.
         seed: Seed of the assignment.
+        keep_scenes: Whether every scene stays on one side.
 
     Returns:
-        Folds named `1`, `2`, …, split by reference image where there are references.
+        Folds named `1`, `2`, … with equally many (up to one) images, reference images or scenes to test on.
 
     Raises:
-        ValueError: If there are fewer than two folds, or fewer images (or reference images) than folds.
+        ValueError: If there are fewer than two folds, or fewer images, reference images or scenes than folds.
     """
-    units = _units(manifest)
+    if folds < 2:
+        raise ValueError(f"{manifest.dataset}: the number of folds must be at least 2, got {folds}")
+    units = _units(manifest, keep_scenes)
     names = list(units)
-    if not 2 <= folds <= len(names):
-        raise ValueError(
-            f"{manifest.dataset}: folds must be between 2 and the number of images or reference images "
-            f"({len(names)}), got {folds}"
-        )
+    if folds > len(names):
+        raise ValueError(_too_few(manifest, len(names), keep_scenes, f"{folds} folds"))
     order = np.random.default_rng(seed).permutation(len(names)).tolist()
     result = []
     for number in range(folds):
@@ -208,43 +249,29 @@ def k_folds(manifest: Manifest, folds: int = 10, seed: int = 0) -> list[Fold]:
     return result
 
 
-def official(manifest: Manifest, train_list: Iterable[str], test_list: Iterable[str]) -> Fold:
-    """Return the split that the authors of a data set published, as for PARA.
-
-    Args:
-        manifest: The data set.
-        train_list: Names of the images to train on (`split_files.read_image_list` reads the published files).
-        test_list: Names of the images to test on.
-
-    Raises:
-        ValueError: If a list matches no image of the manifest.
-    """
-    return cross_set(manifest, train_list=train_list, test_list=test_list)
-
-
 def listed_fold(
     manifest: Manifest, name: str, *, train: set[str], validation: set[str] | None, test: set[str]
 ) -> Fold:
-    """Return the fold of given sides; an image that is on several is tested on, or else validated on, only.
+    """Return the fold with the given sides. An image on several sides is only tested on, or else only validated on.
 
     Args:
-        manifest: The data set.
+        manifest: The dataset.
         name: Name of the fold.
-        train: Images to train on, as in the manifest.
-        validation: Images to choose a model on.
+        train: Images to train on, as the manifest names them.
+        validation: Images to select a model on.
         test: Images to test on.
     """
     validated = (validation or set()) - test
     trained = train - test - validated
     if shared := len(train) - len(trained):
-        logger.warning("%s: %d images of the train list are tested on too; left out of training", name, shared)
+        logger.warning("%s: %d images of the train list are also tested on; not used for training", name, shared)
     sides = [
         _part(manifest, [entry for entry in manifest.entries if entry.image in images])
         for images in (trained, validated, test)
     ]
     references = [{entry.reference for entry in side.entries} - {None} for side in (sides[0], sides[2])]
     if shared := len(references[0] & references[1]):
-        logger.warning("%s: the lists put versions of %d reference images on both sides", name, shared)
+        logger.warning("%s: the lists put distorted versions of %d reference images on both sides", name, shared)
     used = trained | validated | test
     unused = tuple(entry.image for entry in manifest.entries if entry.image not in used)
     return Fold(name, sides[0], sides[1] if validated else None, sides[2], unused)
@@ -253,17 +280,17 @@ def listed_fold(
 def listed_images(manifest: Manifest, names: Iterable[str], origin: str) -> set[str]:
     """Find the images of a published list in a manifest.
 
-    Lists and manifests differ in their leading folders (`koniq/1.jpg`, `koniq10k/1024x768/1.jpg`). As many folders
-    of the listed names are dropped as are needed for one to match the end of an image path, the same number for all
-    names; so `jpeg/img1.bmp` never matches `jp2k/img1.bmp`.
+    Lists and manifests differ in their leading folders (`koniq/1.jpg`, `koniq10k/1024x768/1.jpg`). The listed names
+    lose leading folders until one of them matches the end of an image path. All names lose the same number of folders,
+    so that `jpeg/img1.bmp` never matches `jp2k/img1.bmp`.
 
     Args:
-        manifest: The data set.
+        manifest: The dataset.
         names: Listed names.
         origin: What the names are, for messages.
 
     Returns:
-        The images, as named in the manifest. Listed names that it lacks are logged.
+        The images as the manifest names them. Listed names that the manifest lacks are logged.
 
     Raises:
         ValueError: If the list is empty, no name matches, or a name matches several images.
@@ -284,8 +311,8 @@ def listed_images(manifest: Manifest, names: Iterable[str], origin: str) -> set[
             break
     else:
         raise ValueError(
-            f"{manifest.dataset}: no image of the {origin} is in the manifest, e.g. {'/'.join(listed[0])}; is it a "
-            "list of this data set?"
+            f"{manifest.dataset}: no image of the {origin} is in the manifest, e.g. {'/'.join(listed[0])}; "
+            "name a list of this dataset"
         )
     images = {by_end[end] for end in found}
     if None in images:
@@ -303,24 +330,58 @@ def listed_images(manifest: Manifest, names: Iterable[str], origin: str) -> set[
     return {image for image in images if image is not None}
 
 
-def _units(manifest: Manifest) -> dict[Hashable, list[int]]:
-    """Return what must stay together: entry indices by reference image, or by image where there are no references."""
+def _units(manifest: Manifest, keep_scenes: bool = False) -> dict[Hashable, list[int]]:
+    """Return what must stay on one side: entry indices by reference image, by scene, or by image.
+
+    Images of one scene with different references, and scenes that share a reference, all stay together.
+    """
     if not manifest.entries:
         raise ValueError(f"{manifest.dataset}: there are no images to split")
     units: dict[Hashable, list[int]] = {}
+    unit_of_scene: dict[Hashable, Hashable] = {}
     for index, entry in enumerate(manifest.entries):
         if manifest.reference_based and entry.reference is None:
             raise ValueError(
-                f"{manifest.dataset}: {entry.image} names no reference image, so a split could put the same picture "
-                "on both sides; rebuild the manifest with `sind-hf data build`"
+                f"{manifest.dataset}: {entry.image} names no reference image, so a split could put versions of one "
+                "image on both sides; rebuild the manifest with `sind-hf data build`"
             )
-        unit = ("image", entry.image) if entry.reference is None else ("reference", entry.reference)
+        unit: Hashable = ("image", entry.image) if entry.reference is None else ("reference", entry.reference)
         units.setdefault(unit, []).append(index)
-    return units
+    if not keep_scenes:
+        return units
+    merged: dict[Hashable, list[int]] = {}
+    for unit, indices in units.items():
+        scenes = [scene for index in indices if (scene := _scene(manifest.entries[index])) is not None]
+        joined = dict.fromkeys(unit_of_scene[scene] for scene in scenes if scene in unit_of_scene)
+        target, *others = [*joined, unit]
+        merged.setdefault(target, []).extend(indices)
+        for other in others:
+            if other in merged:
+                merged[target] += merged.pop(other)
+                unit_of_scene |= {scene: target for scene, owner in unit_of_scene.items() if owner == other}
+        unit_of_scene |= dict.fromkeys(scenes, target)
+    return merged
+
+
+def _scene(entry: ManifestEntry) -> Hashable | None:
+    """Return what tells the scene of an entry from others; None if it has none."""
+    return entry.scene if entry.domain_id is None else entry.domain_id
+
+
+def _share(fraction: float, count: int, keep_scenes: bool) -> int:
+    """Return how many of `count` units a side gets. Scenes are few, so a side of them gets at least one."""
+    return max(1 if keep_scenes and fraction else 0, round(fraction * count))
+
+
+def _too_few(manifest: Manifest, count: int, keep_scenes: bool, wanted: str) -> str:
+    if keep_scenes:
+        what = f"only {count} groups of images share no scene, too few for {wanted}"
+        return f"{manifest.dataset}: {what}; ask for fewer splits, label more scenes, or mix scenes (--mix-scenes)"
+    return f"{manifest.dataset}: {count} images or reference images are too few for {wanted}"
 
 
 def _gather(manifest: Manifest, units: dict[Hashable, list[int]], names: Iterable[Hashable]) -> Manifest:
-    """Return the entries of some units, in the order of the manifest."""
+    """Return the entries of the named units, in the order of the manifest."""
     return _part(manifest, [manifest.entries[index] for index in sorted(i for name in names for i in units[name])])
 
 
@@ -329,7 +390,7 @@ def _part(manifest: Manifest, entries: list[ManifestEntry]) -> Manifest:
 
 
 def _scene_name(manifest: Manifest, entry: ManifestEntry) -> str:
-    """Return the scene's name as part of a file name; empty where it has none."""
+    """Return the name of the entry's scene as a part of a file name; empty if it has none."""
     name = entry.scene
     if name is None and entry.domain_id is not None:
         name = manifest.domain_names.get(entry.domain_id)

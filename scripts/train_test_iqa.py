@@ -4,7 +4,7 @@
 Example: accelerate launch --multi_gpu --num_processes 2 scripts/train_test_iqa.py --exp_type leave-one-out \
     --train_dataset spaq --test_dataset spaq --epochs 35 --lr 1e-5 --warmup_epoch 5 --weight_decay 1e-5 \
     --batch_size 64 --local_global --loss_type scale_shift --scene_sampling 2 --project_dir runs/loo_spaq
-docs/reference/published_commands.md says what each flag became. An interrupted run goes on when its command is given again.
+docs/reference/published_commands.md maps every flag. An interrupted run continues when its command is given again.
 Exit codes: 0 done; 2 wrong usage, or nothing could be done.
 """
 

@@ -211,7 +211,7 @@ def test_the_onnx_page_lists_the_metadata(exported: Callable[..., Any]) -> None:
 
     session = onnxruntime.InferenceSession(exported("clip").path, providers=["CPUExecutionProvider"])
     metadata = json.loads(session.get_modelmeta().custom_metadata_map["sind_hf"])
-    text = (DOCS / "how-to" / "export_to_onnx.md").read_text(encoding="utf-8").partition("Its metadata hold")[2]
+    text = (DOCS / "how-to" / "export_to_onnx.md").read_text(encoding="utf-8").partition("The metadata hold")[2]
     listed = [name for row in re.findall(r"^\| (`.+?) \|", text.partition("\n## ")[0], re.M) for name in codes(row)]
     assert sorted(listed) == sorted(metadata)
 
@@ -229,7 +229,7 @@ def test_the_losses_page_runs() -> None:
     namespace: dict[str, Any] = {}
     for _, text in blocks(DOCS / "reference" / "losses.md"):
         exec(compile(text, "losses.md", "exec"), namespace)
-    value = namespace["by_scene"](namespace["quality"], namespace["scores"], namespace["scenes"])
+    value = namespace["losses"].by_scene(namespace["quality"], namespace["scores"], namespace["scenes"])
     assert float(value) == 0
 
 
@@ -350,7 +350,8 @@ def test_the_losses_page_has_every_loss() -> None:
 
 
 def test_the_reliability_page_names_tests_that_exist() -> None:
-    text = (DOCS / "explanation" / "reliability.md").read_text(encoding="utf-8").partition("## Attempts to break it")[0]
+    page = DOCS / "explanation" / "reliability.md"
+    text = page.read_text(encoding="utf-8").partition("## Attempts to break it")[0]
     rows = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("| ") and "---" not in line]
     faults = [row for row in rows if row[0].strip() != "Fault"]
     assert len(faults) > 40

@@ -19,12 +19,17 @@ from sind_hf.version import __version__
 
 if TYPE_CHECKING:
     from sind_hf.calibration import Calibration
+    from sind_hf.conversion.convert import convert_checkpoint
+    from sind_hf.data.importing.importer import import_manifest
     from sind_hf.data.manifests.manifest import Manifest, ManifestEntry, ScoreInfo
+    from sind_hf.data.prepared.folder import load_prepared
     from sind_hf.data.sampling import SceneBatchSampler, ShuffledBatchSampler
     from sind_hf.data.synthetic.graded import grade, packaged_photographs
     from sind_hf.data.views import ViewDataset
     from sind_hf.experiments.evaluation import evaluate_manifest
+    from sind_hf.hub.publish import push_model
     from sind_hf.image_processing_sind import differentiable_views
+    from sind_hf.onnx.export import export_onnx
     from sind_hf.scoring.scorer import ScoredImage, score_images
     from sind_hf.training.trainer import SindTrainer
     from sind_hf.training.training_args import SindTrainingArguments
@@ -41,9 +46,14 @@ _ON_FIRST_USE = {
     "SindTrainingArguments": "training.training_args",
     "ViewDataset": "data.views",
     "differentiable_views": "image_processing_sind",
+    "convert_checkpoint": "conversion.convert",
     "evaluate_manifest": "experiments.evaluation",
+    "export_onnx": "onnx.export",
     "grade": "data.synthetic.graded",
+    "import_manifest": "data.importing.importer",
+    "load_prepared": "data.prepared.folder",
     "packaged_photographs": "data.synthetic.graded",
+    "push_model": "hub.publish",
     "score_images": "scoring.scorer",
 }
 
@@ -73,11 +83,16 @@ __all__ = [
     "ViewDataset",
     "__version__",
     "bundled_checkpoint",
+    "convert_checkpoint",
     "differentiable_views",
     "evaluate_manifest",
+    "export_onnx",
     "grade",
+    "import_manifest",
     "load_image",
+    "load_prepared",
     "packaged_photographs",
+    "push_model",
     "score_images",
 ]
 

@@ -31,7 +31,7 @@ LEAVE_ONE_OUT = "--exp_type leave-one-out --train_dataset {0} --test_dataset {0}
 OTHER_CONFIGS = {"demo", "real_opinions"}  # of our own
 SIX = "koniq10k livec bid kadid10k csiq live"
 
-# published command line -> (folds, tested on, loss, scenes, batch, local branch); as in docs/reference/published_commands.md
+# published command (docs/reference/published_commands.md) -> folds, tested on, loss, scenes, batch, local branch
 COMMANDS = {
     **{
         f"leave-one-out {name}": (

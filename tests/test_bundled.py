@@ -13,11 +13,16 @@ import pytest
 import torch
 from ladders import ladder, score_ladders
 from safetensors.torch import load_file
+from transformers import pipeline
 
-from sind_hf import SindImageProcessor, SindModel, bundled_checkpoint
+import sind_hf
+from sind_hf import SindConfig, SindImageProcessor, SindModel, bundled_checkpoint
+from sind_hf.app.judge import Judge
 from sind_hf.bundled import percentile, reference_scores
 from sind_hf.checkpoints import load_checkpoint
 from sind_hf.data.synthetic.graded import packaged_photographs
+from sind_hf.experiments.config import ModelOptions
+from sind_hf.experiments.models import build_model
 from sind_hf.image_processing_sind import load_image
 from sind_hf.scoring.scorer import score_images
 
@@ -114,3 +119,48 @@ def test_reference_scores_tell_how_many_images_are_worse() -> None:
     assert percentile(scores[0]) == pytest.approx(50 / len(scores) * scores.count(scores[0]))
     with pytest.raises(ValueError, match="NaN"):
         percentile(float("nan"))
+
+
+def test_its_name_means_the_same_everywhere(picture_files: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("asks the network"))
+    expected = load_checkpoint(bundled_checkpoint(), device="cpu")[0].score(picture_files[:1])
+    for model in (
+        SindModel.from_pretrained("bundled"),
+        load_checkpoint("bundled", device="cpu")[0],
+        sind_hf.load(device="cpu"),
+        build_model(ModelOptions(checkpoint="bundled"), "plcc", 0)[0].eval(),
+        Judge.load("bundled", device="cpu").model,
+    ):
+        assert model.score(picture_files[:1]) == pytest.approx(expected, abs=1e-4)
+    assert sind_hf.score(picture_files[0]) == pytest.approx(expected[0], abs=1e-3)
+    assert SindConfig.from_pretrained("bundled").score_range == [1.0, 5.0]
+    processor = SindImageProcessor.from_pretrained("bundled")
+    assert tuple(processor.image_mean) == tuple(SindConfig.from_pretrained("bundled").image_mean)
+    pipe = pipeline("image-quality-assessment", device="cpu")
+    assert pipe(picture_files[0])["score"] == pytest.approx(expected[0], abs=1e-3)
+
+
+def test_a_folder_of_that_name_needs_a_path(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tiny_checkpoint.parent)
+    tiny_checkpoint.rename("bundled")
+    assert SindModel.from_pretrained("./bundled").config.score_range == [0, 100]
+    assert SindModel.from_pretrained("bundled").config.score_range == [1, 5]
+
+
+def test_where_the_package_is_not_installed_the_name_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A file that was downloaded with another checkpoint has no bundled one beside it."""
+    monkeypatch.setattr("sind_hf.configuration_sind.__file__", str(tmp_path / "configuration_sind.py"))
+    with pytest.raises(ValueError, match="part of the package sind-hf; install it"):
+        SindModel.from_pretrained("bundled")
+
+
+def test_the_list_of_checkpoints_has_it_with_its_facts() -> None:
+    (info,) = sind_hf.list_checkpoints()
+    config = SindConfig.from_pretrained(info.name)
+    assert list(info.score_range) == config.score_range
+    assert info.size == (FOLDER / "model.safetensors").stat().st_size
+    assert "MIT" in info.license and "Apache-2.0" in info.license
+    page = (Path(__file__).parents[1] / "docs" / "explanation" / "results.md").read_text(encoding="utf-8")
+    assert len(info.results) >= 4
+    for name, srcc in info.results.items():
+        assert f"| {srcc:.3f} |" in page, name

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+import pickle
 import warnings
 
 import numpy as np
@@ -52,6 +54,16 @@ def test_without_a_rising_line_the_identity_is_kept(raw, target, reason):
         assert fit_affine(raw, target) == Calibration(1.0, 0.0)
     assert len(caught) == 1
     assert "\n" not in str(caught[0].message)
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, lambda warning: pickle.loads(pickle.dumps(warning))])
+def test_a_copied_warning_says_the_same(duplicate):
+    warning = CalibrationWarning("the raw scores are constant")
+    assert (
+        str(duplicate(warning))
+        == str(warning)
+        == ("no calibration: the raw scores are constant; keeping scale 1 and shift 0")
+    )
 
 
 def test_bad_input_is_refused():

@@ -25,8 +25,11 @@ class CalibrationWarning(RuntimeWarning):
     """
 
     def __init__(self, reason: str) -> None:
-        super().__init__(f"no calibration: {reason}; keeping scale 1 and shift 0")
+        super().__init__(reason)  # the only argument: copies and pickles are made from it
         self.reason = reason
+
+    def __str__(self) -> str:
+        return f"no calibration: {self.reason}; keeping scale 1 and shift 0"
 
 
 @dataclass(frozen=True)

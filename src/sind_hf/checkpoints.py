@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 
+from sind_hf.configuration_sind import BUNDLED, resolve_checkpoint
 from sind_hf.files import read_text, shown
-from sind_hf.image_processing_sind import SindImageProcessor
+from sind_hf.image_processing_sind import ImageError, SindImageProcessor, printable
 from sind_hf.modeling_sind import SindModel
 from sind_hf.onnx.model import OnnxSindModel, ScoringModel, is_onnx
 
-# What a Hub repository may hold that scoring needs; nothing else of it is downloaded.
+# Files of a Hub repository that scoring needs; nothing else is downloaded.
 HUB_FILES = (
     "config.json",
     "preprocessor_config.json",
@@ -24,7 +29,79 @@ HUB_FILES = (
     "model.safetensors.index.json",
 )
 MOST_LABELS = 100_000
+# Parameters that a configuration may declare beyond those in the weight files: a checkpoint that lacks a few weights
+# is loaded, so that the message can name them.
+SPARE_PARAMETERS = 10_000_000
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def score(
+    images: Any, model: str = BUNDLED, *, views: str | None = None, batch_size: int = 8, fetch_urls: bool = False
+) -> float | list[float]:
+    """Score one image or several in one call.
+
+    The checkpoint is loaded at the first call and kept for the next ones.
+
+    Args:
+        images: A path, PIL image, array or tensor; or several of them in a list, a dataset column or a generator.
+        model: Checkpoint to use, see `load`.
+        views: `"center"` or `"nine"` (nine times the work, steadier scores). Default: the checkpoint's own setting.
+        batch_size: Images per forward pass.
+        fetch_urls: Whether to download images that are given as http(s) addresses.
+
+    Returns:
+        The score of one image, or a list with the scores of several; higher is better.
+
+    Raises:
+        ValueError: If there is no such checkpoint, or an image cannot be read (`ImageError`).
+
+    Example:
+        >>> import sind_hf
+        >>> from PIL import Image
+        >>> 1 <= sind_hf.score(Image.new("RGB", (320, 240))) <= 5
+        True
+    """
+    scorer = _load_once(model)
+    stream = scorer.image_processor.each_picture(images)
+    first = next(stream, None)
+    is_one = first is images
+    given = [] if first is None else chain([first], stream)
+    scores = scorer.score(given if fetch_urls else _without_urls(given), batch_size=batch_size, views=views)
+    return scores[0] if is_one else scores
+
+
+def _without_urls(images: Iterable[Any]) -> Iterator[Any]:
+    for image in images:
+        if isinstance(image, str) and image.lower().startswith(("http://", "https://")):
+            raise ImageError(f"{printable(image)}: is a web address; pass fetch_urls=True to download it.")
+        yield image
+
+
+def load(name: str = BUNDLED, *, device: str | None = None, dtype: str = "float32") -> ScoringModel:
+    """Load a model that scores images: `sind_hf.load().score(images)` and `.quality_map(images)`.
+
+    Args:
+        name: `"bundled"` for the checkpoint inside the package, a folder, a Hub repository ID, or an exported `.onnx`
+            file. The commands and configuration files take the same names.
+        device: `"cpu"`, `"cuda"`, `"cuda:1"`, `"mps"` … Default: the first accelerator, else the CPU.
+        dtype: Type of the backbone's weights: `"float32"`, `"bfloat16"` or `"float16"`.
+
+    Returns:
+        A `SindModel`, or an `OnnxSindModel` for an `.onnx` file, with its image processor as `image_processor`.
+
+    Raises:
+        ValueError: See `load_scorer`.
+
+    Example:
+        >>> import sind_hf
+        >>> model = sind_hf.load(device="cpu")
+        >>> model.config.score_range
+        [1.0, 5.0]
+    """
+    return load_scorer(name, device=device, dtype=dtype)[0]
+
+
+_load_once = lru_cache(maxsize=2)(load)
 
 
 def load_checkpoint(
@@ -32,20 +109,21 @@ def load_checkpoint(
 ) -> tuple[SindModel, SindImageProcessor]:
     """Load a SIND checkpoint and its image processor.
 
-    A checkpoint is not trusted: no code in it is run, no pickle is read, and nothing that its configuration names is
-    fetched from elsewhere.
+    A checkpoint is not trusted: no code in it is run, no pickle is read, nothing that its configuration names is
+    fetched from elsewhere, and memory is taken only for weights that its files hold.
 
     Args:
-        path: Folder or Hub repository.
-        device: `"cpu"`, `"cuda"`, `"cuda:1"`, `"mps"` …; default: the first accelerator there is, else the CPU.
+        path: Folder, Hub repository ID, or `"bundled"`.
+        device: `"cpu"`, `"cuda"`, `"cuda:1"`, `"mps"` … Default: the first accelerator, else the CPU.
         dtype: Type of the backbone's weights: `"float32"`, `"bfloat16"` or `"float16"`. The head always computes in
             float32.
 
     Raises:
-        ValueError: When there is no such checkpoint, it is not one of SIND, or the device or dtype is unknown.
+        ValueError: If there is no such checkpoint, it is not one of SIND, or the device or dtype is unknown.
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype is {dtype!r}: choose one of {', '.join(DTYPES)}.")
+    path = str(resolve_checkpoint(path))
     check_folder(path)
     folder = path if Path(path).exists() else _download(path)
     try:
@@ -56,13 +134,15 @@ def load_checkpoint(
             output_loading_info=True,
             ignore_mismatched_sizes=True,
             use_safetensors=True,
+            most_parameters=_stored_parameters(Path(folder)) + SPARE_PARAMETERS,
         )
         model, found = loaded
         processor = SindImageProcessor.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # a config.json that comes from anywhere can break its reader in any way
+    except Exception as error:  # a hostile config.json can break its reader in any way
         raise ValueError(f"{path}: cannot load this checkpoint ({' '.join(str(error).split())}).") from error
     model.config._name_or_path = model.name_or_path = path
-    # What the file lacks, or has in another shape, was filled with random numbers.
+    model.image_processor = processor
+    # What the files lack, or hold in another shape, was filled with random numbers.
     unfit = sorted({*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])})
     if unfit:
         raise ValueError(
@@ -77,11 +157,20 @@ def load_checkpoint(
     return model.eval(), processor
 
 
+def _stored_parameters(folder: Path) -> int:
+    """Count the numbers that the weight files of a checkpoint hold, from their headers alone."""
+    count = 0
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, "pt") as file:
+            count += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+    return count
+
+
 def _download(path: str) -> str:
     """Download the checkpoint of a Hub repository, or take it from the cache, and return its folder.
 
     Raises:
-        ValueError: When it cannot be had, or holds no SIND checkpoint.
+        ValueError: If the download fails, or the repository holds no SIND checkpoint.
     """
     from huggingface_hub import snapshot_download
 
@@ -96,32 +185,36 @@ def _download(path: str) -> str:
 def load_scorer(
     path: str, *, device: str | None = None, dtype: str = "float32", fast_decode: bool = False
 ) -> tuple[ScoringModel, SindImageProcessor]:
-    """Load whatever can score pictures: a checkpoint, or the file of an exported one.
+    """Load a model that can score images, and its image processor: a checkpoint or an exported file.
 
     Args:
-        path: Folder, Hub repository, or `.onnx` file.
-        device: See `load_checkpoint`; of a file `"cpu"` (default) or `"cuda"`.
-        dtype: See `load_checkpoint`; a file computes in float32.
-        fast_decode: Whether its processor decodes large JPEG files at a fraction of their size, whatever the
-            checkpoint says; see `SindImageProcessor`.
+        path: See `load`.
+        device: See `load_checkpoint`; for an `.onnx` file `"cpu"` (default) or `"cuda"`.
+        dtype: See `load_checkpoint`; an `.onnx` file computes in float32.
+        fast_decode: Whether the processor decodes large JPEG files at a fraction of their size even if the checkpoint
+            does not ask for it; see `SindImageProcessor`.
 
     Raises:
-        ValueError: As `load_checkpoint` and `OnnxSindModel`.
+        ValueError: See `load_checkpoint` and `OnnxSindModel`.
     """
     model: ScoringModel
     if is_onnx(path):
         if dtype != "float32":
             raise ValueError(f"{path}: dtype is {dtype!r}, but an ONNX file computes in float32: leave it out.")
         model = OnnxSindModel(path, device=device)
-        processor = model.image_processor()
     else:
-        model, processor = load_checkpoint(path, device=device, dtype=dtype)
+        model, _ = load_checkpoint(path, device=device, dtype=dtype)
+    processor = model.image_processor
     processor.fast_decode = processor.fast_decode or fast_decode
     return model, processor
 
 
 def default_device() -> str:
-    """Return the accelerator that torch finds, of several processes on a machine each its own; else `"cpu"`."""
+    """Return the accelerator of this process: the first one, or its own if several processes share a machine.
+
+    Returns:
+        A name such as `"cuda"` or `"cuda:1"`; `"cpu"` if torch finds no accelerator.
+    """
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     if accelerator is None:
         return "cpu"
@@ -130,22 +223,22 @@ def default_device() -> str:
 
 
 def check_folder(path: str, name: str | None = None) -> None:
-    """Say in plain words what is wrong with a folder, before the loader says it in many.
+    """Check that a folder holds a SIND checkpoint that may be loaded.
 
     Args:
-        path: A folder; the name of a Hub repository passes unseen.
-        name: How messages call it; default: by its path.
+        path: Folder, or the ID of a Hub repository, which is not checked.
+        name: Name of the checkpoint in messages. Default: its path.
 
     Raises:
-        ValueError: When the folder is missing, holds no SIND checkpoint, or names a backbone that is elsewhere.
+        ValueError: If the folder is missing, holds no SIND checkpoint, or names a backbone that is elsewhere.
     """
     folder, path = Path(path), name or path
     if is_onnx(path):
-        raise ValueError(f"{path}: is an exported model, which can only score: name the checkpoint it was made from.")
+        raise ValueError(f"{path}: is an exported model, which can only score; give the checkpoint it was made from.")
     if not folder.exists():
         if path.startswith((".", os.sep, "~")) or path.count("/") != 1:
             raise ValueError(f"{path}: there is no such checkpoint folder.")
-        return  # user/name: a Hub repository
+        return  # user/name is a Hub repository
     # Opening a named pipe waits for a writer, and reading a device may never end.
     for file in folder.iterdir() if folder.is_dir() else ():
         if file.exists() and not (file.is_file() or file.is_dir()):
@@ -153,14 +246,16 @@ def check_folder(path: str, name: str | None = None) -> None:
     try:
         config = json.loads(read_text(folder / "config.json"))
     except FileNotFoundError:
-        raise ValueError(f"{path}: holds no config.json, so it is no checkpoint.") from None
+        raise ValueError(f"{path}: holds no config.json, so it is not a checkpoint; check the path.") from None
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path}/config.json: cannot be read ({error}).") from None
     kind = config.get("model_type") if isinstance(config, dict) else None
     if kind != "sind":
         raise ValueError(f"{path}: is a checkpoint of {kind!r}, not of SIND; start a SIND model from it by training.")
     for key, value in _settings_in(config):
-        if key == "num_labels" and isinstance(value, (int, float)) and value > MOST_LABELS:  # a name is made for each
+        if (
+            key == "num_labels" and isinstance(value, (int, float)) and value > MOST_LABELS
+        ):  # each gets a name in memory
             raise ValueError(f"{path}/config.json: num_labels is {value:,}: at most {MOST_LABELS:,} are allowed.")
         if _is_elsewhere(key, value):
             raise ValueError(

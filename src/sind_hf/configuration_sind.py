@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from transformers import AutoConfig, PreTrainedConfig
@@ -16,12 +18,27 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 CUSTOM_PIPELINES = {
     "image-quality-assessment": {"impl": "pipeline_sind.SindPipeline", "pt": ["AutoModel"], "type": "image"}
 }
+BUNDLED = "bundled"  # name of the checkpoint inside the package sind-hf
 LocalBranch = Literal["patch", "class", "none"]
 GRID = 7  # fragments per side of the local view; also the side of the quality map
 VIEW_STEP = 8 * GRID  # sides of views are multiples of it: whole fragments, and 8/7 of the side in whole pixels
 MAX_VIEW_SIZE = 2240
 MAX_LAYERS = 1000
 LAYER_COUNTS = ("layers", "depth", "depths", "repeats", "blocks")  # ends of the fields that count layers
+
+
+def resolve_checkpoint(name: str | os.PathLike[str] | None) -> str | os.PathLike[str] | None:
+    """Turn the name `"bundled"` into the folder of that checkpoint; return every other name, path or None unchanged.
+
+    Raises:
+        ValueError: If the bundled checkpoint is asked for where the package sind-hf is not installed.
+    """
+    if name != BUNDLED:
+        return name
+    folder = Path(__file__).parent / BUNDLED
+    if not folder.is_dir():  # this file was downloaded with another checkpoint
+        raise ValueError(f"{BUNDLED}: this checkpoint is part of the package sind-hf; install it and import sind_hf.")
+    return str(folder)
 
 
 class SindConfig(PreTrainedConfig):
@@ -96,6 +113,13 @@ class SindConfig(PreTrainedConfig):
             side = size[0] if isinstance(size, (list, tuple)) else size
             self.view_size = side if side and side % VIEW_STEP == 0 else 224
         self._check_values()
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]  # the options of the base class, passed on
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
+    ) -> Any:
+        """Load the configuration of a checkpoint: a folder, a Hub repository ID, or `"bundled"`."""
+        return super().from_pretrained(resolve_checkpoint(pretrained_model_name_or_path), **kwargs)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the configuration as a dict, naming the pipeline for those who load it without the package."""

@@ -33,7 +33,7 @@ from transformers.image_utils import ChannelDimension
 from transformers.processing_utils import ImagesKwargs
 from transformers.utils import logging
 
-from .configuration_sind import GRID, IMAGENET_MEAN, IMAGENET_STD, VIEW_STEP
+from .configuration_sind import GRID, IMAGENET_MEAN, IMAGENET_STD, VIEW_STEP, resolve_checkpoint
 
 logger = logging.get_logger(__name__)
 
@@ -862,6 +862,13 @@ class SindImageProcessor(PilBackend):
     do_normalize = True
     image_mean = IMAGENET_MEAN
     image_std = IMAGENET_STD
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]  # the options of the base class, passed on
+        cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
+    ) -> Any:
+        """Load the image processor of a checkpoint: a folder, a Hub repository ID, or `"bundled"`."""
+        return super().from_pretrained(resolve_checkpoint(pretrained_model_name_or_path), **kwargs)
 
     def __init__(self, **kwargs: Unpack[SindImagesKwargs]) -> None:
         super().__init__(**kwargs)  # type: ignore[misc]  # the base class takes all of `valid_kwargs`

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import inspect
 import math
+import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -22,7 +24,8 @@ from transformers import initialization as init
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 from transformers.utils import ModelOutput
 
-from .configuration_sind import GRID, SindConfig
+from .configuration_sind import GRID, SindConfig, resolve_checkpoint
+from .image_processing_sind import SindImageProcessor
 from .losses import by_scene
 from .pipeline_sind import SindPipeline  # noqa: F401  (so that the pipeline's file travels with every checkpoint)
 
@@ -31,6 +34,8 @@ MAX_PREFIX_TOKENS = 16  # class, distillation and register tokens before the pat
 # Bounds on what a model folder may declare: far above every published model, and checked before memory is taken.
 MAX_PARAMETERS = 20_000_000_000
 MAX_PATCH_TOKENS = 2**16
+# Options of `from_pretrained` by which the image processor is found, too. No token: models are pickled and copied.
+HUB_OPTIONS = ("cache_dir", "local_files_only", "revision", "subfolder")
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,115 @@ class QualityHead(nn.Linear):
         return F.linear(input.float(), self.weight.float(), self.bias.float())
 
 
-class SindModel(PreTrainedModel):
+class ImageScorer:
+    """From images to scores in one call: what `SindModel` and an exported model have in common."""
+
+    _image_processor: SindImageProcessor | None = None
+    _checkpoint: tuple[str | os.PathLike[str], dict[str, Any]] | None = None  # where the processor is, and options
+
+    @property
+    def image_processor(self) -> SindImageProcessor:
+        """Image processor of the checkpoint, which `score` and `quality_map` use; loaded when first needed.
+
+        Raises:
+            ValueError: If the model was not loaded from a checkpoint, or its image processor cannot be loaded.
+        """
+        if self._image_processor is None:
+            if self._checkpoint is None:
+                raise ValueError(
+                    "This model was not loaded from a checkpoint, so it has no image processor: pass one, as in "
+                    "model.score(images, SindImageProcessor())."
+                )
+            source, options = self._checkpoint
+            try:
+                self._image_processor = SindImageProcessor.from_pretrained(source, **options)
+            except OSError as error:
+                reason = " ".join(str(error).split())
+                raise ValueError(
+                    f"{source}: cannot load the image processor of this checkpoint ({reason}): pass one, as in "
+                    "model.score(images, processor)."
+                ) from error
+        return self._image_processor
+
+    @image_processor.setter
+    def image_processor(self, processor: SindImageProcessor) -> None:
+        self._image_processor = processor
+
+    def score(
+        self,
+        images: Any,
+        processor: SindImageProcessor | None = None,
+        batch_size: int = 8,
+        views: str | None = None,
+    ) -> list[float]:
+        """Score images.
+
+        Args:
+            images: One image or several, in a list, a column or a generator: paths, URLs, PIL images, arrays, tensors.
+            processor: Image processor to use. Default: the checkpoint's own, see `image_processor`.
+            batch_size: Images per forward pass.
+            views: `"center"` or `"nine"`. Default: the processor's own setting.
+
+        Returns:
+            One score per image; higher is better; on `config.score_range` if that is declared.
+
+        Raises:
+            ValueError: If an image cannot be read (`ImageError`); the message names it.
+        """
+        outputs = self._outputs(images, processor, batch_size, views, output_quality_map=False)
+        return [score for output in outputs for score in output.quality.tolist()]
+
+    def quality_map(
+        self,
+        images: Any,
+        processor: SindImageProcessor | None = None,
+        batch_size: int = 8,
+        views: str | None = None,
+    ) -> Tensor:
+        """Map the quality of images over 7×7 fragments.
+
+        Args:
+            images: See `score`.
+            processor: See `score`.
+            batch_size: See `score`.
+            views: See `score`.
+
+        Returns:
+            (N, 7, 7) float32 on the CPU, also for one image: what each fragment adds to the raw score.
+
+        Raises:
+            ValueError: See `score`; or if the model's `local_branch` reads no patch tokens.
+        """
+        outputs = self._outputs(images, processor, batch_size, views, output_quality_map=True)
+        return torch.cat([torch.zeros(0, GRID, GRID), *(output.quality_map.float().cpu() for output in outputs)])
+
+    def _outputs(
+        self: Any,
+        images: Any,
+        processor: SindImageProcessor | None,
+        batch_size: int,
+        views: str | None,
+        output_quality_map: bool,
+    ) -> list[SindOutput]:
+        processor = processor or self.image_processor
+        options = {} if views is None else {"views": views}
+        was_training = getattr(self, "training", None)  # an exported model has no modes
+        if was_training is not None:
+            self.eval()
+        try:
+            with torch.inference_mode():
+                outputs = []
+                for chunk in _chunks(processor.each_picture(images), batch_size):
+                    # uint8 views, which the model normalizes on its own device
+                    inputs = processor(chunk, do_rescale=False, do_normalize=False, return_tensors="pt", **options)
+                    outputs.append(self(**inputs.to(self.device), output_quality_map=output_quality_map))
+                return outputs
+        finally:
+            if was_training is not None:
+                self.train(was_training)
+
+
+class SindModel(ImageScorer, PreTrainedModel):
     """SIND: predicts how good a photograph looks, without a reference.
 
     Loading a CLIP checkpoint, `SindModel.from_pretrained("openai/clip-vit-base-patch16", config=SindConfig())`, fills
@@ -94,6 +207,11 @@ class SindModel(PreTrainedModel):
 
     Args:
         config: Sizes, variant and calibration.
+        most_parameters: Largest number of parameters that the configuration may declare. A model folder is not
+            trusted, and `from_pretrained` takes no memory for parameters before this is checked.
+
+    Raises:
+        ValueError: If the backbone cannot be used, or the configuration declares too many parameters.
 
     Example:
         >>> from sind_hf import SindConfig, SindModel
@@ -118,7 +236,7 @@ class SindModel(PreTrainedModel):
     # A whole CLIP checkpoint fills the backbone; its text half is not ours.
     _keys_to_ignore_on_load_unexpected = [r"^text_model\.", r"^text_projection\.", r"^logit_scale$", r"position_ids$"]
 
-    def __init__(self, config: SindConfig) -> None:
+    def __init__(self, config: SindConfig, most_parameters: int = MAX_PARAMETERS) -> None:
         super().__init__(config)
         vision: Any = config.vision_config
         self.is_clip = vision.model_type == "clip_vision_model"
@@ -142,6 +260,11 @@ class SindModel(PreTrainedModel):
         self.quality_head = QualityHead(sum(self.head_widths), 1)
         self.register_buffer("image_mean", torch.tensor(config.image_mean).view(3, 1, 1), persistent=False)
         self.register_buffer("image_std", torch.tensor(config.image_std).view(3, 1, 1), persistent=False)
+        declared = sum(parameter.numel() for parameter in self.parameters())
+        if declared > most_parameters:
+            raise ValueError(
+                f"config.json declares {declared:,} parameters, but at most {most_parameters:,} are expected"
+            )
         self._hold_frozen()
         self.post_init()
 
@@ -158,6 +281,30 @@ class SindModel(PreTrainedModel):
             init.zeros_(self.quality_head.bias)
             if self.is_clip:
                 init.normal_(self.visual_projection.weight, std=self._backbone_config.hidden_size**-0.5)
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]  # the options of the base class, passed on
+        cls, pretrained_model_name_or_path: str | os.PathLike[str] | None, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Load a checkpoint: a folder, a Hub repository ID, or `"bundled"`.
+
+        The model remembers where its image processor is: `model.score(images)` loads it from the same place.
+
+        Args:
+            pretrained_model_name_or_path: Folder, Hub repository ID or `"bundled"`.
+            *args: See `PreTrainedModel.from_pretrained`.
+            **kwargs: See `PreTrainedModel.from_pretrained`.
+
+        Returns:
+            The model in evaluation mode, and details of the loading if `output_loading_info=True`.
+        """
+        source = resolve_checkpoint(pretrained_model_name_or_path)
+        loaded: Any = super().from_pretrained(source, *args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        if source is not None:
+            options = {name: kwargs[name] for name in HUB_OPTIONS if name in kwargs}
+            model._checkpoint = (source, options)
+        return loaded
 
     @classmethod
     def from_backbone(cls, path: str, *, hub_options: dict[str, Any] | None = None, **settings: Any) -> SindModel:
@@ -190,11 +337,9 @@ class SindModel(PreTrainedModel):
 
     def get_input_embeddings(self) -> nn.Module:
         """Return the layer that first reads the pixels: the patch embedding or the first convolution."""
-        try:
+        with suppress(NotImplementedError):  # transformers finds the layer in some of its backbones only
             if (embeddings := self.vision_model.get_input_embeddings()) is not None:
                 return embeddings
-        except NotImplementedError:
-            pass
         return next(module for module in self.vision_model.modules() if isinstance(module, nn.Conv2d))
 
     def freeze_backbone(self) -> None:
@@ -433,39 +578,6 @@ class SindModel(PreTrainedModel):
                 return prefix
         # Hierarchical backbones merge patches. Most have no class token; those that have one state no patch size.
         return int(patch is None and math.isqrt(tokens) ** 2 != tokens)
-
-    @torch.inference_mode()
-    def score(self, images: Any, processor: Any, batch_size: int = 8, views: str | None = None) -> list[float]:
-        """Score pictures: the short way from files to numbers.
-
-        Args:
-            images: One picture or several, in a list, a column or a generator: paths, URLs, PIL images, arrays.
-            processor: The `SindImageProcessor` of this checkpoint.
-            batch_size: Pictures per forward pass.
-            views: `"center"` or `"nine"`; default: the processor's own setting.
-
-        Returns:
-            One score per picture, higher better, on `config.score_range` when that is declared.
-
-        Raises:
-            ValueError: When a picture cannot be read (`ImageError`); the message names it.
-        """
-        was_training = self.training
-        self.eval()
-        try:
-            scores: list[float] = []
-            for chunk in _chunks(processor.each_picture(images), batch_size):
-                inputs = processor(
-                    chunk,
-                    do_rescale=False,
-                    do_normalize=False,
-                    return_tensors="pt",
-                    **({"views": views} if views else {}),
-                )
-                scores += self(**inputs.to(self.device)).quality.tolist()
-            return scores
-        finally:
-            self.train(was_training)
 
 
 def pool_to_grid(tokens: Tensor, grid: int = GRID) -> Tensor:

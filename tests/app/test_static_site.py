@@ -56,7 +56,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def judge(exported: Callable[..., SimpleNamespace]) -> Judge:
     """An exported model on the scale 0 to 100, with nine views and a reference of three scores."""
     model = OnnxSindModel(exported("resnet").path)
-    return Judge(model, model.image_processor(), name="a <b>", views="nine", reference=ReferenceScores([30, 10, 20]))
+    return Judge(model, model.image_processor, name="a <b>", views="nine", reference=ReferenceScores([30, 10, 20]))
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +172,7 @@ def test_weights_are_stored_in_half_the_space_and_scores_stay(
     assert types == {onnx.TensorProto.FLOAT16}
     before, after = OnnxSindModel(whole), OnnxSindModel(written / "model.onnx")
     assert after.config == before.config
-    inputs = before.image_processor()(picture_files, do_rescale=False, do_normalize=False, return_tensors="pt")
+    inputs = before.image_processor(picture_files, do_rescale=False, do_normalize=False, return_tensors="pt")
     first, second = before(**inputs, output_quality_map=True), after(**inputs, output_quality_map=True)
     assert 0 < float((first.quality - second.quality).abs().max()) < 0.1
     np.testing.assert_allclose(first.quality_map, second.quality_map, rtol=0, atol=0.1)

@@ -110,7 +110,7 @@ def test_what_makes_no_sense_is_refused_before_anything_is_sent(
         ((checkpoint, "--title", "Mine"), "--title is of a Space: give --space with it"),
         ((checkpoint, "--static"), "--static is of a Space: give --space with it"),
         ((checkpoint, "--space", "--card", "https://x"), "--runtime and --card are for a page of plain files"),
-        ((tmp_path, "--space"), "holds no config.json, so it is no checkpoint"),
+        ((tmp_path, "--space"), "holds no config.json, so it is not a checkpoint"),
         (("nowhere", "--space"), "nowhere: neither a checkpoint folder nor a Hub repository"),
     ):
         code, out, err = push(*arguments, "--repo-id", SPACE)

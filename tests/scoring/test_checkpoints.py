@@ -1,19 +1,22 @@
 from __future__ import annotations
 
+import copy
 import json
 import os
 import pickle
 import shutil
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoImageProcessor, AutoModel, pipeline
 
-from sind_hf import SindImageProcessor, SindModel, SindPipeline
-from sind_hf.checkpoints import default_device, load_checkpoint
+from sind_hf import ImageError, SindImageProcessor, SindModel, SindPipeline, load_image
+from sind_hf.checkpoints import default_device, load, load_checkpoint, score
 
 
 def test_the_model_and_its_processor(tiny_checkpoint: Path, tiny_model: SindModel, picture_files: list[str]) -> None:
@@ -118,9 +121,9 @@ def test_weights_in_a_pickle_are_refused_unread(tiny_checkpoint: Path, tmp_path:
     (tiny_checkpoint / "model.safetensors").unlink()
     torch.save({"quality_head.weight": Payload(trace)}, tiny_checkpoint / "pytorch_model.bin")
     refuse(tiny_checkpoint, "cannot load", "no file named model.safetensors")
-    for load in (SindModel, AutoModel):  # these read pickles, yet only tensors in them
+    for loader in (SindModel, AutoModel):  # these read pickles, yet only tensors in them
         with pytest.raises(pickle.UnpicklingError):
-            load.from_pretrained(tiny_checkpoint)
+            loader.from_pretrained(tiny_checkpoint)
     assert not trace.exists()
     with open(tiny_checkpoint / "pytorch_model.bin", "rb") as file, suppress(Exception):
         torch.load(file, weights_only=False)
@@ -248,3 +251,97 @@ def test_a_hub_checkpoint_is_checked_before_it_is_built(
     with pytest.raises(ValueError, match="^user/model/config.json: names weights or code"):
         load_checkpoint("user/model")
     assert asked == ["user/model"] * 2
+
+
+def test_weights_that_the_file_lacks_take_no_memory(tiny_checkpoint: Path) -> None:
+    """A configuration of 100 million parameters beside a file of some thousand is refused before any is made."""
+    config = json.loads((tiny_checkpoint / "config.json").read_text())
+    config["vision_config"] |= {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 8}
+    (tiny_checkpoint / "config.json").write_text(json.dumps(config))
+    refuse(tiny_checkpoint, "config.json declares 1", "parameters, but at most 10,0")
+
+
+def test_a_model_remembers_the_image_processor_of_its_checkpoint(
+    tiny_checkpoint: Path, tiny_model: SindModel, picture_files: list[str]
+) -> None:
+    SindImageProcessor(views="nine").save_pretrained(tiny_checkpoint)
+    expected = tiny_model.score(picture_files[:2], SindImageProcessor(), views="nine")
+    for model in (
+        SindModel.from_pretrained(tiny_checkpoint),
+        SindModel.from_pretrained(str(tiny_checkpoint), output_loading_info=True)[0],
+        AutoModel.from_pretrained(tiny_checkpoint),
+        load(str(tiny_checkpoint), device="cpu"),
+    ):
+        assert model.score(picture_files[:2]) == expected
+        assert copy.deepcopy(model).score(picture_files[0]) == pytest.approx(expected[:1])
+
+
+def test_the_processor_comes_from_the_same_revision(
+    tiny_checkpoint: Path, picture_files: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = SindModel.from_pretrained(tiny_checkpoint, revision="v1", local_files_only=True, token="secret")
+    asked: list[Any] = []
+
+    def from_pretrained(*place: object, **options: object) -> SindImageProcessor:
+        asked.append((place, options))
+        return SindImageProcessor()
+
+    monkeypatch.setattr(SindImageProcessor, "from_pretrained", from_pretrained)
+    model.score(picture_files[0])
+    model.score(picture_files[0])
+    assert asked == [((tiny_checkpoint,), {"revision": "v1", "local_files_only": True})]
+    assert b"secret" not in pickle.dumps(model)
+
+
+def test_without_an_image_processor_the_message_asks_for_one(tiny_model: SindModel, tiny_checkpoint: Path) -> None:
+    with pytest.raises(ValueError, match="was not loaded from a checkpoint, so it has no image processor: pass one"):
+        tiny_model.score("photo.jpg")
+    (tiny_checkpoint / "preprocessor_config.json").unlink()
+    with pytest.raises(ValueError, match="cannot load the image processor of this checkpoint"):
+        SindModel.from_pretrained(tiny_checkpoint).score("photo.jpg")
+
+
+def test_quality_maps_are_those_of_the_model(tiny_model: SindModel, picture_files: list[str]) -> None:
+    processor = SindImageProcessor()
+    tiny_model.train()
+    maps = tiny_model.quality_map(picture_files[:3], processor, batch_size=2)
+    assert tiny_model.training
+    inputs = processor(picture_files[:3], return_tensors="pt")
+    with torch.inference_mode():
+        expected = tiny_model.eval()(**inputs, output_quality_map=True).quality_map
+    torch.testing.assert_close(maps, expected, atol=1e-4, rtol=1e-4)
+    assert tiny_model.quality_map(picture_files[0], processor).shape == (1, 7, 7)
+    assert tiny_model.quality_map([], processor).shape == (0, 7, 7)
+
+
+def test_one_image_gets_a_float_and_several_a_list(
+    tiny_checkpoint: Path, tiny_model: SindModel, picture_files: list[str]
+) -> None:
+    expected = tiny_model.score(picture_files, SindImageProcessor())
+    name = str(tiny_checkpoint)
+    assert score(picture_files[1], name) == pytest.approx(expected[1], abs=1e-4)
+    image = load_image(picture_files[1])
+    assert score(image, name) == pytest.approx(expected[1], abs=1e-4)
+    assert score(np.asarray(image), name) == pytest.approx(expected[1], abs=1e-4)
+    for several in (picture_files, tuple(picture_files), (file for file in picture_files), np.array(picture_files)):
+        assert score(several, name) == pytest.approx(expected, abs=1e-4)
+    assert score(np.asarray(image)[None], name) == pytest.approx(expected[1:2], abs=1e-4)
+    assert score([], name) == []
+
+
+def test_addresses_are_downloaded_on_request_only(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def download(address: str, private_addresses: bool) -> bytes:
+        asked.append(address)
+        raise ImageError("no network")
+
+    monkeypatch.setattr("sind_hf.image_processing_sind._download", download)
+    address = "HTTPS://example.org/a.jpg"
+    for images in (address, [address]):
+        with pytest.raises(ImageError, match="a.jpg: is a web address; pass fetch_urls=True to download it"):
+            score(images, str(tiny_checkpoint))
+    assert asked == []
+    with pytest.raises(ImageError, match="no network"):
+        score(address, str(tiny_checkpoint), fetch_urls=True)
+    assert asked == [address]

@@ -79,7 +79,7 @@ def test_the_processor_is_the_one_of_the_file(exported: Exported, tmp_path: Path
     settings |= {"fast_decode": True, "image_mean": [0.1, 0.2, 0.3]}
     onnx.helper.set_model_props(file, {METADATA_KEY: json.dumps(settings)})
     onnx.save(file, tmp_path / "other.onnx")
-    processor = OnnxSindModel(tmp_path / "other.onnx").image_processor()
+    processor = OnnxSindModel(tmp_path / "other.onnx").image_processor
     assert processor.size == {"height": 112, "width": 112} and list(processor.image_mean) == [0.1, 0.2, 0.3]
     assert (processor.resize_backend, processor.views, processor.fast_decode) == ("pillow", "nine", True)
 

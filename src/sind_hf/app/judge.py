@@ -16,6 +16,7 @@ from PIL import Image
 from sind_hf.app.reference import ReferenceScores
 from sind_hf.app.uploads import read_picture
 from sind_hf.checkpoints import load_scorer
+from sind_hf.configuration_sind import resolve_checkpoint
 from sind_hf.image_processing_sind import ImageError, SindImageProcessor
 from sind_hf.onnx.model import ScoringModel, is_onnx
 from sind_hf.scoring.scorer import score_images
@@ -94,6 +95,7 @@ class Judge:
         Raises:
             ValueError: When the checkpoint or the reference cannot be used.
         """
+        model = str(resolve_checkpoint(model))
         scores = ReferenceScores.load(reference) if reference is not None else ReferenceScores.of_checkpoint(model)
         network, processor = load_scorer(model, device=device)
         # Many checkpoints lie in a folder called "model"; more than two names would show how this machine is set up.

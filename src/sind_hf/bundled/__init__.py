@@ -4,10 +4,46 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_left, bisect_right
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 _FOLDER = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """What is known about a checkpoint of the package.
+
+    Attributes:
+        name: Name to load it by, with `sind_hf.load(name)` or `sind-hf score --model NAME`.
+        score_range: Lowest and highest score of its scale; higher is better.
+        size: Bytes of its weights.
+        license: Licenses of the head and of the backbone.
+        results: SRCC by held-out set; `docs/explanation/results.md` says how it was measured.
+    """
+
+    name: str
+    score_range: tuple[float, float]
+    size: int
+    license: str
+    results: dict[str, float]
+
+
+def list_checkpoints() -> list[CheckpointInfo]:
+    """List the checkpoints inside the package.
+
+    Example:
+        >>> import sind_hf
+        >>> [(info.name, info.score_range) for info in sind_hf.list_checkpoints()]
+        [('bundled', (1.0, 5.0))]
+    """
+    config, facts = (
+        json.loads((_FOLDER / name).read_text(encoding="utf-8")) for name in ("config.json", "results.json")
+    )
+    low, high = config["score_range"]
+    size = (_FOLDER / "model.safetensors").stat().st_size
+    return [CheckpointInfo("bundled", (low, high), size, facts["license"], facts["srcc"])]
 
 
 def bundled_checkpoint() -> str:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sind_hf.image_processing_sind import ResizeBackend, SindImageProcessor, ViewMode
-from sind_hf.modeling_sind import SindModel, SindOutput
+from sind_hf.modeling_sind import ImageScorer, SindModel, SindOutput
 
 SUFFIX = ".onnx"
 METADATA_KEY = "sind_hf"
@@ -75,7 +75,7 @@ class OnnxConfig:
             raise ValueError(f"its metadata cannot be read ({error})") from None
 
 
-class OnnxSindModel:
+class OnnxSindModel(ImageScorer):
     """Scores views as `SindModel` does, by onnxruntime. `score_images` and `evaluate_manifest` take it as a model.
 
     Args:
@@ -86,6 +86,7 @@ class OnnxSindModel:
     Attributes:
         path: The file.
         config: What it says about itself.
+        image_processor: Image processor that makes the views which the model reads.
         device: Where views are passed from; always the CPU, onnxruntime moves them by itself.
 
     Raises:
@@ -108,11 +109,8 @@ class OnnxSindModel:
             self.config = OnnxConfig.from_json(text)
         except ValueError as error:
             raise ValueError(f"{path}: {error}: export the model again.") from None
-
-    def image_processor(self) -> SindImageProcessor:
-        """Return the image processor whose views the model reads."""
         config = self.config
-        return SindImageProcessor(
+        self.image_processor = SindImageProcessor(
             size={"height": config.view_size, "width": config.view_size},
             views=config.views,
             resize_backend=config.resize_backend,

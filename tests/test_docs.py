@@ -219,7 +219,7 @@ def test_the_onnx_page_lists_the_metadata(exported: Callable[..., Any]) -> None:
 HUB_FILES = ("configuration_sind", "modeling_sind", "image_processing_sind", "pipeline_sind", "losses")
 
 
-@pytest.mark.parametrize("name", [*HUB_FILES, "data.manifests.manifest"])
+@pytest.mark.parametrize("name", [*HUB_FILES, "bundled", "checkpoints", "data.manifests.manifest"])
 def test_docstring_examples_run(name: str) -> None:
     result = doctest.testmod(importlib.import_module(f"sind_hf.{name}"), raise_on_error=False)
     assert result.attempted and not result.failed

@@ -465,7 +465,7 @@ def test_raw_pixels_are_normalised_with_the_models_own_numbers(tmp_path: Path) -
             torch.testing.assert_close(candidate(*raw).quality, candidate(*normalised).quality, rtol=1e-5, atol=1e-5)
     half = SindModel.from_pretrained(tmp_path, dtype=torch.bfloat16)
     with torch.inference_mode():
-        torch.testing.assert_close(half._normalise(raw[0]), normalised[0].bfloat16(), rtol=1e-2, atol=1e-2)
+        torch.testing.assert_close(half._normalize(raw[0]), normalised[0].bfloat16(), rtol=1e-2, atol=1e-2)
 
 
 # --- wrong inputs ----------------------------------------------------------------------------------------------------

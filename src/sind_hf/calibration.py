@@ -1,7 +1,7 @@
 """The affine map from raw predictions to the score scale of a training set.
 
-Training on aligned distributions leaves scale and shift of the raw scores open; two numbers fitted once afterwards put
-them on the scale that the users of the training set know.
+Training on aligned distributions does not fix scale and shift of the raw scores. Two numbers, fitted once after the
+training, put them on the scale of the opinion scores.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class CalibrationWarning(RuntimeWarning):
     """Raw scores could not be calibrated and stay as they are.
 
     Attributes:
-        reason: Why, in words.
+        reason: What prevented the calibration.
     """
 
     def __init__(self, reason: str) -> None:
@@ -50,15 +50,15 @@ class Calibration:
 
 
 def fit_affine(raw: ArrayLike, target: ArrayLike) -> Calibration:
-    """Least squares `target ≈ scale * raw + shift`, in float64.
+    """Fit `target ≈ scale * raw + shift` by least squares, in float64.
 
     Args:
-        raw: raw predictions of the training pictures, shape (n,), n at least 2.
+        raw: raw predictions of the training images, shape (n,), n at least 2.
         target: their opinion scores, higher is better, shape (n,).
 
     Returns:
-        The calibration. Where the slope is not positive, or the raw scores are constant, it is the identity, with a
-        `CalibrationWarning`: turning a model's ranking around is never what calibration is for.
+        The calibration. If the slope is not positive or the raw scores are constant, it is the identity, with a
+        `CalibrationWarning`: calibration must never reverse the order of the scores.
 
     Raises:
         ValueError: lengths differ, fewer than two entries, or a value that is not finite.
@@ -67,7 +67,7 @@ def fit_affine(raw: ArrayLike, target: ArrayLike) -> Calibration:
     x_mean, y_mean = float(x.mean()), float(y.mean())
     spread = float(np.abs(x - x_mean).max())
     if spread <= 1e-12 * abs(x_mean):  # differences of the size of rounding errors carry no order
-        return _identity(f"the raw scores are constant over {x.size} pictures")
+        return _identity(f"the raw scores are constant over {x.size} images")
     unit = (x - x_mean) / spread  # in [-1, 1]: squares neither overflow nor vanish
     scale = float(np.dot(unit, y - y_mean) / np.dot(unit, unit)) / spread
     if not scale > 0:

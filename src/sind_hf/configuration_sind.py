@@ -42,13 +42,13 @@ def resolve_checkpoint(name: str | os.PathLike[str] | None) -> str | os.PathLike
 
 
 class SindConfig(PreTrainedConfig):
-    """What a SIND model is: its backbone, which tokens its head reads, and the scale its scores are on.
+    """Configuration of a SIND model: its backbone, the tokens that its head reads, and the scale of its scores.
 
     Args:
         vision_config: The backbone: a configuration (or its `dict`, with `model_type`) of any vision model of
-            transformers. Default: CLIP ViT-B/16. Of a model of images and text (CLIP, SigLIP) its vision half is
-            taken. A configuration that names weights or a model elsewhere is refused, so that loading a model folder
-            never contacts the Hub; so is one of more than 1,000 layers.
+            transformers. Default: CLIP ViT-B/16. Of a model of images and text (CLIP, SigLIP) only the vision half is
+            used. A configuration that names weights or a model elsewhere is refused, so that loading a model folder
+            never contacts the Hub. One of more than 1,000 layers is refused, too.
         local_branch: What the head reads beside the global view's class token `g`: `"patch"` the mean patch token of
             the local view (the method, `--local_global`), `"class"` the class token of the local view (the ablation
             `--all_global`), `"none"` nothing (global view only).
@@ -62,9 +62,9 @@ class SindConfig(PreTrainedConfig):
             scale. Higher is always better. Scores are never clipped to it.
         freeze_backbone: Train the head alone; the backbone then also keeps its BatchNorm statistics.
         freeze_batch_norm: Keep BatchNorm's statistics as they are while the weights are trained: for fine-tuning on
-            few pictures, whose statistics would replace them.
-        image_mean: Per-channel mean of the normalisation, on the 0–1 scale (ImageNet's, as published; not CLIP's).
-        image_std: Per-channel standard deviation of the normalisation.
+            few images, whose statistics would replace them.
+        image_mean: Per-channel mean of the normalization, on the 0–1 scale (ImageNet's, as published; not CLIP's).
+        image_std: Per-channel standard deviation of the normalization.
         initializer_range: Standard deviation of the fresh head's weights.
 
     Raises:
@@ -124,7 +124,7 @@ class SindConfig(PreTrainedConfig):
     def to_dict(self) -> dict[str, Any]:
         """Return the configuration as a dict, naming the pipeline for those who load it without the package."""
         values = {**super().to_dict(), "custom_pipelines": CUSTOM_PIPELINES}
-        # Where the backbone was read from is a path of one machine, and of no use on another.
+        # The path that the backbone was loaded from means nothing on another machine.
         values["vision_config"] = {
             key: value for key, value in values["vision_config"].items() if key != "_name_or_path"
         }

@@ -1,4 +1,4 @@
-"""What processes share: the decisions of a distributed run, and the deaths of loader workers in words."""
+"""Distributed runs: the process group, decisions of the main process, and messages about dead loader processes."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ Result = TypeVar("Result")
 # A process may have to wait for the slowest one's share of a long job; one that died is noticed by the launcher.
 PATIENCE = timedelta(days=30)
 
-# The words of torch.utils.data, which knows no exception of its own for this.
+# The message of torch.utils.data, which has no exception class for this.
 _DEATH = re.compile(r"DataLoader worker \(pid\S* [\d, ]+\) (?:is killed by signal: ([^.]+)|exited unexpectedly)")
-_NEWS_TIME = 1.0  # seconds within which the system tells of a death
+_NEWS_TIME = 1.0  # seconds to wait for the signal that reports a death
 
 
 def join_launch(device: str | None = None) -> None:
-    """Meet the other processes, where `accelerate launch` or `torchrun` started this one among several.
+    """Join the process group if `accelerate launch` or `torchrun` started several processes.
 
     Args:
-        device: What the process was told to compute on, see `load_checkpoint`.
+        device: Device that the user chose for this process, see `load_checkpoint`.
     """
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         on_cpu = not torch.accelerator.is_available() if device is None else torch.device(device).type == "cpu"
@@ -38,21 +38,21 @@ def join_launch(device: str | None = None) -> None:
 
 
 def is_main_process() -> bool:
-    """Whether this is the process that speaks for all; the only one always is."""
+    """Tell whether this is the process that prints and writes files; a single process always is."""
     return PartialState().is_main_process
 
 
 def on_main_process(work: Callable[[], Result]) -> Result:
-    """Do something in the main process and give its result, or its `ValueError`, to all.
+    """Call a function in the main process and return its result, or raise its `ValueError`, in all processes.
 
-    What is read from a disk decides how a run goes on, and other processes may be on machines with another disk, or
-    look a moment later: only one of them may look.
+    Processes may run on machines with different disks, or read a file at different times. If a file decides what a
+    run does, only one process may read it.
 
     Args:
-        work: Returns something that can be pickled.
+        work: Function to call; its result must be picklable.
 
     Raises:
-        ValueError: In every process, when `work` raised one.
+        ValueError: In every process, if `work` raised one.
     """
     state = PartialState()
     outcome: list[Any] = [None, None]
@@ -70,10 +70,10 @@ def on_main_process(work: Callable[[], Result]) -> Result:
 
 @contextmanager
 def only_run_in(folder: str | os.PathLike[str]) -> Iterator[None]:
-    """Keep other runs from an output folder; the main process holds the lock for all.
+    """Lock an output folder against other runs; the main process holds the lock for all.
 
     Raises:
-        ValueError: In every process, when another run has the folder or it cannot be written to.
+        ValueError: In every process, if another run holds the lock or the folder cannot be written to.
     """
     with ExitStack() as held:
         on_main_process(lambda: held.enter_context(sole_use(folder)))
@@ -81,7 +81,7 @@ def only_run_in(folder: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def in_all(*counts: int) -> tuple[int, ...]:
-    """Add up counts over all processes, each of which must call this; none returns before all have."""
+    """Add up counts over all processes. Every process must call this, and waits until all have."""
     if PartialState().num_processes == 1:
         return counts
     return tuple(map(sum, zip(*gather_object([counts]), strict=True)))
@@ -92,10 +92,10 @@ def worker_deaths_named(kept: str) -> Iterator[None]:
     """Turn the death of a loader process inside the `with` block into an error of one line.
 
     Args:
-        kept: What becomes of the work that is done, and how to go on: the end of the message.
+        kept: End of the message: what happens to the finished work, and how to continue.
 
     Raises:
-        ValueError: When a process died.
+        ValueError: If a process died.
     """
     try:
         yield
@@ -107,18 +107,18 @@ def worker_deaths_named(kept: str) -> Iterator[None]:
 
 
 def worker_death(error: BaseException | None) -> str | None:
-    """Say what became of a loader process; None for errors of other kinds."""
+    """Describe the death of a loader process; return None for other errors."""
     how, died = None, False
     while isinstance(error, RuntimeError) and (found := _DEATH.search(str(error))):
         how, died = found[1] or how, True  # torch says "exited" of a death whose signal is in the error below
         error = error.__cause__ or error.__context__
     if not died:
         return None
-    return f"A process that loads pictures has died ({how or 'no signal'}): for want of memory? Take fewer workers"
+    return f"A process that loads images has died ({how or 'no signal'}), perhaps out of memory; use fewer workers"
 
 
 def _death_behind(error: BaseException) -> str | None:
-    """What broke the connection to a process: torch raises that from a signal's handler, which may come later."""
+    """Describe the death that broke a connection; torch reports it from a signal handler, which may run later."""
     if not isinstance(error, (ConnectionError, EOFError)):
         return None
     try:

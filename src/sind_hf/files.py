@@ -1,8 +1,8 @@
 """Files and folders that are written completely or not at all, and the lock that keeps two runs from one output.
 
 A new file or folder is written under a hidden temporary name beside its target, synced to the disk, and renamed. A
-full disk, a kill or a power failure costs the new one, never the one before. What a killed run leaves under the
-temporary name is removed when the same target is written again.
+full disk, a kill or a power failure loses the new version, never the previous one. Temporary files of a killed run are
+removed when the same target is written again.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
                         raise
             _move_files(temporary, target)
     except (OSError, SafetensorError) as error:
-        raise ValueError(f"{target}: cannot be saved ({reason(error)}); what was there before is whole.") from error
+        raise ValueError(f"{target}: cannot be saved ({reason(error)}); the earlier files are unchanged.") from error
 
 
 def open_text(
@@ -139,7 +139,7 @@ def write_json(path: str | os.PathLike[str], document: Any) -> None:
 
 
 def remove_leftovers(folder: str | os.PathLike[str], targets: str) -> None:
-    """Remove the temporary files and folders that killed runs left in a folder; those of living runs stay.
+    """Remove the temporary files and folders of killed runs from a folder; those of running ones stay.
 
     Args:
         folder: Folder of the targets; need not exist.
@@ -150,7 +150,7 @@ def remove_leftovers(folder: str | os.PathLike[str], targets: str) -> None:
 
 
 def sync_folder(folder: str | os.PathLike[str]) -> None:
-    """Wait until a folder is on the disk with all that it holds.
+    """Wait until a folder and all its files are on the disk.
 
     Raises:
         OSError: When the disk reports an error.
@@ -163,9 +163,9 @@ def sync_folder(folder: str | os.PathLike[str]) -> None:
 
 @contextmanager
 def sole_use(output: str | os.PathLike[str]) -> Iterator[None]:
-    """Keep other runs from an output file or folder while the `with` block lasts.
+    """Lock an output file or folder against other runs while the `with` block lasts.
 
-    The lock is the operating system's, on a hidden file beside the output. It ends with the process, in any way.
+    The operating system holds the lock, on a hidden file beside the output, and releases it when the process ends.
 
     Args:
         output: File or folder; need not exist.
@@ -190,12 +190,12 @@ def sole_use(output: str | os.PathLike[str]) -> Iterator[None]:
         yield
     finally:
         with suppress(OSError):
-            file.unlink()  # while the lock is held: whoever opens the file later makes a new one
+            file.unlink()  # while the lock is held; the next run makes a new file
         lock.release()
 
 
 def reason(error: Exception) -> str:
-    """Return what went wrong in words, without the path that the message names already."""
+    """Describe an error in words, without the path, which the message names already."""
     if not isinstance(error, OSError) or error.errno is None:
         return " ".join(str(error).split())
     return "the disk is full" if error.errno == errno.ENOSPC else error.strerror or os.strerror(error.errno)
@@ -216,8 +216,8 @@ def _finite(value: Any) -> Any:
 def _temporary(place: Path, name: str, *, folder: bool) -> Iterator[Path]:
     """Make a hidden temporary file or folder, and remove it at the end if it is still there.
 
-    Its name depends on the target alone, so that the next run finds what a killed one left; a lock says whether the
-    run that made it still lives. Where it does, or where there are no locks, the name is unique instead.
+    Its name depends on the target alone, so that the next run finds what a killed run left; a lock tells whether the
+    run that made it is still alive. If it is, or if the system has no locks, the name is unique instead.
     """
     hidden = f".{name}.tmp"
     if len(os.fsencode(hidden)) > LONGEST_NAME:
@@ -271,13 +271,13 @@ def _lock(path: Path) -> int | None:
     if fcntl is None:
         return None
     try:
-        # Neither a link nor a named pipe that somebody put there may be followed or waited for.
+        # Do not follow a link, and do not wait for a named pipe.
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.path.samestat(os.fstat(descriptor), os.lstat(path)):  # nobody removed or renamed it meanwhile
+        if os.path.samestat(os.fstat(descriptor), os.lstat(path)):  # it was not removed or renamed meanwhile
             return descriptor
     except OSError:
         pass

@@ -1,7 +1,7 @@
 """Agreement between predicted and subjective quality: correlations, logistic fits, pair accuracy.
 
 Pure NumPy and SciPy, float64 throughout. Every function takes two equally long one-dimensional sequences, the
-predictions and the opinion scores, both with *higher is better*; turn DMOS around first. Where a measure is not
+predictions and the opinion scores, both with *higher is better*; negate DMOS first. Where a measure is not
 defined (constant input, no pair to compare) it is `nan`; a warning names constant input. Python's
 `json` writes `nan` as `NaN`, which is not JSON: a caller that writes a file for other programs replaces it by `None`.
 """
@@ -46,7 +46,7 @@ _STARTS = 3  # this many of a coarse grid are refined
 
 
 class FitWarning(RuntimeWarning):
-    """A logistic curve could not be fitted; a straight line stands in for it."""
+    """A logistic curve could not be fitted, so a straight line is used instead."""
 
 
 def paired_arrays(prediction: ArrayLike, target: ArrayLike, minimum: int = 2) -> tuple[Array, Array]:
@@ -73,7 +73,7 @@ def paired_arrays(prediction: ArrayLike, target: ArrayLike, minimum: int = 2) ->
 
 
 def srcc(prediction: ArrayLike, target: ArrayLike) -> float:
-    """Spearman's rank correlation in [-1, 1], ties sharing their mean rank; `nan` for constant input.
+    """Compute Spearman's rank correlation in [-1, 1]; ties share their mean rank; `nan` for constant input.
 
     Raises:
         ValueError: see `paired_arrays`.
@@ -84,7 +84,7 @@ def srcc(prediction: ArrayLike, target: ArrayLike) -> float:
 
 
 def plcc(prediction: ArrayLike, target: ArrayLike) -> float:
-    """Pearson's linear correlation in [-1, 1] of the raw predictions; `nan` for constant input.
+    """Compute Pearson's linear correlation in [-1, 1] of the raw predictions; `nan` for constant input.
 
     Raises:
         ValueError: see `paired_arrays`.
@@ -95,7 +95,7 @@ def plcc(prediction: ArrayLike, target: ArrayLike) -> float:
 
 
 def krcc(prediction: ArrayLike, target: ArrayLike) -> float:
-    """Kendall's tau-b in [-1, 1], which corrects for ties in either input; `nan` for constant input.
+    """Compute Kendall's tau-b in [-1, 1], which corrects for ties in either input; `nan` for constant input.
 
     Raises:
         ValueError: see `paired_arrays`.
@@ -106,7 +106,7 @@ def krcc(prediction: ArrayLike, target: ArrayLike) -> float:
 
 
 def rmse(prediction: ArrayLike, target: ArrayLike) -> float:
-    """Root of the mean squared difference, in the unit of the scores; meaningful on calibrated predictions only.
+    """Compute the root mean squared difference, in the unit of the scores: for calibrated predictions only.
 
     Raises:
         ValueError: see `paired_arrays`.
@@ -141,9 +141,9 @@ def fit_logistic(
 
     With four parameters `(b1-b2) / (1 + exp(-(x-b3)/|b4|)) + b2` (VQEG FR-TV phase I, 2000), with five
     `b1 * (1/2 - 1/(1 + exp(b2*(x-b3)))) + b4*x + b5` (Sheikh, Sabir and Bovik, TIP 2006). The fit runs on
-    standardised values from several starts and keeps the best; b4 of the first and b2 of the second are returned
-    positive. The width of the sigmoid stays between 0.001 times the spread of the predictions (that of their middle
-    half, so that outliers do not count) and 10 standard deviations.
+    standardized values from several starts and keeps the best; b4 of the first and b2 of the second are returned
+    positive. The width of the sigmoid stays between 0.001 times the spread of the predictions (measured on their
+    middle half, so that outliers do not count) and 10 standard deviations.
 
     Args:
         prediction: predicted scores, shape (n,).
@@ -152,7 +152,7 @@ def fit_logistic(
         max_evaluations: evaluations of the curve allowed per start, gradients not counted.
 
     Returns:
-        The fit. If no start converges, if an input is constant or if there are fewer pictures than parameters, it is
+        The fit. If no start converges, if an input is constant or if there are fewer images than parameters, it is
         the least-squares line, with `converged=False` and a `FitWarning`.
 
     Raises:
@@ -168,7 +168,7 @@ def fit_logistic(
 
 
 def plcc_logistic(prediction: ArrayLike, target: ArrayLike, parameters: Literal[4, 5] = 4) -> float:
-    """Pearson correlation after `fit_logistic`, the classic IQA protocol; `nan` for constant input.
+    """Compute Pearson's correlation after `fit_logistic`, the usual IQA protocol; `nan` for constant input.
 
     The curve may fall as well as rise, so the value is not negative even where predictions and scores disagree in
     direction: read it beside SRCC.
@@ -185,7 +185,7 @@ def plcc_logistic(prediction: ArrayLike, target: ArrayLike, parameters: Literal[
 def pair_accuracy(
     prediction: ArrayLike, target: ArrayLike, reference: Sequence[Hashable], max_difference: float | None = None
 ) -> float:
-    """Share of the picture pairs of the same reference that the predictions put in the right order.
+    """Compute the share of image pairs with the same reference that the predictions put in the right order.
 
     Pairs with equal opinion scores are left out, pairs with equal predictions count half. Memory stays bounded for
     large groups; the time is quadratic in the size of a group.
@@ -193,7 +193,7 @@ def pair_accuracy(
     Args:
         prediction: predicted scores, shape (n,).
         target: opinion scores, shape (n,).
-        reference: the reference of each picture, length n; pictures with `None` are in no pair.
+        reference: the reference of each image, length n; images with `None` are in no pair.
         max_difference: only pairs whose opinion scores differ by at most this much count (fine distinctions).
 
     Returns:
@@ -216,10 +216,10 @@ def pair_accuracy(
 
 
 def correlations(prediction: ArrayLike, target: ArrayLike) -> dict[str, float]:
-    """All measures of one set of predictions, by lower-case name.
+    """Compute all measures of one set of predictions, by lower-case name.
 
     Returns:
-        `srcc`, `plcc`, `krcc`, `rmse`, `plcc_logistic4`, `plcc_logistic5` and `n`, the number of pictures. Constant
+        `srcc`, `plcc`, `krcc`, `rmse`, `plcc_logistic4`, `plcc_logistic5` and `n`, the number of images. Constant
         input gives `nan` for the correlations and one warning.
 
     Raises:
@@ -240,16 +240,16 @@ def report(
     scene: Sequence[Hashable] | None = None,
     reference: Sequence[Hashable] | None = None,
 ) -> dict[str, Any]:
-    """Everything that is reported about one evaluation.
+    """Compute everything that is reported about one evaluation.
 
     Args:
         prediction: predicted scores, shape (n,).
         target: opinion scores, shape (n,).
-        scene: the scene of each picture, length n; pictures with `None` belong to no scene.
-        reference: the reference of each picture, length n; pictures with `None` have none.
+        scene: the scene of each image, length n; images with `None` belong to no scene.
+        reference: the reference of each image, length n; images with `None` have none.
 
     Returns:
-        The values of `correlations` over all pictures; with scenes also `by_scene` (for each scene, by name, `srcc`,
+        The values of `correlations` over all images; with scenes also `by_scene` (for each scene, by name, `srcc`,
         `plcc`, `krcc`, `rmse`, `n`) and `within_scene` (`srcc` and `plcc` averaged over the scenes where they are
         defined, and `scenes`, the number of those); with references also `pair_accuracy`. Plain Python values; `nan`
         where a measure is not defined.
@@ -272,12 +272,12 @@ def report(
 def _finite_vector(name: str, values: ArrayLike) -> Array:
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1:
-        raise ValueError(f"{name} has shape {array.shape}; it must be one-dimensional, one number per picture")
+        raise ValueError(f"{name} has shape {array.shape}; it must be one-dimensional, one number per image")
     bad = np.flatnonzero(~np.isfinite(array))
     if bad.size:
         raise ValueError(
             f"{name} holds {bad.size} values that are not finite, the first is {array[bad[0]]} at index {bad[0]}; "
-            "remove those pictures"
+            "remove those images"
         )
     return array
 
@@ -290,7 +290,7 @@ def _warn_if_constant(x: Array, y: Array, where: str) -> bool:
     """Warn on behalf of the public function that called; return whether an input is constant."""
     names = [name for name, array in (("prediction", x), ("target", y)) if _is_constant(array)]
     if names:
-        message = f"{where}: {' and '.join(names)} constant over {x.size} pictures; the correlation is not defined"
+        message = f"{where}: {' and '.join(names)} constant over {x.size} images; the correlation is not defined"
         warnings.warn(ConstantInputWarning(message), stacklevel=3)
     return bool(names)
 
@@ -328,7 +328,7 @@ def _within_scene(by_scene: dict[str, dict[str, float]]) -> dict[str, float]:
     undefined = [name for name, values in by_scene.items() if np.isnan(values["srcc"])]
     if undefined:
         shown = ", ".join(undefined[:5]) + (" …" if len(undefined) > 5 else "")
-        message = f"report: {len(undefined)} scenes have one picture or constant values and no correlation: {shown}"
+        message = f"report: {len(undefined)} scenes have one image or constant values and no correlation: {shown}"
         warnings.warn(ConstantInputWarning(message), stacklevel=3)
     means = {
         name: float(np.mean([values[name] for values in defined])) if defined else float("nan")
@@ -338,7 +338,7 @@ def _within_scene(by_scene: dict[str, dict[str, float]]) -> dict[str, float]:
 
 
 def _groups(name: str, labels: Sequence[Label | None], size: int) -> dict[Label, NDArray[np.intp]]:
-    """Indices by label; `None` labels are left out."""
+    """Return the indices of each label; `None` labels are left out."""
     if len(labels) != size:
         raise ValueError(f"{name} has {len(labels)} entries and prediction has {size}; give one {name} per prediction")
     members: dict[Label, list[int]] = {}
@@ -351,7 +351,7 @@ def _groups(name: str, labels: Sequence[Label | None], size: int) -> dict[Label,
 def _ordered_pairs(x: Array, y: Array, limit: float) -> tuple[int, float]:
     """Count the comparable pairs of one group and how many are in order, each pair once.
 
-    Sorted by score, the partners of a picture that count (better, by at most `limit`) are one run of later pictures.
+    Sorted by score, the partners of a image that count (better, by at most `limit`) are one run of later images.
     """
     order = np.argsort(y, kind="stable")
     x, y = x[order], y[order]
@@ -377,7 +377,7 @@ def _curve(b: Sequence[float], x: Array) -> Array:
 
 
 def _project(place: float, width: float, u: Array, v: Array, parameters: int) -> tuple[Array, Array]:
-    """The best linear coefficients for a sigmoid at `place`, and the residuals they leave."""
+    """Return the best linear coefficients for a sigmoid at `place`, and the residuals."""
     columns = [special.expit((u - place) / width) - 0.5, np.ones_like(u)]
     if parameters == 5:
         columns.append(u)
@@ -387,17 +387,17 @@ def _project(place: float, width: float, u: Array, v: Array, parameters: int) ->
 
 
 def _spread(u: Array) -> float:
-    """Spread of standardized predictions without their outliers: 1 for a normal distribution, at most 1."""
+    """Return the spread of standardized predictions without their outliers: 1 for a normal distribution, at most 1."""
     low, high = np.quantile(u, [0.25, 0.75])
     spread = float(high - low) / 1.349
     return min(spread, 1.0) if spread > 1e-9 else 1.0
 
 
 def _fit(x: Array, y: Array, parameters: int, max_evaluations: int) -> LogisticFit:
-    """Variable projection: only place and log width are searched, all other parameters follow linearly.
+    """Fit by variable projection: only place and log width are searched, all other parameters follow linearly.
 
-    This leaves no start values to guess for them, and the bounds on the two end the endless valleys of data that a
-    line or half a sigmoid fits as well.
+    The linear parameters need no start values. The bounds on place and width keep the search finite where a line or
+    half a sigmoid fits as well.
     """
     x_mean, x_std, y_mean, y_std = float(x.mean()), float(x.std()), float(y.mean()), float(y.std())
     if _is_constant(x) or _is_constant(y) or x_std == 0 or y_std == 0:
@@ -406,7 +406,7 @@ def _fit(x: Array, y: Array, parameters: int, max_evaluations: int) -> LogisticF
     slope = float(np.dot(u, v) / u.size) * y_std / x_std
     line = (slope, y_mean - slope * x_mean)
     if x.size < parameters:
-        return LogisticFit(line, False, f"{x.size} pictures are fewer than the {parameters} parameters")
+        return LogisticFit(line, False, f"{x.size} images are fewer than the {parameters} parameters")
 
     def residuals(where: Array) -> Array:
         return _project(where[0], np.exp(where[1]), u, v, parameters)[1]

@@ -1,7 +1,8 @@
 """The SIND network: one backbone sees both views, a linear head reads complementary tokens of each.
 
-Token-complementary patch reasoning (paper, section III): of the global view the class token says what is in the
-picture, of the local view the patch tokens say how sharp, noisy or compressed it is; the other tokens are thrown away.
+Token-complementary patch reasoning (paper, section III): the class token of the global view describes the content of
+the image, and the patch tokens of the local view describe how sharp, noisy or compressed it is. The other tokens are
+not used.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class TokenLayout:
 
 @dataclass
 class SindOutput(ModelOutput):
-    """What a `SindModel` returns; B pictures.
+    """Output of a `SindModel` for B images.
 
     Attributes:
         loss: Scalar, when `labels` were given.
@@ -269,7 +270,7 @@ class SindModel(ImageScorer, PreTrainedModel):
         self.post_init()
 
     @property
-    def _backbone_config(self) -> Any:  # of any backbone: its fields are known at run time only
+    def _backbone_config(self) -> Any:  # its fields depend on the backbone
         return self.config.vision_config
 
     @torch.no_grad()
@@ -348,14 +349,14 @@ class SindModel(ImageScorer, PreTrainedModel):
         self._hold_frozen()
 
     def freeze_batch_norm(self) -> None:
-        """Stop BatchNorm's statistics, which also normalise in training then; its weights stay trainable."""
+        """Stop BatchNorm's statistics, which also normalize in training then; its weights stay trainable."""
         self.config.freeze_batch_norm = True
         self._hold_frozen()
 
     def _hold_frozen(self) -> None:
         frozen = self.config.freeze_backbone
         for name, parameter in self.named_parameters():
-            # Mask tokens are of pretraining on masked pictures (DINOv2): nothing is masked here.
+            # Mask tokens serve the pretraining on masked images (DINOv2); nothing is masked here.
             if name.endswith("mask_token") or (frozen and not name.startswith("quality_head.")):
                 parameter.requires_grad_(False)
         if frozen:
@@ -382,14 +383,14 @@ class SindModel(ImageScorer, PreTrainedModel):
         return_dict: bool | None = None,
         **kwargs: Any,
     ) -> SindOutput | tuple[Tensor, ...]:
-        """Score pictures by their views.
+        """Score images, given their views.
 
         Args:
-            pixel_values: Global views, (B, 3, s, s), or T of them per picture, (B, T, 3, s, s), whose scores are
-                averaged. Floating point: normalised already; uint8: raw pixels, normalised here.
+            pixel_values: Global views, (B, 3, s, s), or T of them per image, (B, T, 3, s, s), whose scores are
+                averaged. Floating point: normalized already; uint8: raw pixels, normalized here.
             local_pixel_values: Local views of the same shape; not needed when `config.local_branch` is `"none"`.
             labels: (B,) opinion scores, higher better: gives the loss `config.loss_type`.
-            scene_ids: (B,) integer scene of each picture; the loss aligns within each. `None`: one scene.
+            scene_ids: (B,) integer scene of each image; the loss aligns within each. `None`: one scene.
             output_quality_map: Whether to return the 7×7 map.
             return_dict: `False` for a plain tuple of what is not `None`. Default: `config.return_dict`.
             **kwargs: Passed to the backbone: `output_hidden_states`, `output_attentions`.
@@ -407,7 +408,7 @@ class SindModel(ImageScorer, PreTrainedModel):
         if local_pixel_values is not None and branch != "none":
             views.append(local_pixel_values)
         # One call for both views: the joint batch also defines BatchNorm's statistics.
-        pixels = torch.cat([self._normalise(view.flatten(0, -4)) for view in views])
+        pixels = torch.cat([self._normalize(view.flatten(0, -4)) for view in views])
         if self.wants_channels_last:
             pixels = pixels.contiguous(memory_format=torch.channels_last)
         features = self.vision_model(pixel_values=pixels, **self.backbone_options, **kwargs)
@@ -462,12 +463,12 @@ class SindModel(ImageScorer, PreTrainedModel):
             if local_pixel_values.shape != pixel_values.shape:
                 raise ValueError(
                     f"local_pixel_values has shape {tuple(local_pixel_values.shape)}, but pixel_values "
-                    f"{tuple(pixel_values.shape)}: both views of every picture are needed."
+                    f"{tuple(pixel_values.shape)}: both views of every image are needed."
                 )
         if wants_map and self.config.local_branch != "patch":
             raise ValueError(f"No quality map: local_branch={self.config.local_branch!r} reads no patch tokens.")
 
-    def _normalise(self, pixels: Tensor) -> Tensor:
+    def _normalize(self, pixels: Tensor) -> Tensor:
         if pixels.dtype == torch.uint8:
             # In float32 also when the weights are not: 8 bits of mantissa would blur the pixels once more.
             pixels = (pixels.float() / 255 - self.image_mean.float()) / self.image_std.float()
@@ -527,7 +528,7 @@ class SindModel(ImageScorer, PreTrainedModel):
             with torch.no_grad():
                 values = {"pixel_values": pixels, **self.backbone_options}
                 output = functional_call(backbone.eval(), shapes, kwargs=values)
-        except Exception as error:  # whatever a backbone of others meets
+        except Exception as error:  # backbones of other authors raise anything
             reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
             raise ValueError(f"{refused}: {reason}.") from error
         finally:
@@ -605,13 +606,13 @@ def _backbone(vision: Any) -> PreTrainedModel:
     if type(vision) not in MODEL_MAPPING:
         raise ValueError(f"Cannot use {vision.model_type!r} as a backbone: transformers has no base model for it.")
     backbone_class: Any = MODEL_MAPPING[type(vision)]
-    vision.return_dict = True  # what it returns is read by name
+    vision.return_dict = True  # its output is read by name
     refused = f"Cannot use {vision.model_type!r} as a backbone"
     has_choice = _may_leave_out_pooler(backbone_class)
     try:
         with torch.device("meta"):  # takes no memory for weights
             sketch = backbone_class(vision, **({"add_pooling_layer": True} if has_choice else {}))
-    except Exception as error:  # whatever a configuration of others leads to; some need timm or natten
+    except Exception as error:  # any configuration is possible; some need timm or natten
         reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
         raise ValueError(f"{refused}: {reason}.") from error
     count = sum(parameter.numel() for parameter in sketch.parameters())
@@ -619,7 +620,7 @@ def _backbone(vision: Any) -> PreTrainedModel:
         raise ValueError(
             f"{refused}: its configuration declares {count:.1e} parameters, more than {MAX_PARAMETERS:.0e}."
         )
-    # A ViT's tanh pooler is read by nobody here; unused parameters would break distributed training. The pooler of
+    # The tanh pooler of a ViT is not used here, and unused parameters would break distributed training. The pooler of
     # BEiT and Hiera is needed, since it holds their final norm.
     pooler = getattr(sketch, "pooler", None)
     has_norm = pooler is not None and any(type(module).__name__.endswith("Norm") for module in pooler.modules())
@@ -634,7 +635,7 @@ def _may_leave_out_pooler(backbone_class: Any) -> bool:
 
 
 def _last_hidden_state(output: Any) -> Tensor | None:
-    maps = getattr(output, "feature_maps", None)  # of the few that transformers has as "backbones" alone
+    maps = getattr(output, "feature_maps", None)  # a few models exist only as "backbones" in transformers
     return maps[-1] if maps else getattr(output, "last_hidden_state", None)
 
 
@@ -651,8 +652,8 @@ def _gains_from_channels_last(backbone: nn.Module) -> bool:
     return len(convolutions) > 1 and not crashes  # a transformer's only convolution makes its patches
 
 
-def _chunks(pictures: Iterator[Any], size: int) -> Iterator[list[Any]]:
-    while chunk := list(islice(pictures, size)):
+def _chunks(images: Iterator[Any], size: int) -> Iterator[list[Any]]:
+    while chunk := list(islice(images, size)):
         yield chunk
 
 

@@ -17,7 +17,7 @@ OPTIONS = ("views", "output_quality_map", "batch_size", "num_workers")
 class SindPipeline(Pipeline):
     """Score images: `pipeline("image-quality-assessment", model=..., image_processor=...)`.
 
-    Call it with one image or several: whatever `SindModel.score` takes, see `SindImageProcessor.each_picture`.
+    Without a model it uses the bundled checkpoint. Call it with one image or several, as `SindModel.score`.
     Options are `views="nine"` (slower, steadier) and `output_quality_map=True`. Each answer is a dict with `score`,
     `score_range` (or None), `higher_is_better` (always True) and, when asked for, `quality_map` (7 lists of 7
     numbers).
@@ -55,7 +55,7 @@ class SindPipeline(Pipeline):
             ValueError: On an unusable value, or when an image cannot be read (`ImageError`).
         """
         self._sanitize_parameters(**{name: value for name, value in options.items() if name not in OPTIONS[2:]})
-        # A streamed dataset of Hugging Face is one of torch, too, but its rows are no images.
+        # A streamed dataset of Hugging Face is a dataset of torch, too, but its rows are not images.
         of_torch = isinstance(images, Dataset) and not hasattr(images, "column_names")
         if of_torch or (isinstance(images, list) and images):
             return super().__call__(images, **options)
@@ -81,20 +81,20 @@ class SindPipeline(Pipeline):
         return preprocess, forward, {}
 
     def preprocess(self, image: Any, views: str | None = None) -> dict[str, Any]:
-        """Make the views of one picture, (1, T, 3, s, s): the base class joins only 5-D tensors without loss."""
+        """Make the views of one image, (1, T, 3, s, s): the base class joins only 5-D tensors without loss."""
         options = {} if views is None else {"views": views}
         inputs = self.image_processor(image, return_tensors="pt", **options)
         return {name: value if value.ndim == 5 else value[:, None] for name, value in inputs.items()}
 
     def _forward(self, inputs: dict[str, Any], output_quality_map: bool = False) -> ModelOutput:
         output = self.model(**inputs, output_quality_map=output_quality_map)
-        # Only what postprocess reads: every tensor here is split per picture.
+        # Only what postprocess reads: every tensor here is split per image.
         return ModelOutput(
             {name: output[name].cpu() for name in ("quality", "quality_map") if output.get(name) is not None}
         )
 
     def postprocess(self, output: ModelOutput) -> dict[str, Any]:
-        """Turn the tensors of one picture into plain numbers."""
+        """Turn the tensors of one image into plain numbers."""
         score_range = self.model.config.score_range
         answer = {
             "score": output["quality"].reshape(()).item(),

@@ -86,8 +86,8 @@ def test_a_killed_loader_keeps_the_scores_and_resumes(
         options: dict[str, Any] = {"workers": 2, "output": output}
         refused(
             lambda: run(tiny_model, many_files, **options),
-            "A process that loads pictures has died (Killed)",
-            "Take fewer workers",
+            "A process that loads images has died (Killed)",
+            "use fewer workers",
             f"the scores so far are in {output}.part, resume to go on",
         )
     assert not output.exists()
@@ -106,7 +106,7 @@ def test_an_evaluation_whose_loader_is_killed(
     refused(
         lambda: evaluate_manifest(tiny_model, SindImageProcessor(), manifest, root, workers=2, views="center"),
         "has died (Killed)",
-        "Take fewer workers",
+        "use fewer workers",
     )
 
 

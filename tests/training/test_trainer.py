@@ -22,7 +22,7 @@ from sind_hf.training.trainer import SindTrainer, learning_rate_factor
 pytestmark = [
     # of so few pictures curves cannot be fitted, and some scenes have one only
     pytest.mark.filterwarnings("ignore::sind_hf.metrics.FitWarning"),
-    pytest.mark.filterwarnings("ignore:report. .* scenes have one picture:sind_hf.metrics.ConstantInputWarning"),
+    pytest.mark.filterwarnings("ignore:report. .* scenes have one image:sind_hf.metrics.ConstantInputWarning"),
 ]
 
 
@@ -409,7 +409,7 @@ def test_constant_predictions_warn_and_do_not_stop_a_training(tmp_path, pictures
         save_strategy="steps",
         save_steps=2,
     )
-    with pytest.warns(ConstantInputWarning, match="prediction constant over 24 pictures"):
+    with pytest.warns(ConstantInputWarning, match="prediction constant over 24 images"):
         trainer.train()
     at_start = next(record for record in trainer.state.log_history if "eval_srcc" in record)
     assert math.isnan(at_start["eval_srcc"]) and math.isnan(at_start["eval_plcc"])

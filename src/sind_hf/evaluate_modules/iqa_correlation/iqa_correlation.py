@@ -1,6 +1,6 @@
 """Agreement of predicted with subjective image quality, as a module of Hugging Face evaluate.
 
-The computation is that of `sind_hf.metrics`; this file only gives it evaluate's interface. It loads without a network:
+`sind_hf.metrics` computes the values; this file only adds the interface of evaluate. It loads without a network:
 
 ```python
 from importlib.resources import files
@@ -28,9 +28,9 @@ logistic fits with four and five parameters; with scenes also the metrics within
 """
 _INPUTS = """\
 Args:
-    predictions: predicted scores, one number per picture.
-    references: opinion scores, as many; turn DMOS around first.
-    scenes: scene of each picture (optional).
+    predictions: predicted scores, one number per image.
+    references: opinion scores, as many, higher better; negate DMOS first.
+    scenes: scene of each image (optional).
 Returns:
     srcc, plcc, krcc, rmse, plcc_logistic4, plcc_logistic5, n; with scenes also by_scene and within_scene.
     `nan` where a correlation is not defined.

@@ -147,8 +147,8 @@ class ImageScorer:
         Raises:
             ValueError: If an image cannot be read (`ImageError`); the message names it.
         """
-        outputs = self._outputs(images, processor, batch_size, views, output_quality_map=False)
-        return [score for output in outputs for score in output.quality.tolist()]
+        batches = self._outputs("quality", images, processor, batch_size, views)
+        return [score for batch in batches for score in batch.tolist()]
 
     def quality_map(
         self,
@@ -171,17 +171,18 @@ class ImageScorer:
         Raises:
             ValueError: See `score`; or if the model's `local_branch` reads no patch tokens.
         """
-        outputs = self._outputs(images, processor, batch_size, views, output_quality_map=True)
-        return torch.cat([torch.zeros(0, GRID, GRID), *(output.quality_map.float().cpu() for output in outputs)])
+        batches = self._outputs("quality_map", images, processor, batch_size, views)
+        return torch.cat([torch.zeros(0, GRID, GRID), *batches])
 
     def _outputs(
         self: Any,
+        name: str,
         images: Any,
         processor: SindImageProcessor | None,
         batch_size: int,
         views: str | None,
-        output_quality_map: bool,
-    ) -> list[SindOutput]:
+    ) -> list[Tensor]:
+        """Return one field of `SindOutput` for each batch, on the CPU."""
         processor = processor or self.image_processor
         options = {} if views is None else {"views": views}
         was_training = getattr(self, "training", None)  # an exported model has no modes
@@ -189,12 +190,13 @@ class ImageScorer:
             self.eval()
         try:
             with torch.inference_mode():
-                outputs = []
+                batches = []
                 for chunk in _chunks(processor.each_picture(images), batch_size):
                     # uint8 views, which the model normalizes on its own device
                     inputs = processor(chunk, do_rescale=False, do_normalize=False, return_tensors="pt", **options)
-                    outputs.append(self(**inputs.to(self.device), output_quality_map=output_quality_map))
-                return outputs
+                    output = self(**inputs.to(self.device), output_quality_map=name == "quality_map")
+                    batches.append(output[name].cpu())
+                return batches
         finally:
             if was_training is not None:
                 self.train(was_training)

@@ -1,6 +1,6 @@
 """Training losses: pure functions `(prediction, target) -> scalar`, and `by_scene`, which applies one per scene.
 
-`prediction` and `target` are 1-D tensors of one length n, higher meaning better. Every loss is a float32 number,
+`prediction` and `target` are 1-D tensors of the same length n; higher is better. Every loss is a float32 scalar,
 also under autocast. A scene with one image, constant scores or constant predictions gives a finite loss with finite
 gradients: deviations of predictions are floored at `FLOOR` (the published epsilon of 1e-8 lets gradients reach 3e7
 there).
@@ -119,10 +119,10 @@ UNALIGNED = ("l1", "l2", "huber")
 
 
 def get_loss(name: str) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return the loss of that name.
+    """Return the loss with this name.
 
     Raises:
-        ValueError: When there is none; the message lists the names.
+        ValueError: If there is no such loss; the message lists the names.
     """
     if name not in LOSSES:
         close = difflib.get_close_matches(str(name), LOSSES, n=1)
@@ -136,7 +136,7 @@ def by_scene(prediction: Tensor, target: Tensor, scene_ids: Tensor | None = None
 
     Args:
         prediction: Scores, shape (n,) or (n, 1).
-        target: Opinion scores, as many, higher meaning better. Float64 keeps scores apart that float32 makes equal.
+        target: Opinion scores, as many; higher is better. Float64 distinguishes scores that are equal in float32.
         scene_ids: Integer scene of each image, shape (n,). `None`: the whole batch is one scene.
         name: A key of `LOSSES`.
 

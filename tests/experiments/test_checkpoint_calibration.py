@@ -62,7 +62,7 @@ def test_a_line_that_does_not_rise_is_not_kept(
     assert (tiny_checkpoint / "config.json").read_bytes() == before
     assert tiny_model.config.score_scale == 10
     (line,) = done.summary()
-    assert "not calibrated" in line and "left as it was" in line
+    assert "not calibrated" in line and "stays as it was" in line
     flat = replace(evaluation, predictions=[60.0, 60.0, 60.0], targets=[1.0, 2.0, 3.0])
     assert "constant" in str(calibrate_checkpoint(tiny_checkpoint, tiny_model.config, flat, None).reason)
 

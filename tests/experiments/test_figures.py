@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -119,19 +118,16 @@ def test_figures_of_an_evaluation(tmp_path):
     assert all(ink(path) > 0.01 for path in written)
 
 
-def test_scores_of_a_run_are_drawn_once(tmp_path):
-    assert draw_scores(tmp_path) == [] and not (tmp_path / "figures").exists()
-    table = tmp_path / "scores_my set.csv"
+def test_scores_of_a_run_are_drawn_into_another_folder(tmp_path):
+    run, drawn = tmp_path / "run", tmp_path / "drawn"
+    run.mkdir()
+    assert draw_scores(run, drawn) == []
     rows = [f"{number}.png,{number},{2 * number + number % 3},a" for number in range(12)]
-    table.write_text("image,prediction,target,scene\n" + "\n".join(rows) + "\n")
-    (figure,) = draw_scores(tmp_path)
-    assert figure.name.endswith("_scatter.png") and ink(figure) > 0.01
-    first = figure.read_bytes()
-    figure.write_bytes(b"kept")
-    assert draw_scores(tmp_path) == [figure] and figure.read_bytes() == b"kept"
-    os.utime(figure, (0, 0))  # older than its scores
-    draw_scores(tmp_path)
-    assert len(figure.read_bytes()) == len(first) and [each.name for each in figure.parent.iterdir()] == [figure.name]
+    for name, kept in (("my set", rows), ("one", rows[:1])):
+        (run / f"scores_{name}.csv").write_text("image,prediction,target,scene\n" + "\n".join(kept) + "\n")
+    (figure,) = draw_scores(run, drawn)
+    assert figure == drawn / "my_set_scatter.png" and ink(figure) > 0.01
+    assert {path.name for path in run.iterdir()} == {"scores_my set.csv", "scores_one.csv"}
 
 
 def test_no_figure_shows_a_step_that_no_image_supports():

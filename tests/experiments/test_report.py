@@ -96,7 +96,7 @@ def test_markdown_is_a_table_for_people():
     tables = [line for line in text.splitlines() if line.startswith("|")]
     assert len({line.count("|") for line in tables[:5]}) == 1
     assert "| spaq | SRCC | 2 | 0.750 | 0.750 | 0.071 | 0.700 to 0.800 | 0.861 (mean) |" in tables
-    assert "chosen on that test set: it is no result" in text
+    assert "chosen on that test set. It is not a result" in text
     seeds = markdown([record(seed=0), record(seed=1)])
     assert "| fold | seed |" in seeds and "| fold | seed |" not in text
 

@@ -146,7 +146,7 @@ def test_steiger_at_the_ends():
         (lambda: bootstrap_intervals([1, 2], [1, 2], confidence=1.0), "share in"),
         (lambda: bootstrap_intervals([1, 2], [1, 2], resamples=0), "1 or more"),
         (lambda: steiger_test([1, 2, 3], [1, 2, 3], [1, 2, 3]), "at least 4"),
-        (lambda: steiger_z(0.5, 0.5, 0.5, 3), "at least 4 pictures"),
+        (lambda: steiger_z(0.5, 0.5, 0.5, 3), "at least 4 images"),
         (lambda: steiger_z(1.5, 0.5, 0.5, 9), r"in \[-1, 1\]"),
     ],
 )

@@ -10,9 +10,10 @@ import yaml
 from huggingface_hub import ModelCard
 from run_folders import METRICS, SECRETS, make_record, make_run
 
-from sind_hf.hub.model_card import MARKER, is_ours, model_card, write_card
+from sind_hf import SindModel, bundled_checkpoint
+from sind_hf.hub.model_card import MARKER, Example, is_ours, model_card, write_card
 from sind_hf.hub.model_card import METRICS as SHOWN
-from sind_hf.hub.model_facts import ModelFacts, SetResult, facts_from_folder, without_paths
+from sind_hf.hub.model_facts import ModelFacts, SetResult, describe_start, facts_from_folder, without_paths
 
 REPO = "user/sind-clip-vit-b16-koniq10k"
 
@@ -39,7 +40,7 @@ def section(card: ModelCard, title: str) -> str:
 
 
 def test_the_model_index_holds_the_metrics_of_the_record(checkpoint: Path) -> None:
-    card = card_of(make_run(checkpoint), licence="mit")
+    card = card_of(make_run(checkpoint), license="mit")
     metadata = check_offline(card)
     results = ModelCard(str(card)).data.eval_results
     assert results is not None
@@ -62,19 +63,19 @@ def test_the_model_index_holds_the_metrics_of_the_record(checkpoint: Path) -> No
         "views": "nine",
     }
     assert metadata["license"] == "mit" and metadata["library_name"] == "transformers"
-    assert metadata["base_model"] == "openai/clip-vit-base-patch16"
+    assert metadata["base_model"] == "openai/clip-vit-base-patch16" and metadata["datasets"] == ["koniq10k"]
 
 
 def test_the_card_says_what_the_record_says(checkpoint: Path) -> None:
     card = card_of(make_run(checkpoint))
     evaluation = section(card, "Evaluation")
-    row = "| koniq10k_held_out | 2,015 | 0.8125 | 0.7931 | 0.6214 | 8.7500 | 0.7000 | not defined |"
+    row = "| koniq10k_held_out | 2,015 | 0.812 | 0.793 | 0.621 | 8.750 | 0.700 | not defined |"
     assert row in evaluation.splitlines()
     assert METRICS["krcc"] == 0.6214 and "held out of training: Animal, Plant: tall" in evaluation
     assert "single run; nine pairs of views" in evaluation
     training = section(card, "Training")
     for line in (
-        "| training data | koniq10k (8,058 pictures) |",
+        "| training data | koniq10k (8,058 images) |",
         "| started from | the backbone openai/clip-vit-base-patch16 |",
         "| loss | `scale_shift` |",
         "| scene sampling | 2 scenes per batch; the loss is computed within each |",
@@ -85,10 +86,69 @@ def test_the_card_says_what_the_record_says(checkpoint: Path) -> None:
     scores = section(card, "Scores")
     assert "| direction | higher is better, always |" in scores and "| range | 0 to 100 |" in scores
     assert "| calibration | score = 10 · raw + 50 |" in scores
-    assert "Nobody declared a licence" in section(card, "Licence") and "KonIQ-10k" in section(card, "Licence")
+    assert "No license of the weights is declared" in section(card, "License")
+    assert "KonIQ-10k" in section(card, "License")
     assert "@article{sind2025" in section(card, "Citation")
     assert "aligned the scores of every scene" in section(card, "Intended use and limits")
     assert "Made with sind_hf 0.1.0, torch 2.13.0." in str(card)
+
+
+def test_results_carry_intervals_and_the_start_checkpoints_values(checkpoint: Path) -> None:
+    small = {"srcc": 0.8125, "plcc": 0.7931, "krcc": None}
+    record = {
+        "metrics": {"study": small, "koniq10k": {"srcc": 0.8125}},
+        "test_images": {"study": 12, "koniq10k": 100},
+        "tests": {"study": {"interval": {"srcc": [0.512, 0.948], "plcc": [None, None]}}},
+        "before_training": {"study": {"srcc": 0.25, "plcc": 0.301, "krcc": 0.2}},
+    }
+    card = card_of(make_run(checkpoint, **record))
+    check_offline(card)
+    evaluation = section(card, "Evaluation")
+    rows = [line for line in evaluation.splitlines() if line.startswith(("| study", "| koniq10k"))]
+    assert rows == [
+        "| study | 12 | 0.81 (0.51 to 0.95) | 0.79 | not defined |",
+        "| study, before training | 12 | 0.25 | 0.30 | 0.20 |",
+        "| koniq10k | 100 | 0.812 |  |  |",
+    ]
+    assert "95 % bootstrap intervals" in evaluation and "the checkpoint that training started from" in evaluation
+    assert "> **Few test images.** study has only 12 test images." in evaluation
+    assert evaluation.count("Few test images") == 1
+
+
+def test_thirty_test_images_are_enough_for_no_warning(checkpoint: Path) -> None:
+    for images, warned in ((29, True), (30, False), (None, False)):
+        tests = (SetResult("study", {"srcc": 0.5}, images),)
+        card = str(model_card(ModelFacts({}, tests=tests), REPO))
+        assert ("Few test images" in card) == warned
+        assert "before training" not in card and "bootstrap" not in card
+
+
+def test_the_card_names_the_size_of_the_model(checkpoint: Path) -> None:
+    model = SindModel.from_pretrained(checkpoint)
+    facts = facts_from_folder(checkpoint)
+    assert facts.parameters == model.num_parameters()
+    assert facts.file_size == (checkpoint / "model.safetensors").stat().st_size
+    card = str(model_card(replace(facts, parameters=3_400_000, file_size=6_931_122), REPO))
+    assert "3.4 million parameters, 6.9 MB of weights." in card and "pip install sind-hf" in card
+
+
+def test_an_example_is_shown_with_its_score() -> None:
+    config = {"score_range": [1, 5]}
+    example = Example("figures/example.jpg", 3.518, "photograph: A. Nyone, CC0")
+    card = str(model_card(ModelFacts(config), REPO, example=example))
+    assert "![Example image](figures/example.jpg)" in card
+    assert "gives this image **3.52** on its scale of 1 to 5. (photograph: A. Nyone, CC0)" in card
+    assert "Example image" not in str(model_card(ModelFacts(config), REPO))
+
+
+def test_the_base_model_of_a_local_start_is_that_of_its_card(tmp_path: Path) -> None:
+    start = tmp_path / "start"
+    start.mkdir()
+    assert describe_start(str(start), "the SIND checkpoint") == ("the SIND checkpoint in a local folder, start", None)
+    (start / "README.md").write_text("---\nbase_model: openai/clip-vit-base-patch16\n---\nText.\n")
+    assert describe_start(str(start), "the SIND checkpoint")[1] == "openai/clip-vit-base-patch16"
+    for name in ("bundled", bundled_checkpoint()):
+        assert describe_start(name, "the SIND checkpoint") == ("the checkpoint that is bundled with sind-hf", None)
 
 
 def test_folds_name_their_protocol_and_no_path_of_the_machine(checkpoint: Path) -> None:
@@ -109,7 +169,7 @@ def test_folds_name_their_protocol_and_no_path_of_the_machine(checkpoint: Path) 
 def test_without_a_record_the_card_says_what_is_unknown(checkpoint: Path) -> None:
     card = card_of(checkpoint)
     metadata = check_offline(card)
-    assert not {"model-index", "license", "base_model", "metrics", "model_name"} & set(metadata)
+    assert not {"model-index", "license", "base_model", "datasets", "metrics", "model_name"} & set(metadata)
     assert section(card, "Evaluation").strip().startswith("Unknown: nothing beside the weights")
     assert section(card, "Training").strip().startswith("Unknown: nothing beside the weights")
     assert "| range | 0 to 100 |" in section(card, "Scores")  # the configuration is always there
@@ -128,7 +188,7 @@ def test_a_run_without_a_record_says_how_it_was_to_be_trained(checkpoint: Path) 
     assert all(secret not in str(card) for secret in SECRETS)
     for text in ("- a", "a: 1", "{"):
         (checkpoint / "config.yaml").write_text(text)
-        with pytest.raises(ValueError, match=r"config\.yaml: (is no configuration|cannot be read)") as error:
+        with pytest.raises(ValueError, match=r"config\.yaml: (is not the configuration|cannot be read)") as error:
             facts_from_folder(checkpoint)
         assert "\n" not in str(error.value)
 
@@ -199,6 +259,6 @@ def test_a_card_of_the_user_is_never_written_over(checkpoint: Path) -> None:
 @pytest.mark.parametrize("text", ["{", "[]", '{"metrics": {}}', '{"metrics": 1, "config": {}, "train_images": {}}'])
 def test_a_damaged_record_is_named(checkpoint: Path, text: str) -> None:
     (checkpoint / "results.json").write_text(text)
-    with pytest.raises(ValueError, match=r"results\.json: (cannot be read|is no record)") as error:
+    with pytest.raises(ValueError, match=r"results\.json: (cannot be read|is not the record)") as error:
         facts_from_folder(checkpoint)
     assert "\n" not in str(error.value)

@@ -12,13 +12,14 @@ from hub_server import READER, WRITER, File, Hub, Repository
 from huggingface_hub import constants
 from run_folders import SECRETS, make_run, save_checkpoint
 
-from sind_hf import SindModel
+from sind_hf import SindImageProcessor, SindModel
 from sind_hf.hub.model_card import MARKER
-from sind_hf.hub.publish import push_model, upload_folder
+from sind_hf.hub.publish import EXAMPLE_IMAGE, preview_model, push_model, upload_folder
 
 REPO = "user/sind-tiny"
 CODE = {"configuration_sind.py", "modeling_sind.py", "image_processing_sind.py", "pipeline_sind.py", "losses.py"}
 ESSENTIAL = {"config.json", "model.safetensors", "preprocessor_config.json", "README.md"} | CODE
+EXAMPLE = "figures/example.jpg"
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -26,28 +27,30 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def refused(folder: Path, repo_id: str = REPO, **options: object) -> str:
-    """The one line that a push gets which leaves the folder as it was, but for the card."""
+    """Return the one line of a push that fails; it leaves the folder as it was."""
     before = contents(folder)
     with pytest.raises(ValueError) as error:
         push_model(folder, repo_id, **options)  # type: ignore[arg-type]
-    after = contents(folder)
-    after.pop("README.md", None)
-    before.pop("README.md", None)
-    assert after == before
+    assert contents(folder) == before
     assert "\n" not in str(error.value) and WRITER not in str(error.value) and READER not in str(error.value)
     return str(error.value)
 
 
-def test_a_push_holds_what_a_user_needs_and_nothing_else(hub: Hub, checkpoint: Path) -> None:
+def test_a_push_contains_what_a_user_needs_and_nothing_else(hub: Hub, checkpoint: Path, tmp_path: Path) -> None:
     make_run(checkpoint)
+    figure = tmp_path / "koniq10k_held_out_scatter.png"
+    figure.write_bytes(b"\x89PNG new")
     (checkpoint / "figures").mkdir()
-    for name in ("koniq10k_held_out_scatter.png", "training_curve.png", "scores.csv"):
+    for name in (figure.name, "training_curve.png", "scores.csv"):
         (checkpoint / "figures" / name).write_bytes(b"\x89PNG")
-    done = push_model(
-        checkpoint, REPO, licence="mit", figures=[checkpoint / "figures" / "koniq10k_held_out_scatter.png"]
-    )
+    done = push_model(checkpoint, REPO, license="mit", figures=[figure])
     files = hub.files(REPO)
-    assert set(files) - {".gitattributes"} == ESSENTIAL | {"figures/koniq10k_held_out_scatter.png"} == set(done.files)
+    assert set(files) - {".gitattributes"} == ESSENTIAL | {f"figures/{figure.name}", EXAMPLE} == set(done.files)
+    assert files[f"figures/{figure.name}"] == b"\x89PNG new" and files[EXAMPLE] == EXAMPLE_IMAGE.read_bytes()
+    score = SindModel.from_pretrained(checkpoint).score(
+        str(EXAMPLE_IMAGE), SindImageProcessor.from_pretrained(checkpoint)
+    )[0]
+    assert f"gives this image **{score:.2f}** on its scale of 0 to 100" in files["README.md"].decode()
     for path, content in files.items():
         assert not any(secret.encode() in content for secret in SECRETS), path
         if path != ".gitattributes":
@@ -86,8 +89,31 @@ def test_a_name_without_a_user_is_the_token_owners(hub: Hub, checkpoint: Path) -
 def test_what_should_be_private_does_not_go_where_all_can_read(hub: Hub, checkpoint: Path) -> None:
     push_model(checkpoint, REPO)
     before = len(hub.repositories[REPO].commits)
-    assert "is there and public: choose another name" in refused(checkpoint, private=True)
+    assert "already exists and is public: choose another name" in refused(checkpoint, private=True)
     assert len(hub.repositories[REPO].commits) == before
+
+
+def test_a_preview_shows_what_a_push_uploads_and_sends_nothing(hub: Hub, checkpoint: Path, tmp_path: Path) -> None:
+    make_run(checkpoint)
+    figure = tmp_path / "livec_scatter.png"
+    figure.write_bytes(b"\x89PNG")
+    before = contents(checkpoint)
+    preview = preview_model(checkpoint, REPO, license="mit", figures=[figure])
+    assert hub.requests == [] and contents(checkpoint) == before
+    push_model(checkpoint, REPO, license="mit", figures=[figure])
+    files = {name: content for name, content in hub.files(REPO).items() if name != ".gitattributes"}
+    assert preview.sizes == {name: len(content) for name, content in files.items()}
+    assert preview.card == files["README.md"].decode() and preview.card_is_new
+    (checkpoint / "README.md").write_text("Mine.\n")
+    preview = preview_model(checkpoint, REPO)
+    assert (preview.card, preview.card_is_new, preview.sizes["README.md"]) == ("Mine.\n", False, 6)
+
+
+def test_an_example_that_cannot_be_scored_stops_the_push_before_anything_is_sent(
+    hub: Hub, checkpoint: Path, tmp_path: Path
+) -> None:
+    assert "nowhere.jpg" in refused(checkpoint, example=tmp_path / "nowhere.jpg")
+    assert hub.requests == []
 
 
 # --- cards that are not ours -----------------------------------------------------------------------------------------
@@ -123,7 +149,7 @@ def on_the_hub(hub: Hub, readme: str) -> None:
 def test_a_card_that_somebody_wrote_on_the_hub_stays(hub: Hub, checkpoint: Path) -> None:
     on_the_hub(hub, "---\nlicense: mit\n---\nMy words.\n")
     done = push_model(checkpoint, REPO)
-    assert done.card == "theirs" and "README.md" not in done.files
+    assert done.card == "remote" and "README.md" not in done.files
     assert hub.files(REPO)["README.md"].endswith(b"My words.\n") and "model.safetensors" in hub.files(REPO)
     # A card of the user's own in the folder says that it is to be that one.
     (checkpoint / "README.md").write_text("---\nlicense: mit\n---\nNew words.\n")
@@ -131,7 +157,7 @@ def test_a_card_that_somebody_wrote_on_the_hub_stays(hub: Hub, checkpoint: Path)
     assert hub.files(REPO)["README.md"].endswith(b"New words.\n")
 
 
-def test_the_licence_chosen_on_the_hub_is_kept(hub: Hub, checkpoint: Path) -> None:
+def test_the_license_chosen_on_the_hub_is_kept(hub: Hub, checkpoint: Path) -> None:
     on_the_hub(hub, "---\nlicense: cc-by-4.0\n---\n")
     assert push_model(checkpoint, REPO).card == "written"
     text = hub.files(REPO)["README.md"].decode()
@@ -141,7 +167,9 @@ def test_the_licence_chosen_on_the_hub_is_kept(hub: Hub, checkpoint: Path) -> No
 # --- refusals --------------------------------------------------------------------------------------------------------
 
 
-def test_nobody_is_logged_in(hub: Hub, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_push_without_a_token_says_how_to_log_in(
+    hub: Hub, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.delenv("HF_TOKEN")
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "none"))
     assert "run `hf auth login`, or set HF_TOKEN" in refused(checkpoint)
@@ -154,8 +182,8 @@ def test_nobody_is_logged_in(hub: Hub, checkpoint: Path, monkeypatch: pytest.Mon
         ("hf_expired", REPO, "does not accept the token (401): run `hf auth login` again"),
         (READER, REPO, "may not write there (403), which says: You don't have the rights"),
         (WRITER, "lab/sind-tiny", "choose a name under your own user, or a token with write permission"),
-        (WRITER, "user/two words", "is no name of a repository, write user/name"),
-        (WRITER, "a/b/c", "is no name of a repository, write user/name"),
+        (WRITER, "user/two words", "is not a repository name; write user/name"),
+        (WRITER, "a/b/c", "is not a repository name; write user/name"),
     ],
 )
 def test_who_may_not_is_told_what_to_do(hub: Hub, checkpoint: Path, token: str, repo_id: str, expected: str) -> None:
@@ -206,7 +234,7 @@ def test_a_push_that_fails_on_the_way_can_be_repeated(
 
 
 def test_metadata_that_the_hub_refuses_are_named(hub: Hub, checkpoint: Path) -> None:
-    message = refused(checkpoint, licence="my own")
+    message = refused(checkpoint, license="my own")
     assert "Invalid metadata in README.md" in message and '"license" must be one of' in message
 
 
@@ -255,6 +283,6 @@ def test_a_prepared_folder_becomes_a_space(hub: Hub, tmp_path: Path) -> None:
     assert hub.repositories["user/try"].kind == "space"
     assert set(hub.files("user/try")) - {".gitattributes"} == {"app.py", "README.md", "model/config.json"}
     assert url == f"{hub.url}/spaces/user/try/commit/{hub.repositories['user/try'].branches['main']}"
-    with pytest.raises(ValueError, match="holds nothing to upload"):
+    with pytest.raises(ValueError, match="contains nothing to upload"):
         upload_folder(folder, "user/other", allow_patterns=["*.safetensors"])
     assert "user/other" not in hub.repositories

@@ -106,9 +106,9 @@ def test_what_makes_no_sense_is_refused_before_anything_is_sent(
 ) -> None:
     hub.requests.clear()
     for arguments, expected in (
-        ((checkpoint, "--space", "--license", "mit"), "--license is of a model's card, which --space does not push"),
-        ((checkpoint, "--title", "Mine"), "--title is of a Space: give --space with it"),
-        ((checkpoint, "--static"), "--static is of a Space: give --space with it"),
+        ((checkpoint, "--space", "--license", "mit"), "--license is for pushing a model: leave it out"),
+        ((checkpoint, "--title", "Mine"), "--title needs --space: add it"),
+        ((checkpoint, "--static"), "--static needs --space: add it"),
         ((checkpoint, "--space", "--card", "https://x"), "--runtime and --card are for a page of plain files"),
         ((tmp_path, "--space"), "holds no config.json, so it is not a checkpoint"),
         (("nowhere", "--space"), "nowhere: neither a checkpoint folder nor a Hub repository"),

@@ -121,7 +121,7 @@ def test_the_card_shows_metrics_of_the_weights_that_are_pushed(tmp_path: Path, p
     trainer.create_model_card(license="mit", dataset="my study", finetuned_from="lab/clip")
     card = (tmp_path / "run" / "README.md").read_bytes()
     assert results_of(card)["study", "rmse"] == now["eval_study_rmse"]
-    assert "| training data | my study (12 pictures) |" in card.decode()
+    assert "| training data | my study (12 images) |" in card.decode()
     assert ModelCard(card.decode()).data.base_model == "lab/clip"
 
 
@@ -175,6 +175,6 @@ training: {{output_dir: {tmp_path}/run, per_device_train_batch_size: 4, max_step
     assert set(hub.files(REPO)) - {".gitattributes"} == ESSENTIAL
     card = hub.files(REPO)["README.md"].decode()
     assert results_of(card.encode())["study_held_out", "krcc"] == record["metrics"]["study_held_out"]["krcc"]
-    assert MARKER in card and "| training data | study (8 pictures) |" in card and str(tmp_path) not in card
+    assert MARKER in card and "| training data | study (8 images) |" in card and str(tmp_path) not in card
     for file in (tmp_path / "again").glob("*.*"):
         assert file.suffix == ".bin" or WRITER.encode() not in file.read_bytes(), file

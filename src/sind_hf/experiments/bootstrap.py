@@ -1,7 +1,7 @@
-"""How sure a correlation, or the difference between two models' correlations, is.
+"""The uncertainty of a correlation, and of the difference between two models' correlations.
 
-Bootstrap over pictures for intervals and for paired differences; Steiger's Z as the closed-form test of two models
-that were tested on the same pictures.
+Intervals and paired differences come from a bootstrap over the images. Steiger's Z is the closed-form test for two
+models that were tested on the same images.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Difference:
-    """The difference between two models on the same pictures, `first - second`.
+    """The difference between two models on the same images, `first - second`.
 
     Attributes:
         difference: Difference of the correlations.
         low: Lower end of its interval.
         high: Upper end of its interval.
-        p_value: Two-sided: how often resampling would put the difference on the other side of zero, doubled.
+        p_value: Two-sided p-value: twice the share of resamples with the difference on the other side of zero.
     """
 
     difference: float
@@ -46,8 +46,8 @@ class SteigerTest:
     """Steiger's Z for two correlations that share a variable.
 
     Attributes:
-        z: Standard normal under the hypothesis that both correlations are equal; positive where the first is higher.
-        p_value: Two-sided.
+        z: Standard normal if both correlations are equal; positive if the first is higher.
+        p_value: Two-sided p-value.
     """
 
     z: float
@@ -57,7 +57,7 @@ class SteigerTest:
 def bootstrap_intervals(
     prediction: ArrayLike, target: ArrayLike, *, resamples: int = 1000, confidence: float = 0.95, seed: int = 0
 ) -> dict[str, tuple[float, float]]:
-    """Percentile intervals of SRCC, PLCC and their mean, from resampling pictures with replacement.
+    """Return percentile intervals of SRCC, PLCC and their mean, from resampling images with replacement.
 
     Args:
         prediction: Predicted scores, shape (n,).
@@ -67,8 +67,8 @@ def bootstrap_intervals(
         seed: Seed of the resampling.
 
     Returns:
-        (low, high) of `srcc`, `plcc` and `srcc_plcc`; `nan` for constant input. Resamples without any variation are
-        left out.
+        (low, high) of `srcc`, `plcc` and `srcc_plcc`; `nan` for constant input. Resamples without variation are left
+        out.
 
     Raises:
         ValueError: See `sind_hf.metrics.paired_arrays`, or an option is out of range.
@@ -81,10 +81,10 @@ def bootstrap_intervals(
 def bootstrap_mean(
     values: Sequence[float], *, resamples: int = 10_000, confidence: float = 0.95, seed: int = 0
 ) -> tuple[float, float]:
-    """Percentile interval of the mean of a few values (those of the folds), from resampling them with replacement.
+    """Return the percentile interval of the mean of a few values, such as one per fold, from resampling them.
 
     Raises:
-        ValueError: When there are none, or an option is out of range.
+        ValueError: When there are no values, or an option is out of range.
     """
     _check_options(resamples, confidence)
     array = np.asarray(values, np.float64)
@@ -104,11 +104,11 @@ def paired_bootstrap(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> Difference:
-    """Compare two models that scored the same pictures, resampling the pictures for both at once.
+    """Compare two models that scored the same images, resampling the images for both at once.
 
     Args:
         first: Scores of one model, shape (n,).
-        second: Scores of the other, of the same pictures in the same order.
+        second: Scores of the other model for the same images in the same order.
         target: Opinion scores, shape (n,).
         correlation: `"srcc"`, `"plcc"`, or `"srcc_plcc"` (their mean, as in the paper's cross-set table).
         resamples: Number of resamples.
@@ -138,13 +138,13 @@ def paired_bootstrap(
 def steiger_test(first: ArrayLike, second: ArrayLike, target: ArrayLike) -> SteigerTest:
     """Test whether two models' SRCC with the same opinion scores differ.
 
-    Steiger's test of dependent correlations, on ranks: a Spearman correlation is the Pearson correlation of ranks
-    (Myers and Sirois, "Spearman correlation coefficients, differences between", Encyclopedia of Statistical Sciences,
-    2006).
+    This is Steiger's test of dependent correlations on ranks, since a Spearman correlation is the Pearson correlation
+    of ranks (Myers and Sirois, "Spearman correlation coefficients, differences between", Encyclopedia of Statistical
+    Sciences, 2006).
 
     Args:
         first: Scores of one model, shape (n,), n at least 4.
-        second: Scores of the other, of the same pictures in the same order.
+        second: Scores of the other model for the same images in the same order.
         target: Opinion scores, shape (n,).
 
     Raises:
@@ -156,7 +156,7 @@ def steiger_test(first: ArrayLike, second: ArrayLike, target: ArrayLike) -> Stei
 
 
 def steiger_z(first: float, second: float, between: float, count: int) -> SteigerTest:
-    """Compare two correlations with one variable in common, from the correlations alone.
+    """Compare two correlations that share a variable, from the correlations alone.
 
     J. H. Steiger, "Tests for comparing elements of a correlation matrix", Psychological Bulletin 87 (1980), 245-251,
     formula (14): Dunn and Clark's test with the mean of the two correlations in the covariance term.
@@ -164,17 +164,17 @@ def steiger_z(first: float, second: float, between: float, count: int) -> Steige
     Args:
         first: Correlation of the shared variable with the first one.
         second: Correlation of the shared variable with the second one.
-        between: Correlation of the first with the second.
-        count: Number of pictures, at least 4.
+        between: Correlation of the first variable with the second.
+        count: Number of images, at least 4.
 
     Returns:
-        The test; z is 0 where the two correlations are equal, `nan` where one is not defined.
+        The test; z is 0 if the two correlations are equal, `nan` if one is not defined.
 
     Raises:
         ValueError: When `count` is less than 4 or a correlation is outside [-1, 1].
     """
     if count < 4:
-        raise ValueError(f"count is {count}; Steiger's test needs at least 4 pictures")
+        raise ValueError(f"count is {count}; Steiger's test needs at least 4 images")
     given = (first, second, between)
     if any(math.isnan(value) for value in given):
         return SteigerTest(math.nan, math.nan)
@@ -203,7 +203,7 @@ def _check_options(resamples: int, confidence: float) -> None:
 def _resampled(
     models: Sequence[Array], target: Array, names: Sequence[Correlation], resamples: int, confidence: float, seed: int
 ) -> dict[str, Array]:
-    """Correlations of every model with the target in every resample, by name, shape (resamples, models)."""
+    """Return every model's correlations with the target in every resample, by name, shape (resamples, models)."""
     _check_options(resamples, confidence)
     rng = np.random.default_rng(seed)
     rows = max(1, _BLOCK // target.size)
@@ -220,7 +220,7 @@ def _resampled(
 def _weighted(
     models: Sequence[Array], target: Array, counts: Array, names: Sequence[Correlation]
 ) -> dict[Correlation, Array]:
-    """Correlations of every model with the target, pictures counted as often as `counts` (R, n) says."""
+    """Return every model's correlations with the target, each image counted `counts` (R, n) times."""
     found: dict[Correlation, Array] = {}
     if {"plcc", "srcc_plcc"} & set(names):
         found["plcc"] = _weighted_pearson([model[None] for model in models], target[None], counts)
@@ -233,7 +233,7 @@ def _weighted(
 
 
 def _weighted_ranks(values: Array, counts: Array) -> Array:
-    """Mean ranks (R, n) of values (n,) that occur `counts` (R, n) times: no resample needs sorting."""
+    """Return mean ranks (R, n) of values (n,) that occur `counts` (R, n) times, so that no resample needs sorting."""
     _, group = np.unique(values, return_inverse=True)
     order = np.argsort(group, kind="stable")
     starts = np.flatnonzero(np.diff(group[order], prepend=-1))
@@ -243,7 +243,7 @@ def _weighted_ranks(values: Array, counts: Array) -> Array:
 
 
 def _weighted_pearson(models: Sequence[Array], target: Array, counts: Array) -> Array:
-    """Pearson correlation of every model (R or 1, n) with the target (R or 1, n); (R, models), `nan` if constant."""
+    """Return Pearson correlations (R, models) of models (R or 1, n) and target (R or 1, n); `nan` if constant."""
     y, y_spread = _centred(target, counts)
     columns = []
     for model in models:
@@ -254,7 +254,7 @@ def _weighted_pearson(models: Sequence[Array], target: Array, counts: Array) -> 
 
 
 def _centred(values: Array, counts: Array) -> tuple[Array, Array]:
-    """Values minus their weighted mean, and the root of their weighted sum of squares (`nan` for constant ones)."""
+    """Return values minus their weighted mean, and the root of their weighted sum of squares (`nan` if constant)."""
     values = np.broadcast_to(values, counts.shape)
     centred = values - ((counts * values).sum(axis=1) / counts.sum(axis=1))[:, None]
     drawn = counts > 0

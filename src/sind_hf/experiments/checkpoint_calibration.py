@@ -1,4 +1,4 @@
-"""The calibration of a checkpoint that is there already: fitted on an evaluation, kept in its `config.json`."""
+"""The calibration of an existing checkpoint: fitted on an evaluation and stored in its `config.json`."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from sind_hf.files import write_json
 
 @dataclass(frozen=True)
 class CheckpointCalibration:
-    """What became of the calibration of a checkpoint.
+    """The result of calibrating a checkpoint.
 
     Attributes:
-        file: The `config.json`.
-        calibration: The line of the raw scores; the identity where there is none that rises.
-        score_range: Lowest and highest score of the scale, as declared; None where the scale is open.
-        rmse: Of the evaluation before and after; NaN where nothing was stored.
-        reason: Why nothing was stored; None when it was.
+        file: Path of the `config.json`.
+        calibration: Line that maps raw scores; the identity if no rising line fits.
+        score_range: Lowest and highest score of the declared scale; None if no range is declared.
+        rmse: RMSE of the evaluation before and after; NaN if nothing was stored.
+        reason: Reason why nothing was stored; None if the calibration was stored.
     """
 
     file: Path
@@ -40,34 +40,34 @@ class CheckpointCalibration:
 
     @property
     def stored(self) -> bool:
-        """Whether the folder holds the calibration."""
+        """Whether the folder contains the calibration."""
         return self.reason is None
 
     def summary(self) -> list[str]:
-        """Return what happened, in lines for people."""
+        """Return the result as lines for the terminal."""
         if self.reason is not None:
-            return [f"not calibrated: {self.reason}; {self.file} is left as it was"]
+            return [f"not calibrated: {self.reason}; {self.file} stays as it was"]
         line = f"score = {self.calibration.scale:.6g} · raw {self.calibration.shift:+.6g}"
         if self.score_range is None:
-            scale = "its scores are on the scale of the manifest, which declares no range"
+            scale = "scores are on the scale of the manifest, which declares no range"
         else:
-            scale = "its scores are on the scale {:g} to {:g}".format(*self.score_range)
+            scale = "scores are on the scale {:g} to {:g}".format(*self.score_range)
         before, after = self.rmse
         return [
-            f"calibrated: {line}, kept in {self.file}; {scale}, and higher is better",
-            f"RMSE on these pictures, which the line was fitted to: {before:.4f} before, {after:.4f} after",
+            f"calibrated: {line}, stored in {self.file}; {scale}, and higher is better",
+            f"RMSE on these images, which the line was fitted to: {before:.4f} before, {after:.4f} after",
         ]
 
 
 def check_calibration(path: str, manifests: int) -> None:
-    """See, before anything is scored, that a calibration could be fitted and kept.
+    """Check before scoring that a calibration can be fitted and stored.
 
     Args:
-        path: The checkpoint, as the user named it.
+        path: Checkpoint, as the user named it.
         manifests: Number of manifests.
 
     Raises:
-        ValueError: When there is more than one manifest, or the checkpoint is no folder that can be written to.
+        ValueError: When there is more than one manifest, or the checkpoint is not a writable folder.
     """
     if manifests != 1:
         raise ValueError(f"--calibrate takes exactly one --manifest, got {manifests}: scales differ between datasets.")
@@ -84,7 +84,7 @@ def check_calibration(path: str, manifests: int) -> None:
             f"hf download {path} --local-dir FOLDER, and name the folder."
         )
     try:
-        # The superuser may write where the mode forbids it; whoever set the mode did not want that.
+        # The superuser may write despite the mode, but whoever set the mode did not want that.
         if not folder.stat().st_mode & 0o222:
             raise PermissionError
         with tempfile.TemporaryFile(dir=folder):
@@ -101,22 +101,22 @@ def calibrate_checkpoint(
     evaluation: Evaluation,
     score_range: tuple[float, float] | None,
 ) -> CheckpointCalibration:
-    """Fit scale and shift to the opinion scores of an evaluation, and keep them in the checkpoint's `config.json`.
+    """Fit scale and shift to the opinion scores of an evaluation, and store them in the checkpoint's `config.json`.
 
-    The file is replaced as a whole, and nothing in it but `score_scale`, `score_shift` and `score_range` changes.
-    Where the raw scores do not rise with the opinion scores it stays as it is: a calibration that is there already
-    must not be lost to a dataset that the model cannot judge.
+    The file is replaced as a whole; only `score_scale`, `score_shift` and `score_range` change. If the raw scores do
+    not rise with the opinion scores, it stays as it was, so that a dataset that the model cannot judge does not
+    destroy an existing calibration.
 
     Args:
         path: Folder of the checkpoint.
-        config: Of the model that made the evaluation; its calibration is taken out of the scores before the fit, and
-            becomes the new one.
-        evaluation: Scores and opinion scores, higher better.
-        score_range: Range of those opinion scores, higher better, as the manifest declares it.
+        config: Configuration of the evaluated model. Its calibration is removed from the scores before the fit and
+            replaced by the new one.
+        evaluation: Scores and opinion scores; higher is better.
+        score_range: Declared range of the opinion scores; higher is better.
 
     Raises:
-        ValueError: When `config.json` cannot be read, or a value would not be one of a `SindConfig`.
-        OSError: When it cannot be written.
+        ValueError: When `config.json` cannot be read, or a value is not valid for a `SindConfig`.
+        OSError: When the file cannot be written.
     """
     file = Path(path) / "config.json"
     raw = (np.asarray(evaluation.predictions, np.float64) - config.score_shift) / config.score_scale

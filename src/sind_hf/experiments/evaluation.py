@@ -1,4 +1,4 @@
-"""A model against a manifest: scores, the metrics of the report, and what could not be scored."""
+"""The evaluation of a model on a manifest: scores, metrics, and the images that could not be scored."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from sind_hf.scoring.scorer import score_images
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The result on one manifest; pictures that could not be scored are in `failures` and nowhere else.
+    """The result on one manifest; images that could not be scored are in `failures` only.
 
     Attributes:
         dataset: Name of the dataset.
-        report: See `sind_hf.metrics.report`.
+        report: Metrics, see `sind_hf.metrics.report`.
         images: Paths, as in the manifest.
-        predictions: The model's scores.
-        targets: Opinion scores, higher better.
-        scenes: Scene of each picture.
-        failures: One line for each picture that could not be scored.
+        predictions: Scores by the model.
+        targets: Opinion scores; higher is better.
+        scenes: Scene of each image.
+        failures: One line for each image that could not be scored.
     """
 
     dataset: str
@@ -52,22 +52,22 @@ def evaluate_manifest(
     workers: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """Score the pictures of a manifest and compare with their opinion scores.
+    """Score the images of a manifest and compare the scores with the opinion scores.
 
-    Scores whose scale says "lower is better" are turned around, so that correlations are positive for a good model.
+    Opinion scores where lower is better are turned around, so that correlations are positive for a good model.
 
     Args:
-        model: On its device, in evaluation mode; or an exported one.
-        processor: Of the same checkpoint.
-        manifest: Pictures and opinion scores.
-        image_root: Folder of the pictures, or a folder of prepared data, which is then read in their place.
+        model: Model on its device and in evaluation mode, or an exported model.
+        processor: Image processor of the same checkpoint.
+        manifest: Images and opinion scores.
+        image_root: Folder of the images, or a prepared folder.
         views: `"nine"`, as published, or `"center"`.
-        batch_size: Pictures per forward pass.
-        workers: Loader processes.
-        progress: Called with (pictures done, pictures in all).
+        batch_size: Images per forward pass.
+        workers: Number of loader processes.
+        progress: Called with (images done, total).
 
     Raises:
-        ValueError: When fewer than two pictures could be scored, or a loader process dies.
+        ValueError: When fewer than two images could be scored, or a loader process dies.
     """
     failures: list[str] = []
     images: Sequence[ImageSource | PreparedPicture]
@@ -93,7 +93,7 @@ def evaluate_manifest(
                 progress(index + 1, len(images))
     if len(kept) < 2:
         reason = f" First: {failures[0]}" if failures else ""
-        raise ValueError(f"{manifest.dataset}: fewer than two pictures could be scored.{reason}")
+        raise ValueError(f"{manifest.dataset}: fewer than two images could be scored.{reason}")
     scenes = [names[classes[index]] for index in kept]
     references = [manifest.entries[index].reference for index in kept]
     report = metrics.report(

@@ -1,4 +1,4 @@
-"""Which figures an experiment and an evaluation get."""
+"""The figures of experiments, evaluations and model cards."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def draw_figures(records: Sequence[Mapping[str, Any]], folder: Path) -> list[Pat
     """Draw an experiment: training curves of every fold, scenes of leave-one-out as bars, cross-set as a radar chart.
 
     Args:
-        records: From `load_records`.
-        folder: Where to; the figures are in its folder `figures`.
+        records: Records from `load_records`.
+        folder: Folder of the experiment; the figures go into its folder `figures`.
 
     Returns:
         The files written.
@@ -52,35 +52,35 @@ def draw_figures(records: Sequence[Mapping[str, Any]], folder: Path) -> list[Pat
 
 
 def prepare_figures(folder: Path, datasets: Sequence[str]) -> None:
-    """Look before a long evaluation whether its figures can be drawn.
+    """Check before a long evaluation that its figures can be drawn.
 
     Args:
-        folder: Where to; made if need be.
-        datasets: Names of the data sets, after which the figures are named.
+        folder: Folder of the figures, created if needed.
+        datasets: Names of the datasets; the figures are named after them.
 
     Raises:
-        ValueError: When matplotlib is not installed, the folder cannot be made, or two data sets have one name.
+        ValueError: When matplotlib is not installed, the folder cannot be created, or two datasets share a name.
     """
     require_matplotlib()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ValueError(f"{folder}: cannot make this folder for figures ({reason(error)}).") from None
+        raise ValueError(f"{folder}: cannot create this folder for figures ({reason(error)}).") from None
     names = [_safe(each) for each in datasets]
     if twice := [name for name in names if names.count(name) > 1]:
-        raise ValueError(f"{folder}: figures of two data sets would be named {twice[0]}; draw them in two folders.")
+        raise ValueError(f"{folder}: figures of two datasets would be named {twice[0]}; draw them into two folders.")
 
 
 def draw_evaluation(evaluation: Evaluation, manifest: Manifest, folder: Path) -> list[Path]:
     """Draw an evaluation: scatter with the logistic fit, bars by scene, score distributions as rated and aligned.
 
     Args:
-        evaluation: Of the manifest.
-        manifest: Whose score distributions are drawn.
-        folder: Where to; made if need be.
+        evaluation: Evaluation of the manifest.
+        manifest: Manifest with the opinion scores.
+        folder: Folder of the figures, created if needed.
 
     Returns:
-        The files written; bars and distributions where there is more than one scene.
+        The files written; bars and distributions only if there is more than one scene.
 
     Raises:
         ValueError: When matplotlib is not installed.
@@ -101,34 +101,32 @@ def draw_evaluation(evaluation: Evaluation, manifest: Manifest, folder: Path) ->
     return written
 
 
-def draw_scores(folder: Path) -> list[Path]:
-    """Draw opinion scores over predictions for every test set of a run, in `figures/` of its folder.
+def draw_scores(run: Path, folder: Path) -> list[Path]:
+    """Draw opinion scores over predictions for every test set of a run.
 
     Args:
-        folder: Of a run, with its `scores_<set>.csv`; figures that are newer than their scores are used again.
+        run: Run folder with its `scores_<set>.csv`.
+        folder: Folder of the figures.
 
     Returns:
-        The files `figures/<set>_scatter.png`, those that were there before included; none where there are no scores.
+        The files `<set>_scatter.png`; none for test sets with fewer than two images.
 
     Raises:
         ValueError: When matplotlib is not installed, or scores cannot be read.
     """
-    target = folder / "figures"
-    for table in sorted(folder.glob("scores_*.csv")):
+    written = []
+    for table in sorted(run.glob("scores_*.csv")):
         name = table.stem.removeprefix("scores_")
-        path = target / f"{_safe(name)}_scatter.png"
-        if path.is_file() and path.stat().st_mtime >= table.stat().st_mtime:
-            continue
         scores = read_scores(table)
         if len(scores.images) > 1:
             require_matplotlib()
-            target.mkdir(exist_ok=True)
-            fit_scatter(path, scores.targets, scores.predictions, title=name)
-    return sorted(target.glob("*_scatter.png"))
+            written.append(folder / f"{_safe(name)}_scatter.png")
+            fit_scatter(written[-1], scores.targets, scores.predictions, title=name)
+    return written
 
 
 def _scenes(records: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float | None]]:
-    """SRCC, PLCC and number of pictures of each scene that was left out, averaged over the seeds."""
+    """Return SRCC, PLCC and number of images of each scene that was left out, averaged over the seeds."""
     collected: dict[str, list[Mapping[str, Any]]] = {}
     for record in records:
         (dataset,) = record["metrics"]
@@ -152,12 +150,12 @@ def _radar_models(
     records: Sequence[Mapping[str, Any]], summary: Sequence[Mapping[str, Any]]
 ) -> dict[str, dict[str, float | None]]:
     models: dict[str, dict[str, float | None]] = {"ours": {row["test"]: row["mean"] for row in summary}}
-    theirs: dict[str, float | None] = {
+    published: dict[str, float | None] = {
         row["test"]: found.value
         for row in summary
         if (found := published_result("cross-set", records[0]["trained_on"], row["test"], "srcc_plcc"))
     }
-    return models | ({"SIND, published": theirs} if theirs else {})
+    return models | ({"SIND, published": published} if published else {})
 
 
 def _safe(name: str) -> str:

@@ -1,4 +1,4 @@
-"""The published results, to stand beside ours: SIND and the methods that it was compared with.
+"""The published results of SIND and of the methods that it was compared with, to show beside ours.
 
 Source: the paper's tables (IEEE TCSVT 2025). Leave-one-out: mean over the scenes; random-split: median over ten
 splits; cross-set: (SRCC + PLCC) / 2, one training set each.
@@ -17,14 +17,14 @@ class PublishedResult:
 
     Attributes:
         value: The figure.
-        statistic: What it is over the folds, as in our summary: `mean`, `median`, or `value` for a single fold.
+        statistic: Statistic over the folds, named as in our summary: `mean`, `median`, or `value` for a single fold.
     """
 
     value: float
     statistic: str
 
 
-# data set -> SRCC, PLCC
+# dataset -> SRCC, PLCC
 _LEAVE_ONE_OUT = {
     "spaq": (0.861, 0.889),
     "koniq10k": (0.919, 0.935),
@@ -77,12 +77,12 @@ METHODS = MappingProxyType({"random-split": tuple(_RANDOM_SPLIT), "leave-one-out
 def published_result(
     protocol: str | None, trained_on: Sequence[str], test: str, metric: str, method: str = "SIND"
 ) -> PublishedResult | None:
-    """Return the published figure for the same protocol, training sets and test set; None where there is none.
+    """Return the published figure for the same protocol, training sets and test set; None if there is none.
 
     Args:
         protocol: `leave-one-out`, `cross-set` or `random-split`.
-        trained_on: Training data sets, in any order.
-        test: Test data set.
+        trained_on: Training sets, in any order.
+        test: Test set.
         metric: `srcc`, `plcc`, or `srcc_plcc` for their mean.
         method: One of `METHODS[protocol]`.
     """

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MapPanel:
-    """One picture of a sheet of quality maps: what it shows, its score, its (7, 7) map."""
+    """One column of a sheet of quality maps: a title, an image and its (7, 7) map."""
 
     title: str
     image: Image.Image
@@ -40,33 +40,33 @@ def scene_scatter(
     truth_label: str = "opinion score",
     title: str = "",
 ) -> None:
-    """Plot predicted against true scores, one panel per model, one colour and regression line per scene.
+    """Plot predicted against true scores, with one panel per model, and one color and regression line per scene.
 
     Args:
         path: PNG file to write.
         truth: Opinion scores, shape (n,).
-        predictions: Scores of each model, by the title of its panel; shape (n,) each.
-        scenes: Scene of each picture.
-        truth_label: What the horizontal axis is.
-        title: Above the panels.
+        predictions: Scores by each model, by the title of its panel; shape (n,) each.
+        scenes: Scene of each image.
+        truth_label: Label of the horizontal axis.
+        title: Title above the panels.
 
     Raises:
         ValueError: When matplotlib is not installed.
     """
     figure, axes = _panels(len(predictions), width=5.2, height=4.9)
     names = sorted(set(scenes))
-    colours = _scene_colours(len(names))
+    colors = _scene_colors(len(names))
     labels = np.asarray(scenes)
     x = np.asarray(truth, np.float64)
     for axis, (name, scores) in zip(axes, predictions.items(), strict=True):
         y = np.asarray(scores, np.float64)
-        for scene, colour in zip(names, colours, strict=True):
+        for scene, color in zip(names, colors, strict=True):
             chosen = labels == scene
-            axis.scatter(x[chosen], y[chosen], s=14, alpha=0.65, color=colour, linewidths=0, label=scene)
+            axis.scatter(x[chosen], y[chosen], s=14, alpha=0.65, color=color, linewidths=0, label=scene)
             if chosen.sum() > 2 and np.ptp(x[chosen]) > 0:
                 slope, shift = np.polyfit(x[chosen], y[chosen], 1)
                 ends = np.array([x[chosen].min(), x[chosen].max()])
-                axis.plot(ends, slope * ends + shift, color=colour, linewidth=1.6)
+                axis.plot(ends, slope * ends + shift, color=color, linewidth=1.6)
         axis.set_title(name, fontsize=11)
         axis.set_xlabel(truth_label)
     axes[0].set_ylabel("predicted score")
@@ -76,12 +76,12 @@ def scene_scatter(
 
 
 def quality_map_sheet(path: str | os.PathLike[str], panels: Sequence[MapPanel], *, title: str = "") -> None:
-    """Plot pictures above their quality maps, all maps on one colour scale.
+    """Plot images above their quality maps, all maps on one color scale.
 
     Args:
         path: PNG file to write.
-        panels: What to show, left to right.
-        title: Above the pictures.
+        panels: Columns, from left to right.
+        title: Title above the images.
 
     Raises:
         ValueError: When matplotlib is not installed.
@@ -94,7 +94,7 @@ def quality_map_sheet(path: str | os.PathLike[str], panels: Sequence[MapPanel], 
         top.imshow(panel.image)
         top.set_title(panel.title, fontsize=10)
         ratio = panel.image.height / panel.image.width
-        image = bottom.imshow(panel.quality_map, cmap=_colour_map(), vmin=values.min(), vmax=values.max())
+        image = bottom.imshow(panel.quality_map, cmap=_color_map(), vmin=values.min(), vmax=values.max())
         bottom.set_aspect(ratio)
         for axis in (top, bottom):
             axis.set_xticks([])
@@ -105,10 +105,10 @@ def quality_map_sheet(path: str | os.PathLike[str], panels: Sequence[MapPanel], 
 
 
 def require_matplotlib() -> None:
-    """Say how to get matplotlib where it is missing; long work that ends in a figure asks first.
+    """Check that matplotlib is installed; long work that ends in a figure calls this first.
 
     Raises:
-        ValueError: When it is not installed.
+        ValueError: When matplotlib is not installed; the message says how to install it.
     """
     if importlib.util.find_spec("matplotlib") is None:
         raise ValueError('Figures need matplotlib: pip install "sind-hf[eval]"')
@@ -128,8 +128,8 @@ def fit_scatter(
         path: PNG file to write.
         truth: Opinion scores, shape (n,).
         prediction: Predicted scores, shape (n,).
-        truth_label: What the vertical axis is.
-        title: Above the panel.
+        truth_label: Label of the vertical axis.
+        title: Title above the panel.
 
     Raises:
         ValueError: When matplotlib is not installed.
@@ -148,7 +148,7 @@ def fit_scatter(
             "PLCC after the fit": metrics.plcc(fit(x), y),
         }
     text = "\n".join(f"{name} {value:.3f}" for name, value in values.items())
-    axis.text(0.03, 0.97, f"{text}\n{len(x):,} pictures", transform=axis.transAxes, va="top", fontsize=9)
+    axis.text(0.03, 0.97, f"{text}\n{len(x):,} images", transform=axis.transAxes, va="top", fontsize=9)
     axis.set_xlabel("predicted score")
     axis.set_ylabel(truth_label)
     axis.legend(loc="lower right", frameon=False, fontsize=9)
@@ -192,8 +192,8 @@ def scene_bars(
 
     Args:
         path: PNG file to write.
-        scenes: `srcc`, `plcc` and `n` by scene; a correlation that is None or not finite is left out, and said so.
-        title: Above the panel.
+        scenes: `srcc`, `plcc` and `n` by scene. A correlation that is None or not finite is shown as "not defined".
+        title: Title above the panel.
 
     Raises:
         ValueError: When matplotlib is not installed.
@@ -201,14 +201,14 @@ def scene_bars(
     names = sorted(scenes, key=lambda name: _number(scenes[name].get("srcc"), -2.0))
     figure, (axis,) = _panels(1, width=7.5, height=1.6 + 0.42 * max(len(names), 2))
     rows = np.arange(len(names))
-    for shift, metric, colour in ((0.2, "srcc", "tab:blue"), (-0.2, "plcc", "tab:orange")):
+    for shift, metric, color in ((0.2, "srcc", "tab:blue"), (-0.2, "plcc", "tab:orange")):
         values = np.array([_number(scenes[name].get(metric), np.nan) for name in names])
-        bars = axis.barh(rows + shift, np.nan_to_num(values), height=0.38, color=colour, label=metric.upper())
+        bars = axis.barh(rows + shift, np.nan_to_num(values), height=0.38, color=color, label=metric.upper())
         texts = [f"{value:.3f}" if np.isfinite(value) else "not defined" for value in values]
-        plate = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}  # the dashed lines stop behind it
+        plate = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}  # hides the dashed lines behind the text
         axis.bar_label(bars, labels=texts, padding=3, fontsize=8, bbox=plate)
         if np.isfinite(values).any():
-            axis.axvline(float(np.nanmean(values)), color=colour, linewidth=1.2, linestyle="--", zorder=0)
+            axis.axvline(float(np.nanmean(values)), color=color, linewidth=1.2, linestyle="--", zorder=0)
     counts = [f"  ({count:,})" if (count := scenes[name].get("n")) is not None else "" for name in names]
     axis.set_yticks(rows, [f"{name}{count}" for name, count in zip(names, counts, strict=True)])
     axis.tick_params(axis="y", length=0)
@@ -225,13 +225,13 @@ def radar(
     value_label: str = "(SRCC + PLCC) / 2",
     title: str = "",
 ) -> None:
-    """Plot the results of models on several test sets as polygons around one centre.
+    """Plot the results of models on several test sets as polygons around one center.
 
     Args:
         path: PNG file to write.
-        models: For each model its value by test set; the first names the axes. A model need not have all of them.
-        value_label: What the values are.
-        title: Above the chart.
+        models: Values by test set, for each model. The first model names the axes; others may lack some of them.
+        value_label: Label of the values.
+        title: Title above the chart.
 
     Raises:
         ValueError: When matplotlib is not installed, or there are fewer than three test sets.
@@ -273,8 +273,8 @@ def training_curves(
     Args:
         path: PNG file to write.
         loss: `epoch` and `loss` along the training.
-        tests: For each test set `epoch` and `srcc` of every evaluation.
-        title: Above the panels.
+        tests: `epoch` and `srcc` of every evaluation, by test set.
+        title: Title above the panels.
 
     Raises:
         ValueError: When matplotlib is not installed.
@@ -282,9 +282,9 @@ def training_curves(
     figure, (left, right) = _panels(2, width=5.2, height=4.2)
     left.plot([entry["epoch"] for entry in loss], [entry["loss"] for entry in loss], color="0.25", marker=".")
     left.set_ylabel("loss")
-    for (name, entries), colour in zip(tests.items(), _scene_colours(len(tests)), strict=True):
+    for (name, entries), color in zip(tests.items(), _scene_colors(len(tests)), strict=True):
         values = [_number(entry.get("srcc"), np.nan) for entry in entries]
-        right.plot([entry["epoch"] for entry in entries], values, color=colour, marker=".", label=name)
+        right.plot([entry["epoch"] for entry in entries], values, color=color, marker=".", label=name)
     right.set_ylabel("SRCC")
     left.set_title("training", fontsize=11)
     right.set_title("test sets (the last epoch is the result)", fontsize=11)
@@ -309,19 +309,19 @@ def curves(
 
     Args:
         path: PNG file to write.
-        series: By name, the points (x, y, low, high) from left to right.
-        x_label: What the horizontal axis is.
-        y_label: What the vertical axis is.
-        title: Above the panel.
+        series: Points (x, y, low, high) from left to right, by name.
+        x_label: Label of the horizontal axis.
+        y_label: Label of the vertical axis.
+        title: Title above the panel.
 
     Raises:
         ValueError: When matplotlib is not installed.
     """
     figure, (axis,) = _panels(1, width=6.4, height=4.6)
-    for (name, points), colour in zip(series.items(), _scene_colours(len(series)), strict=True):
+    for (name, points), color in zip(series.items(), _scene_colors(len(series)), strict=True):
         x, y, low, high = np.array(points, np.float64).T
-        axis.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
-        axis.plot(x, y, color=colour, marker="o", linewidth=2, label=name)
+        axis.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
+        axis.plot(x, y, color=color, marker="o", linewidth=2, label=name)
     axis.set_xlabel(x_label)
     axis.set_ylabel(y_label)
     axis.grid(color="0.92")
@@ -343,7 +343,7 @@ def _figure(width: float, height: float) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as NewFigure
 
-    # A figure of its own, not pyplot's: no window system is asked for, and nothing global changes.
+    # Not a figure of pyplot, so that no window system is needed and nothing global changes.
     figure = NewFigure(figsize=(width, height), dpi=130, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
@@ -356,7 +356,7 @@ def _write(figure: Figure, path: str | os.PathLike[str], title: str) -> None:
         figure.savefig(temporary, format="png")
 
 
-def _scene_colours(count: int) -> list[Any]:
+def _scene_colors(count: int) -> list[Any]:
     import matplotlib
 
     if count <= 10:
@@ -368,7 +368,7 @@ def _number(value: float | None, otherwise: float) -> float:
     return otherwise if value is None or not np.isfinite(value) else float(value)
 
 
-def _colour_map() -> Any:
+def _color_map() -> Any:
     from matplotlib.colors import LinearSegmentedColormap
 
     return LinearSegmentedColormap.from_list("quality", COLOURS / 255)

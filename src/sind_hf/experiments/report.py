@@ -1,8 +1,8 @@
 """Tables over the folds of an experiment: JSON, CSV, Markdown and LaTeX, and the figures beside them.
 
-Every number is that of the last epoch. Intervals are 95 % bootstrap intervals: over the folds of the mean where there
-are several, over the pictures where there is one. Published figures stand beside ours where protocol, training sets
-and test set are the same.
+All numbers are from the last epoch. Intervals are 95 % bootstrap intervals: of the mean over the folds if there are
+several, over the images if there is one. The paper's figures are shown beside ours if protocol, training sets and test
+set are the same.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ TITLES = {
     "plcc_logistic4": "PLCC, 4-par. fit",
     "plcc_logistic5": "PLCC, 5-par. fit",
 }
-_SHORT = ("srcc", "plcc", "srcc_plcc")  # what the tables for people show; the others are in CSV and JSON
+_SHORT = ("srcc", "plcc", "srcc_plcc")  # the tables for people show these; CSV and JSON have the others
 
 Row = dict[str, Any]
 
 
 def fold_rows(records: Sequence[Mapping[str, Any]]) -> list[Row]:
-    """Return one row per fold, seed and test set: its metrics and their intervals over the pictures."""
+    """Return one row per fold, seed and test set, with its metrics and their intervals over the images."""
     rows = []
     for record in records:
         for test, values in record["metrics"].items():
@@ -59,8 +59,9 @@ def fold_rows(records: Sequence[Mapping[str, Any]]) -> list[Row]:
 def summary_rows(records: Sequence[Mapping[str, Any]]) -> list[Row]:
     """Return one row per test set and metric: mean, median, deviation and interval over the folds.
 
-    Folds where a metric is not defined are left out of it; `folds` says how many are in. `std` is the sample
-    deviation (None for a single fold). `published` is the paper's figure, to compare with our `published_statistic`.
+    Folds where a metric is not defined are left out; `folds` is the number of the others. `std` is the sample
+    deviation (None for a single fold). `published` is the paper's figure, and `published_statistic` names the column
+    to compare it with.
     """
     grouped: dict[tuple[str, str], list[tuple[Mapping[str, Any], Row]]] = {}
     for record in records:
@@ -77,7 +78,7 @@ def summary_rows(records: Sequence[Mapping[str, Any]]) -> list[Row]:
             if len(values) > 1:
                 low, high = bootstrap_mean(values.tolist())
             record = members[0][0]
-            theirs = published_result(record.get("protocol"), record["trained_on"], test, metric)
+            paper = published_result(record.get("protocol"), record["trained_on"], test, metric)
             rows.append(
                 {
                     "trained_on": trained_on,
@@ -89,8 +90,8 @@ def summary_rows(records: Sequence[Mapping[str, Any]]) -> list[Row]:
                     "std": float(values.std(ddof=1)) if len(values) > 1 else None,
                     "low": low,
                     "high": high,
-                    "published": None if theirs is None else theirs.value,
-                    "published_statistic": None if theirs is None else theirs.statistic,
+                    "published": None if paper is None else paper.value,
+                    "published_statistic": None if paper is None else paper.statistic,
                 }
             )
     return rows
@@ -100,8 +101,8 @@ def write_report(records: Sequence[Mapping[str, Any]], folder: str | os.PathLike
     """Write `report.json`, `report.csv` (folds), `report_summary.csv`, `report.md` and `report.tex`.
 
     Args:
-        records: From `load_records`; none writes nothing.
-        folder: Where to.
+        records: Records from `load_records`. Without records nothing is written.
+        folder: Folder of the report.
 
     Returns:
         The files written.
@@ -129,7 +130,7 @@ def markdown(records: Sequence[Mapping[str, Any]]) -> str:
     head, body = _fold_cells(records)
     parts += [_markdown_table(head, body), ""]
     parts += [
-        "The best epoch of a test set was chosen on that test set: it is no result, and only shows how far the last "
+        "The best epoch of a test set was chosen on that test set. It is not a result; it only shows how far the last "
         "epoch is from it.",
         "",
     ]
@@ -137,7 +138,7 @@ def markdown(records: Sequence[Mapping[str, Any]]) -> str:
 
 
 def latex(records: Sequence[Mapping[str, Any]]) -> str:
-    """Return the summary as a LaTeX table that needs no package."""
+    """Return the summary as a LaTeX table that needs no LaTeX package."""
     head, body = _summary_cells(records)
     lines = [r"\begin{tabular}{" + "ll" + "r" * (len(head) - 2) + "}", r"\hline"]
     lines += [" & ".join(map(_escaped, head)) + r" \\", r"\hline"]
@@ -150,13 +151,13 @@ def _summary_cells(records: Sequence[Mapping[str, Any]]) -> tuple[list[str], lis
     head = ["test set", "metric", "folds", "mean", "median", "std", "95 % interval", "published"]
     body = []
     for row in rows:
-        theirs = "" if row["published"] is None else f"{row['published']:.3f}"
-        if theirs and row["published_statistic"] != "value":
-            theirs += f" ({row['published_statistic']})"
+        paper = "" if row["published"] is None else f"{row['published']:.3f}"
+        if paper and row["published_statistic"] != "value":
+            paper += f" ({row['published_statistic']})"
         interval = "" if row["low"] is None else f"{row['low']:.3f} to {row['high']:.3f}"
         numbers = [f"{row[name]:.3f}" for name in ("mean", "median")]
         std = "" if row["std"] is None else f"{row['std']:.3f}"
-        body.append([row["test"], TITLES[row["metric"]], str(row["folds"]), *numbers, std, interval, theirs])
+        body.append([row["test"], TITLES[row["metric"]], str(row["folds"]), *numbers, std, interval, paper])
     return head, body
 
 
@@ -184,8 +185,8 @@ def _fold_cells(records: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[l
 
 def _interval_note(records: Sequence[Mapping[str, Any]]) -> str:
     if len(records) > 1:
-        return "Intervals: 95 % bootstrap over the folds for the mean, over the pictures for a fold."
-    return "Intervals: 95 % bootstrap over the pictures."
+        return "Intervals: 95 % bootstrap, of the mean over the folds and of a fold over its images."
+    return "Intervals: 95 % bootstrap over the images."
 
 
 def _mean_of(values: Mapping[str, Any]) -> float | None:

@@ -1,4 +1,4 @@
-"""Model cards: what a repository on the Hub says about its model, from facts alone."""
+"""Model cards: what a repository on the Hub says about its model, written from facts alone."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import math
 import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 
 from sind_hf.data.manifests.catalog import DatasetFacts
 from sind_hf.data.manifests.catalog import get as catalog_facts
@@ -31,6 +34,8 @@ METRICS = {
     "within_scene_srcc": "SRCC within scenes",
     "within_scene_plcc": "PLCC within scenes",
 }
+FEW_IMAGES = 30  # below this number of test images the card warns
+SMALL_SET = 100  # below this number the third decimal of a correlation says nothing
 _TEMPLATE = Path(__file__).with_name("model_card_template.md")
 _TRAINING = {
     "learning_rate": "learning rate",
@@ -46,12 +51,28 @@ _TRAINING = {
 }
 
 
+@dataclass(frozen=True)
+class Example:
+    """An image that a card shows with its score.
+
+    Attributes:
+        path: Path of the image, relative to the card.
+        score: Score by the card's model.
+        credit: Author and license of the image; None where the card should not name them.
+    """
+
+    path: str
+    score: float
+    credit: str | None = None
+
+
 def model_card(
     facts: ModelFacts,
     repo_id: str,
     *,
     figures: Sequence[str] = (),
-    licence: str | None = None,
+    example: Example | None = None,
+    license: str | None = None,
     language: str | list[str] | None = None,
     tags: Sequence[str] = (),
     datasets: Sequence[str] = (),
@@ -60,14 +81,15 @@ def model_card(
     """Write the card of a model.
 
     Args:
-        facts: What is known; what is not is named as unknown.
-        repo_id: Where the card will lie, for its snippets.
+        facts: Facts about the model; the card calls unknown what they leave out.
+        repo_id: Repository of the card, for its snippets.
         figures: Paths of figures, relative to the card.
-        licence: Of the weights, one of the Hub's identifiers, such as `mit`.
-        language: Metadata of the Hub.
+        example: Image to show with its score.
+        license: License of the weights, one of the Hub's identifiers, such as `mit`.
+        language: Language for the Hub's metadata.
         tags: Further tags.
-        datasets: Hub repositories of the training data.
-        title: Default: the name of the repository.
+        datasets: Hub repositories of the training data. Default: the names of the training sets.
+        title: Title. Default: the name of the repository.
 
     Returns:
         The card; `card.data.eval_results` holds each defined metric of each test set.
@@ -76,11 +98,11 @@ def model_card(
     results = evaluation_results(facts)
     data = ModelCardData(
         base_model=facts.base_model,
-        datasets=list(datasets) or None,
+        datasets=list(datasets) or [name for name in facts.trained_on if _is_repo_id(name)] or None,
         eval_results=results or None,
         language=language,
         library_name="transformers",
-        license=licence,
+        license=license,
         metrics=[name for name in METRICS if any(_is_number(test.metrics.get(name)) for test in facts.tests)] or None,
         model_name=title if results else None,
         tags=["sind", TASK, "no-reference", "iqa", *tags],
@@ -94,17 +116,23 @@ def model_card(
         title=plain(title),
         repo_id=repo_id,
         backbone=plain((config.get("vision_config") or {}).get("model_type", "of an unknown kind")),
+        size_text=_size_text(facts),
         range_text=_range_text(config),
         range_limit=_range_limit(config),
         view_size=config.get("view_size") or 224,
+        example=example,
+        example_text=None if example is None else _example_text(example, config),
         scores=_score_rows(facts),
         protocol_text=_protocol_text(facts),
         results=_result_rows(facts.tests),
+        warnings=[_few_images_text(test) for test in facts.tests if (test.images or FEW_IMAGES) < FEW_IMAGES],
+        has_intervals=any(test.intervals for test in facts.tests),
+        has_before=any(test.before for test in facts.tests),
         figures=[(path, f"Opinion scores over predicted scores: {Path(path).stem}") for path in figures],
         training=_training_rows(facts),
         alignment_text=_alignment_text(facts),
-        licence_text=_licence_text(licence, facts),
-        data_licences=[
+        license_text=_license_text(license, facts),
+        data_licenses=[
             f"{fact.display_name}: {plain(fact.licence)} ({fact.home_page})" for fact in known if fact is not None
         ],
         versions=plain(", ".join(f"{name} {version}" for name, version in facts.versions.items())),
@@ -112,11 +140,11 @@ def model_card(
 
 
 def evaluation_results(facts: ModelFacts) -> list[EvalResult]:
-    """Return the defined metrics of every test set as the Hub's model index has them."""
+    """Return the defined metrics of every test set, in the form of the Hub's model index."""
     results = []
     kinds: dict[str, int] = {}
     for test in facts.tests:
-        # The Hub takes names like those of its repositories, and tells sets apart by them.
+        # The Hub allows only the characters of its repository names here, and tells sets apart by them.
         kind = re.sub(r"[^\w.-]+", "-", test.dataset, flags=re.ASCII).strip("-.") or "dataset"
         kinds[kind] = kinds.get(kind, 0) + 1
         about = {
@@ -146,7 +174,7 @@ def evaluation_results(facts: ModelFacts) -> list[EvalResult]:
 
 
 def is_ours(card: str) -> bool:
-    """Say whether a card may be written anew: it carries our marker."""
+    """Say whether sind-hf wrote a card, and so may replace it: the card carries our marker."""
     return MARKER in card
 
 
@@ -156,20 +184,34 @@ def write_card(card: ModelCard, folder: str | os.PathLike[str]) -> bool:
     Returns:
         Whether it was written.
     """
-    path = Path(folder) / CARD
-    if path.exists() and not is_ours(path.read_text(encoding="utf-8", errors="replace")):
+    if has_own_card(folder):
         return False
-    write_text(path, str(card))
+    write_text(Path(folder) / CARD, str(card))
     return True
 
 
+def has_own_card(folder: str | os.PathLike[str]) -> bool:
+    """Say whether a folder has a `README.md` that sind-hf did not write."""
+    path = Path(folder) / CARD
+    return path.exists() and not is_ours(path.read_text(encoding="utf-8", errors="replace"))
+
+
 def plain(text: object) -> str:
-    """Return text as Markdown shows it, in one line; whoever named a dataset does not lay out the card."""
+    """Escape text for Markdown, in one line, so that a dataset's name cannot change the layout of the card."""
     return re.sub(r"([\\|<`*\[\]])", r"\\\1", " ".join(str(text).split()))
 
 
 def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def _is_repo_id(name: str) -> bool:
+    """Say whether the Hub accepts a name among the datasets of a card."""
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
 
 
 def _catalogued(name: str) -> DatasetFacts | None:
@@ -191,8 +233,8 @@ def _range_text(config: Mapping[str, Any]) -> str:
 
 def _range_limit(config: Mapping[str, Any]) -> str:
     if _range(config):
-        return "Scores are never clipped: very good and very bad pictures can lie outside the range."
-    return "Scores are on no declared scale: compare them with each other, never with scores of other models."
+        return "Scores are never clipped: very good and very bad images can lie outside the range."
+    return "Scores are on no declared scale: compare them with each other only, not with scores of other models."
 
 
 def _score_rows(facts: ModelFacts) -> list[tuple[str, str]]:
@@ -201,17 +243,14 @@ def _score_rows(facts: ModelFacts) -> list[tuple[str, str]]:
         calibration = "none: scores are the network's raw output"
     else:
         calibration = f"score = {scale:.6g} · raw {'+' if shift >= 0 else '-'} {abs(shift):.6g}"
-    branches = {
-        "patch": "a resized view of the whole picture, and 7×7 fragments of it at their full resolution",
-        "class": "a resized view of the whole picture, and 7×7 fragments of it at their full resolution",
-        "none": "a resized view of the whole picture",
-    }
-    maps = "a 7×7 quality map per picture" if facts.config.get("local_branch") == "patch" else "none"
+    both = "a resized view of the whole image, and 7×7 fragments of it at full resolution"
+    branches = {"patch": both, "class": both, "none": "a resized view of the whole image"}
+    maps = "a 7×7 quality map per image" if facts.config.get("local_branch") == "patch" else "none"
     return [
         ("direction", "higher is better, always"),
         ("range", _range(facts.config) or "none declared"),
         ("calibration", calibration),
-        ("what is looked at", branches.get(str(facts.config.get("local_branch")), "unknown")),
+        ("input", branches.get(str(facts.config.get("local_branch")), "unknown")),
         ("quality maps", maps),
     ]
 
@@ -220,7 +259,7 @@ def _protocol_text(facts: ModelFacts) -> str:
     text = f"Protocol: {plain(facts.protocol)}" if facts.protocol else "Protocol: not on record"
     if facts.fold:
         text += f", fold {plain(facts.fold)}"
-    views = {"nine": "nine pairs of views per picture, averaged", "center": "one pair of center views per picture"}
+    views = {"nine": "nine pairs of views per image, averaged", "center": "one pair of center views per image"}
     if (chosen := facts.training.get("eval_views")) in views:
         text += f"; {views[chosen]}"
     return f"{text}."
@@ -228,20 +267,69 @@ def _protocol_text(facts: ModelFacts) -> str:
 
 def _result_rows(tests: Sequence[SetResult]) -> list[dict[str, Any]]:
     names = [name for name in METRICS if any(name in test.metrics for test in tests)]
-    return [
-        {
+    rows = []
+    for test in tests:
+        row = {
             "dataset": plain(test.dataset),
             "images": "unknown" if test.images is None else f"{test.images:,}",
             "metrics": [METRICS[name] for name in names],
-            "cells": [_shown(test.metrics[name]) if name in test.metrics else "" for name in names],
+            "cells": [_shown(test, name) for name in names],
             "part": plain(test.part) if test.part else None,
         }
-        for test in tests
-    ]
+        rows.append(row)
+        if test.before:
+            cells = [_shown(replace(test, metrics=test.before, intervals={}), name) for name in names]
+            rows.append(row | {"dataset": f"{row['dataset']}, before training", "cells": cells, "part": None})
+    return rows
 
 
-def _shown(value: float | None) -> str:
-    return f"{value:.4f}" if value is not None and _is_number(value) else "not defined"
+def _shown(test: SetResult, name: str) -> str:
+    """Return the cell of one metric, with as many decimals as the number of images supports."""
+    if name not in test.metrics:
+        return ""
+    value = test.metrics[name]
+    if value is None or not _is_number(value):
+        return "not defined"
+    decimals = 2 if test.images is not None and test.images < SMALL_SET else 3
+    if name not in test.intervals:
+        return f"{value:.{decimals}f}"
+    low, high = test.intervals[name]
+    return f"{value:.{decimals}f} ({low:.{decimals}f} to {high:.{decimals}f})"
+
+
+def _few_images_text(test: SetResult) -> str:
+    return (
+        f"{plain(test.dataset)} has only {test.images} test images. With so few, chance alone can move a correlation "
+        "by 0.2 or more: read these figures as a check that training worked, not as a measure of the model."
+    )
+
+
+def _size_text(facts: ModelFacts) -> str | None:
+    if facts.parameters is None or facts.file_size is None:
+        return None
+    return f"{_count(facts.parameters)} parameters, {shown_size(facts.file_size)} of weights"
+
+
+def _count(number: int) -> str:
+    for unit, name in ((1e9, "billion"), (1e6, "million")):
+        if number >= unit:
+            return f"{number / unit:.1f} {name}"
+    return f"{number:,}"
+
+
+def shown_size(size: int) -> str:
+    """Return a number of bytes for people."""
+    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if size >= unit:
+            return f"{size / unit:.1f} {name}"
+    return f"{size} bytes"
+
+
+def _example_text(example: Example, config: Mapping[str, Any]) -> str:
+    limits = _range(config)
+    text = f"The model gives this image **{example.score:.2f}**"
+    text += f" on its scale of {limits}." if limits else "."
+    return f"{text} ({plain(example.credit)})" if example.credit else text
 
 
 def _training_rows(facts: ModelFacts) -> list[tuple[str, str]]:
@@ -249,7 +337,7 @@ def _training_rows(facts: ModelFacts) -> list[tuple[str, str]]:
     if not options and not facts.trained_on:
         return []
     data = ", ".join(
-        plain(name) if count is None else f"{plain(name)} ({count:,} pictures)"
+        plain(name) if count is None else f"{plain(name)} ({count:,} images)"
         for name, count in facts.trained_on.items()
     )
     rows = [("training data", data or "not on record")]
@@ -273,13 +361,13 @@ def _alignment_text(facts: ModelFacts) -> str:
     if facts.training.get("scene_sampling") and str(facts.training.get("loss_type")).startswith("scale_shift"):
         return (
             "Training aligned the scores of every scene by scale and shift: the model learned order and distances "
-            "within\n  scenes. Differences between pictures of different scenes are less certain."
+            "within\n  scenes. Differences between images of different scenes are less certain."
         )
-    return "Differences between pictures of one kind are more certain than those between kinds."
+    return "Differences between images of one kind are more certain than those between kinds."
 
 
-def _licence_text(licence: str | None, facts: ModelFacts) -> str:
+def _license_text(license: str | None, facts: ModelFacts) -> str:
     sources = "those of the training data" + (f" and of {plain(facts.base_model)}" if facts.base_model else "")
-    if licence is None:
-        return f"Nobody declared a licence of the weights: ask before you use them, and mind {sources}."
-    return f"Weights: {plain(licence)}. Mind the licences behind them as well: {sources}."
+    if license is None:
+        return f"No license of the weights is declared: ask before you use them, and check {sources}."
+    return f"Weights: {plain(license)}. Check the licenses behind them as well: {sources}."

@@ -1,22 +1,29 @@
-"""What is known about a trained model: read from its folder, or put together by the trainer."""
+"""What is known about a trained model: read from its folder, or collected by the trainer."""
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import yaml
+from huggingface_hub import ModelCard
+from safetensors import SafetensorError, safe_open
 
+from sind_hf.bundled import bundled_checkpoint
 from sind_hf.checkpoints import check_folder
+from sind_hf.configuration_sind import BUNDLED
 
 # What `sind_hf.experiments` leaves beside a checkpoint.
 RECORD = "results.json"
 CONFIGURATION = "config.yaml"
+BEFORE = "before_training"  # in a record: the metrics of the start checkpoint, by test set
+_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # of BatchNorm; they are not trained
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -26,15 +33,19 @@ class SetResult:
 
     Attributes:
         dataset: Name of the set.
-        metrics: By lower-case name (`srcc`, `plcc`, …); None where a metric is not defined.
-        images: Number of pictures; None where it is not known.
-        part: Which part of the dataset this was, in words; None where it is not known.
+        metrics: Values by lower-case name (`srcc`, `plcc`, …); None where a metric is not defined.
+        images: Number of images; None where it is not known.
+        part: Part of the dataset that was tested on, in words; None where it is not known.
+        intervals: 95 % bootstrap intervals (low, high) over the images, by the name of the metric.
+        before: Values of the start checkpoint on the same images, by name; empty where it was not tested.
     """
 
     dataset: str
     metrics: Mapping[str, float | None]
     images: int | None = None
     part: str | None = None
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    before: Mapping[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -44,15 +55,17 @@ class ModelFacts:
     Attributes:
         config: The model's `config.json`.
         tests: Results.
-        protocol: leave-one-out, cross-set, random-split, or what else the results come from.
-        fold: Of the protocol.
-        trained_on: Number of training pictures by dataset; None where it is not known.
+        protocol: leave-one-out, cross-set, random-split, or where else the results come from.
+        fold: Name of the protocol's fold.
+        trained_on: Number of training images by dataset; None where it is not known.
         scenes: Number of scenes that training told apart.
         training: Options of the training by name (those of `SindTrainingArguments`), and `epochs`, `steps`,
             `processes`.
-        start: Where training started from, in words.
-        base_model: Hub repository of the backbone.
-        versions: Of the software that trained.
+        start: Start of the training, in words.
+        base_model: Hub repository of the model that training started from.
+        versions: Versions of the software that trained.
+        parameters: Number of values in the weights, BatchNorm statistics not counted.
+        file_size: Size of the weights in bytes.
     """
 
     config: Mapping[str, Any]
@@ -65,26 +78,47 @@ class ModelFacts:
     start: str | None = None
     base_model: str | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
+    parameters: int | None = None
+    file_size: int | None = None
 
 
 def facts_from_folder(folder: str | os.PathLike[str]) -> ModelFacts:
     """Read what a checkpoint folder says about its model.
 
     Args:
-        folder: With `config.json`; where a run left them, its record `results.json` is read, or else `config.yaml`,
-            which says how it was to be trained.
+        folder: Checkpoint folder with `config.json`. The record `results.json` of its run is read where there is
+            one; otherwise `config.yaml`, which says how the model was to be trained.
 
     Raises:
-        ValueError: When there is no SIND checkpoint, or what a run left cannot be read.
+        ValueError: When the folder holds no SIND checkpoint, or a file of the run cannot be read.
     """
     path = Path(folder)
     check_folder(str(path))
     config = json.loads((path / "config.json").read_text(encoding="utf-8"))
     record = read_record(path)
     if record is not None:
-        return _facts_of_record(config, record)
-    options = _read_configuration(path)
-    return ModelFacts(config) if options is None else _facts_of_configuration(config, options)
+        facts = _facts_of_record(config, record)
+    else:
+        options = _read_configuration(path)
+        facts = ModelFacts(config) if options is None else _facts_of_configuration(config, options)
+    parameters, file_size = measure_weights(path)
+    return replace(facts, parameters=parameters, file_size=file_size)
+
+
+def measure_weights(folder: Path) -> tuple[int | None, int | None]:
+    """Return the number of parameters and the size in bytes of a folder's weights; None where they cannot be read."""
+    parameters = size = 0
+    files = sorted(folder.glob("model*.safetensors"))
+    try:
+        for file in files:
+            size += file.stat().st_size
+            with safe_open(file, framework="numpy") as weights:
+                for name in weights.keys():  # noqa: SIM118  (not a mapping)
+                    if not name.endswith(_STATISTICS):
+                        parameters += math.prod(weights.get_slice(name).get_shape())
+    except (OSError, SafetensorError):
+        return None, None
+    return (parameters, size) if files else (None, None)
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
@@ -99,12 +133,12 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: cannot be read ({error}); repair it, or move it away for a card without.") from None
+        raise ValueError(f"{path}: cannot be read ({error}); repair it, or move it away to go without it.") from None
     known = isinstance(record, dict) and all(
         isinstance(record.get(key), dict) for key in ("metrics", "config", "train_images")
     )
     if not known:
-        raise ValueError(f"{path}: is no record of a run; move it away for a card without one.")
+        raise ValueError(f"{path}: is not the record of a run; move it away to go without it.")
     return record
 
 
@@ -116,9 +150,9 @@ def _read_configuration(folder: Path) -> dict[str, Any] | None:
         options = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         text = " ".join(str(error).split())
-        raise ValueError(f"{path}: cannot be read ({text}); repair it, or move it away for a card without.") from None
+        raise ValueError(f"{path}: cannot be read ({text}); repair it, or move it away to go without it.") from None
     if not isinstance(options, dict) or not all(isinstance(group, dict) for group in options.values()):
-        raise ValueError(f"{path}: is no configuration of a run; move it away for a card without one.")
+        raise ValueError(f"{path}: is not the configuration of a run; move it away to go without it.")
     return options
 
 
@@ -130,8 +164,16 @@ def _facts_of_configuration(config: Mapping[str, Any], options: Mapping[str, Any
 def _facts_of_record(config: Mapping[str, Any], record: Mapping[str, Any]) -> ModelFacts:
     groups = {name: record["config"].get(name) or {} for name in ("model", "data", "training", "experiment")}
     images, origins = record.get("test_images") or {}, record.get("sides_from") or {}
+    described, before = record.get("tests") or {}, record.get(BEFORE) or {}
     tests = tuple(
-        SetResult(name, dict(values), images.get(name), _part(name, record, groups["data"], origins.get(name)))
+        SetResult(
+            name,
+            dict(values),
+            images.get(name),
+            _part(name, record, groups["data"], origins.get(name)),
+            _intervals(described.get(name)),
+            dict(before.get(name) or {}),
+        )
         for name, values in record["metrics"].items()
     )
     return ModelFacts(
@@ -144,11 +186,19 @@ def _facts_of_record(config: Mapping[str, Any], record: Mapping[str, Any]) -> Mo
     )
 
 
+def _intervals(described: Mapping[str, Any] | None) -> dict[str, tuple[float, float]]:
+    """Return the defined intervals that a record holds about one test set."""
+    found = (described or {}).get("interval") or {}
+    return {
+        name: (float(bounds[0]), float(bounds[1])) for name, bounds in found.items() if bounds and None not in bounds
+    }
+
+
 def facts_of_run(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a configured run knows beyond its trainer, as fields of `ModelFacts`.
 
     Args:
-        record: With `config` and `train_images`; of a fold also with `protocol` and `fold`.
+        record: Record of the run, with `config` and `train_images`; for a fold also with `protocol` and `fold`.
     """
     start, base_model = _start(record["config"].get("model") or {})
     return {
@@ -166,17 +216,17 @@ def _part(name: str, record: Mapping[str, Any], data: Mapping[str, Any], origin:
         held_out = data.get("hold_out_scenes") or []
         if name.endswith("_held_out") and held_out:
             return f"scenes held out of training: {', '.join(map(str, held_out))}"
-        return "all pictures of its manifest"
+        return "all images of its manifest"
     part = f"test side of the fold {record['fold']}"
     return f"{part} ({without_paths(origin, data)})" if origin else part
 
 
 def without_paths(text: str, options: Mapping[str, Any] | None = None) -> str:
-    """Replace the paths in a text by their last part: those of a card are nobody's business.
+    """Replace the paths in a text by their last part, so that a card tells nothing of the machine.
 
     Args:
-        text: Any.
-        options: Values among which are paths that the text may hold, spaces and all.
+        text: Text that may hold paths.
+        options: Options of the run. Their paths are found in the text even when they contain spaces.
     """
     for value in _strings(options or {}):
         if "/" in value or "\\" in value:
@@ -205,19 +255,36 @@ def _last_part(path: str) -> str:
 
 
 def _start(model: Mapping[str, Any]) -> tuple[str | None, str | None]:
-    """Say what training started from; with the Hub repository where it was one."""
+    """Describe what training started from; the second value is its Hub repository, where it has one."""
     for key, what in (("backbone", "the backbone"), ("checkpoint", "the SIND checkpoint")):
         if name := model.get(key):
-            return described_start(str(name), what)
+            return describe_start(str(name), what)
     return ("random weights", None) if model.get("vision_config") else (None, None)
 
 
-def described_start(name: str, what: str) -> tuple[str, str | None]:
-    """Say what training started from: a Hub repository by its name, a folder by its last part.
+def describe_start(name: str, what: str) -> tuple[str, str | None]:
+    """Describe what training started from: a Hub repository by its name, a folder by its last part.
+
+    Args:
+        name: Folder, Hub repository or `"bundled"`.
+        what: Kind of the start, such as "the backbone".
 
     Returns:
-        The words, and the Hub repository where it is one.
+        The words, and the Hub repository: `name` itself, or the base model that the folder's card declares.
     """
+    if name in (BUNDLED, bundled_checkpoint()):
+        return "the checkpoint that is bundled with sind-hf", None
     if _HUB_ID.fullmatch(name) and not Path(name).exists():
         return f"{what} {name}", name
-    return f"{what} in a local folder, {_last_part(name)}", None
+    return f"{what} in a local folder, {_last_part(name)}", _declared_base_model(Path(name))
+
+
+def _declared_base_model(folder: Path) -> str | None:
+    """Return the base model that the card of a local checkpoint declares."""
+    try:
+        card = ModelCard((folder / "README.md").read_text(encoding="utf-8"), ignore_metadata_errors=True)
+    except (OSError, ValueError):
+        return None
+    base = card.data.base_model
+    name = base[0] if isinstance(base, list) and base else base
+    return name if isinstance(name, str) and _HUB_ID.fullmatch(name) else None

@@ -1,12 +1,13 @@
-"""Folders to the Hub: what may leave them, one commit each, and errors that say what to do."""
+"""Pushes to the Hub: the files that may leave a folder, one commit each, and errors that say what to do."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -23,13 +24,14 @@ from huggingface_hub import (
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 from huggingface_hub.utils import filter_repo_objects
 
-from sind_hf.checkpoints import check_folder
-from sind_hf.hub.model_card import CARD, FIGURES, is_ours, model_card, write_card
-from sind_hf.hub.model_facts import facts_from_folder, local_path_in, read_record
+from sind_hf.checkpoints import check_folder, load_checkpoint
+from sind_hf.files import atomic_file
+from sind_hf.hub.model_card import CARD, FIGURES, Example, has_own_card, is_ours, model_card
+from sind_hf.hub.model_facts import ModelFacts, facts_from_folder, local_path_in, read_record
 from sind_hf.version import __version__
 
 RepoType = Literal["model", "space"]
-# All that leaves a model's folder: no optimizer states, no pickles, no records and scores with the paths of a machine.
+# The only files that leave a model's folder: no optimizer states, no pickles, no records or scores with local paths.
 MODEL_FILES = (
     CARD,
     "LICENSE",
@@ -44,25 +46,44 @@ MODEL_FILES = (
     "pipeline_sind.py",
     "losses.py",
     f"{FIGURES}/*_scatter.png",
+    f"{FIGURES}/example.*",
 )
+EXAMPLE_IMAGE = Path(__file__).with_name("example.jpg")
+_EXAMPLE_CREDIT = "photograph: Stéfan van der Walt, CC0"
 
 
 @dataclass(frozen=True)
 class Push:
-    """What a push did.
+    """The result of a push.
 
     Attributes:
-        url: Of the commit.
-        repo_id: With the namespace.
-        card: `"written"`; `"kept"`: the folder's README.md is the user's own, or says more than could be written now;
-            `"theirs"`: the repository has one that somebody wrote there, and it stays.
-        files: What the folder gave, by path.
+        url: URL of the commit.
+        repo_id: Name of the repository, with its namespace.
+        card: `"written"`; `"kept"` if the folder's README.md was pushed as it is, because the user wrote it or it says
+            more than could be written now; `"remote"` if the repository has a README.md that somebody wrote there,
+            which stays.
+        files: Paths of the pushed files.
     """
 
     url: str
     repo_id: str
-    card: Literal["written", "kept", "theirs"]
+    card: Literal["written", "kept", "remote"]
     files: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a push would upload, as far as can be said without asking the Hub.
+
+    Attributes:
+        sizes: Size in bytes of each file, by path.
+        card: Text of the model card.
+        card_is_new: Whether the card was written for this push; otherwise it is the folder's own README.md.
+    """
+
+    sizes: dict[str, int]
+    card: str
+    card_is_new: bool
 
 
 def push_model(
@@ -72,48 +93,124 @@ def push_model(
     private: bool = False,
     revision: str | None = None,
     message: str | None = None,
-    licence: str | None = None,
+    license: str | None = None,
     figures: Sequence[str | os.PathLike[str]] = (),
+    example: str | os.PathLike[str] | None = EXAMPLE_IMAGE,
     token: str | None = None,
 ) -> Push:
     """Upload a checkpoint folder to the Hub, with its code and a model card, as one commit.
 
-    `README.md` is written into the folder first: from `config.json` and, where there is one, the record
-    `results.json`. One that does not carry our marker is the user's own and is pushed as it is.
+    The card is written from `config.json` and, where there is one, the record `results.json`. A `README.md` without
+    our marker is the user's own and is pushed as it is. The folder gets the new card and its figures after the push; a
+    push that fails leaves the folder as it was.
 
     Args:
         folder: Checkpoint, as `save_pretrained` or a training run leaves it. Only `MODEL_FILES` leave it.
-        repo_id: `user/name`; without a user, the one whom the token belongs to.
-        private: Make a new repository private.
-        revision: Branch to push to, made if need be; default: main.
-        message: Of the commit.
-        licence: Of the weights, one of the Hub's identifiers, such as `mit`.
-        figures: Pictures in `figures/` of the folder, `*_scatter.png`, that the card shows.
-        token: Default: that of `hf auth login`, or `HF_TOKEN`.
+        repo_id: `user/name`; without a user, a repository of the user whom the token belongs to.
+        private: Whether a new repository is private.
+        revision: Branch to push to, created if needed. Default: main.
+        message: Message of the commit.
+        license: License of the weights, one of the Hub's identifiers, such as `mit`.
+        figures: PNG files for the card, named `*_scatter.png`.
+        example: Image that the card shows with its score. Default: a photograph of a cat (CC0); None for no image.
+        token: Access token. Default: that of `hf auth login`, or `HF_TOKEN`.
 
     Returns:
         What was pushed where.
 
     Raises:
-        ValueError: When the folder is no whole checkpoint, or the Hub refuses or cannot be reached; the message says
-            what to do. The folder is as it was, but for the new card.
+        ValueError: When the folder is not a complete checkpoint, the example cannot be scored, or the Hub refuses or
+            cannot be reached; the message says what to do.
     """
     path = Path(folder)
-    require_whole(path)
+    require_complete(path)
     facts = facts_from_folder(path)
     api = hub_api(token)
-    with one_line_errors(api, repo_id, path):
-        repo_id = open_repository(api, repo_id, private=private, revision=revision)
-        theirs = card_there(api, repo_id, revision)
-    card: Literal["written", "kept", "theirs"] = "kept"
-    # Without a record, a card of ours knows more than the folder: the trainer wrote it, from what it saw.
-    if read_record(path) is not None or not (path / CARD).exists():
-        names = [f"{FIGURES}/{Path(figure).name}" for figure in figures]
-        text = model_card(facts, repo_id, figures=names, licence=licence or licence_of(theirs))
-        card = "written" if write_card(text, path) else "kept"
-    with one_line_errors(api, repo_id, path):
-        commit, files = commit_model(api, path, repo_id, theirs, revision=revision, message=message)
-    return Push(commit.commit_url, repo_id, card if CARD in files else "theirs", tuple(files))
+    with tempfile.TemporaryDirectory() as temporary:
+        staged, shown = _stage_images(path, Path(temporary), figures, example) if _renews_card(path) else ({}, None)
+        with one_line_errors(api, repo_id, path):
+            repo_id = open_repository(api, repo_id, private=private, revision=revision)
+            remote_card = fetch_card(api, repo_id, revision)
+        if _renews_card(path):
+            staged[CARD] = Path(temporary) / CARD
+            text = _card_text(facts, repo_id, list(staged), shown, license or declared_license(remote_card))
+            staged[CARD].write_text(text, encoding="utf-8")
+        with one_line_errors(api, repo_id, path):
+            commit, files = commit_model(
+                api, path, repo_id, remote_card, staged=staged, revision=revision, message=message
+            )
+        with suppress(OSError, ValueError):  # the push is done; a folder that cannot be written stays as it was
+            for name, source in staged.items():
+                with atomic_file(path / name) as target:
+                    shutil.copyfile(source, target)
+    card: Literal["written", "kept", "remote"] = "written" if CARD in staged else "kept"
+    return Push(commit.commit_url, repo_id, card if CARD in files else "remote", tuple(files))
+
+
+def preview_model(
+    folder: str | os.PathLike[str],
+    repo_id: str,
+    *,
+    license: str | None = None,
+    figures: Sequence[str | os.PathLike[str]] = (),
+    example: str | os.PathLike[str] | None = EXAMPLE_IMAGE,
+) -> Preview:
+    """Return what `push_model` would upload; nothing is sent, and the folder stays as it is.
+
+    Args:
+        folder: See `push_model`, as the other arguments.
+        repo_id: Repository of the card.
+        license: License of the weights.
+        figures: PNG files for the card.
+        example: Image that the card shows with its score.
+
+    Raises:
+        ValueError: When the folder is not a complete checkpoint or the example cannot be scored.
+    """
+    path = Path(folder)
+    require_complete(path)
+    facts = facts_from_folder(path)
+    with tempfile.TemporaryDirectory() as temporary:
+        if not _renews_card(path):
+            sizes = {name: (path / name).stat().st_size for name in list_files(path, MODEL_FILES)}
+            return Preview(sizes, (path / CARD).read_text(encoding="utf-8", errors="replace"), False)
+        staged, shown = _stage_images(path, Path(temporary), figures, example)
+        card = _card_text(facts, repo_id, list(staged), shown, license)
+        files = {name: path / name for name in list_files(path, MODEL_FILES)} | staged
+        sizes = {name: files[name].stat().st_size for name in files if name != CARD}
+        return Preview(dict(sorted((sizes | {CARD: len(card.encode())}).items())), card, True)
+
+
+def _renews_card(folder: Path) -> bool:
+    """Say whether a push writes the card: not over the user's own, nor over one that knows more than the folder."""
+    if has_own_card(folder):
+        return False
+    # Without a record, an existing card of ours was written by the trainer, from what it saw.
+    return read_record(folder) is not None or not (folder / CARD).exists()
+
+
+def _stage_images(
+    folder: Path,
+    staging: Path,
+    figures: Sequence[str | os.PathLike[str]],
+    example: str | os.PathLike[str] | None,
+) -> tuple[dict[str, Path], Example | None]:
+    """Collect the images of a card, by their path beside it, and score the example."""
+    staged = {f"{FIGURES}/{Path(figure).name}": Path(figure) for figure in figures}
+    if example is None:
+        return staged, None
+    model, processor = load_checkpoint(str(folder), device="cpu")
+    (score,) = model.score([str(example)], processor)
+    name = f"{FIGURES}/example{Path(example).suffix.lower()}"
+    staged[name] = Path(example)
+    return staged, Example(name, score, _EXAMPLE_CREDIT if Path(example) == EXAMPLE_IMAGE else None)
+
+
+def _card_text(
+    facts: ModelFacts, repo_id: str, staged: Sequence[str], example: Example | None, license: str | None
+) -> str:
+    figures = [name for name in staged if name.endswith("_scatter.png")]
+    return str(model_card(facts, repo_id, figures=figures, example=example, license=license))
 
 
 def upload_folder(
@@ -126,23 +223,23 @@ def upload_folder(
     message: str | None = None,
     allow_patterns: Sequence[str] | None = None,
 ) -> str:
-    """Upload a prepared folder to a repository of the Hub, as one commit: all of it, or nothing.
+    """Upload a prepared folder to a repository of the Hub as one commit: all of it, or nothing.
 
     Args:
-        folder: What to upload.
-        repo_id: `user/name`; made if need be, a Space for Gradio.
+        folder: Folder to upload.
+        repo_id: `user/name`, created if needed; a new Space is one for Gradio.
         repo_type: `"model"` or `"space"`.
-        private: Make a new repository private.
-        revision: Branch, made if need be; default: main.
-        message: Of the commit.
-        allow_patterns: Files that may leave the folder; default: all but hidden ones.
+        private: Whether a new repository is private.
+        revision: Branch, created if needed. Default: main.
+        message: Message of the commit.
+        allow_patterns: Patterns of the files that may leave the folder. Default: all files that are not hidden.
 
     Returns:
         The URL of the commit.
 
     Raises:
         ValueError: When there is nothing to upload, or the Hub refuses or cannot be reached; the message says what to
-            do. The folder is as it was.
+            do. The folder stays as it was.
     """
     path = Path(folder)
     api = hub_api()
@@ -157,12 +254,12 @@ def hub_api(token: str | None = None) -> HfApi:
     """Return a client of the Hub.
 
     Raises:
-        ValueError: When nobody is logged in.
+        ValueError: When there is no access token.
     """
     if not (token or get_token()):
         raise ValueError(
-            "No token of the Hub: run `hf auth login`, or set HF_TOKEN to one that may write "
-            "(https://huggingface.co/settings/tokens)."
+            "There is no access token for the Hub: run `hf auth login`, or set HF_TOKEN to a token with write "
+            "permission (https://huggingface.co/settings/tokens)."
         )
     return HfApi(token=token, library_name="sind-hf", library_version=__version__)
 
@@ -176,20 +273,20 @@ def open_repository(
     private: bool | None = False,
     revision: str | None = None,
 ) -> str:
-    """Make a repository and a branch, where they are not there yet.
+    """Create a repository and a branch, unless they exist already.
 
     Returns:
         The name of the repository, with its namespace.
 
     Raises:
-        ValueError: When it should be private, but is there and public.
+        ValueError: When it should be private but exists already and is public.
         HfHubHTTPError: When the Hub refuses.
     """
     sdk = space_sdk if repo_type == "space" else None
-    made = api.create_repo(repo_id, repo_type=repo_type, private=private or None, exist_ok=True, space_sdk=sdk)
-    repo_id = made.repo_id
+    created = api.create_repo(repo_id, repo_type=repo_type, private=private or None, exist_ok=True, space_sdk=sdk)
+    repo_id = created.repo_id
     if private and api.repo_info(repo_id, repo_type=repo_type).private is False:
-        raise ValueError(f"{repo_id} is there and public: choose another name, or push without asking for private.")
+        raise ValueError(f"{repo_id} already exists and is public: choose another name, or push without --private.")
     if revision and revision != constants.DEFAULT_REVISION:
         api.create_branch(repo_id, branch=revision, repo_type=repo_type, exist_ok=True)
     return repo_id
@@ -205,12 +302,26 @@ def commit_files(
     revision: str | None = None,
     message: str | None = None,
     deleted: Sequence[str] = (),
+    staged: Mapping[str, Path] | None = None,
 ) -> CommitInfo:
-    """Upload files of a folder, and delete others, as one commit. (`HfApi.upload_folder` may cut one into several.)"""
+    """Upload files and delete others as one commit. (`HfApi.upload_folder` may divide one into several.)
+
+    Args:
+        api: Client.
+        folder: Folder of the files.
+        files: Paths of the files, in the folder as in the repository.
+        repo_id: Existing repository.
+        repo_type: `"model"` or `"space"`.
+        revision: Branch. Default: main.
+        message: Message of the commit.
+        deleted: Paths of files to delete from the repository.
+        staged: Files that are read from elsewhere, by their path in the repository.
+    """
+    elsewhere = staged or {}
     return api.create_commit(
         repo_id,
         [
-            *(CommitOperationAdd(name, folder / name) for name in files),
+            *(CommitOperationAdd(name, elsewhere.get(name, folder / name)) for name in files),
             *(CommitOperationDelete(name) for name in deleted),
         ],
         commit_message=message or f"Upload {repo_type} with sind-hf {__version__}",
@@ -223,49 +334,54 @@ def commit_model(
     api: HfApi,
     folder: Path,
     repo_id: str,
-    theirs: str | None,
+    remote_card: str | None,
     *,
+    staged: Mapping[str, Path] | None = None,
     revision: str | None = None,
     message: str | None = None,
 ) -> tuple[CommitInfo, list[str]]:
-    """Upload those files of a model's folder that may leave it; our card never replaces one written by somebody.
+    """Upload the files of a model's folder that may leave it; a card of ours never replaces one that somebody wrote.
 
     Args:
         api: Client.
-        folder: Checkpoint with its card.
-        repo_id: Open repository.
-        theirs: README.md of the repository, see `card_there`.
+        folder: Checkpoint.
+        repo_id: Existing repository.
+        remote_card: README.md of the repository, see `fetch_card`.
+        staged: Files that are read from elsewhere, such as a new card, by their path in the repository.
         revision: Branch.
-        message: Of the commit.
+        message: Message of the commit.
 
     Returns:
-        The commit, and the files in it.
+        The commit and the paths of its files.
     """
-    files = list_files(folder, MODEL_FILES)
-    foreign = theirs is not None and _has_text(theirs) and not is_ours(theirs)
-    if CARD in files and foreign and is_ours((folder / CARD).read_text(encoding="utf-8", errors="replace")):
-        files.remove(CARD)
-    return commit_files(api, folder, files, repo_id, revision=revision, message=message), files
+    staged = staged or {}
+    files = sorted({*list_files(folder, MODEL_FILES), *staged})
+    if CARD in files and remote_card is not None and _has_text(remote_card) and not is_ours(remote_card):
+        card = staged.get(CARD, folder / CARD).read_text(encoding="utf-8", errors="replace")
+        if is_ours(card):
+            files.remove(CARD)
+    commit = commit_files(api, folder, files, repo_id, staged=staged, revision=revision, message=message)
+    return commit, files
 
 
 def list_files(folder: Path, allow_patterns: Sequence[str] | None = None) -> list[str]:
-    """Return the files that may leave a folder, relative to it, sorted. Hidden ones never may.
+    """Return the files that may leave a folder, relative to it, sorted. Hidden files never leave it.
 
     Raises:
-        ValueError: When there is none.
+        ValueError: When there are none.
     """
     if not folder.is_dir():
-        raise ValueError(f"{folder}: is no folder.")
+        raise ValueError(f"{folder}: is not a folder.")
     found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     names = sorted(path.as_posix() for path in found if not any(part.startswith(".") for part in path.parts))
     allowed = list(filter_repo_objects(names, allow_patterns=list(allow_patterns) if allow_patterns else None))
     if not allowed:
-        raise ValueError(f"{folder}: holds nothing to upload.")
+        raise ValueError(f"{folder}: contains nothing to upload.")
     return allowed
 
 
-def card_there(api: HfApi, repo_id: str, revision: str | None = None) -> str | None:
-    """Return the README.md of a repository, None where it has none."""
+def fetch_card(api: HfApi, repo_id: str, revision: str | None = None) -> str | None:
+    """Return the README.md of a repository, or None if it has none."""
     if not api.file_exists(repo_id, CARD, revision=revision):
         return None
     with tempfile.TemporaryDirectory() as folder:
@@ -273,19 +389,19 @@ def card_there(api: HfApi, repo_id: str, revision: str | None = None) -> str | N
         return Path(path).read_text(encoding="utf-8", errors="replace")
 
 
-def licence_of(card: str | None) -> str | None:
-    """Return the licence that a card declares, such as the one chosen when the repository was made."""
+def declared_license(card: str | None) -> str | None:
+    """Return the license that a card declares, such as the one chosen when the repository was created."""
     try:
         return None if card is None else ModelCard(card, ignore_metadata_errors=True).data.get("license")
     except ValueError:
         return None
 
 
-def require_whole(folder: Path) -> None:
-    """Check that whoever downloads a folder's files can load the model, and that they tell nothing of this machine.
+def require_complete(folder: Path) -> None:
+    """Check that a folder's files are enough to load the model, and that they tell nothing of this machine.
 
     Raises:
-        ValueError: When weights, processor or code are missing, or a configuration holds a local path; the message
+        ValueError: When weights, processor or code are missing, or a configuration contains a local path; the message
             names it.
     """
     if not folder.is_dir():
@@ -304,20 +420,20 @@ def require_whole(folder: Path) -> None:
         missing.append("auto_map in config.json")
     if missing:
         raise ValueError(
-            f"{folder}: nobody could load it from the Hub, it lacks {', '.join(missing)}: save model and image "
-            "processor again with save_pretrained."
+            f"{folder}: nobody could load this checkpoint from the Hub, because it lacks {', '.join(missing)}: save "
+            "model and image processor again with save_pretrained."
         )
     for name in ("config.json", "preprocessor_config.json"):
         if path := local_path_in(json.loads((folder / name).read_text(encoding="utf-8"))):
             raise ValueError(
-                f"{folder / name}: names {path}, a path of this machine: take it out, or save again with "
+                f"{folder / name}: names {path}, a path of this machine: remove it, or save again with "
                 "save_pretrained."
             )
 
 
 @contextmanager
 def one_line_errors(api: HfApi, repo_id: str, folder: Path) -> Iterator[None]:
-    """Turn what the Hub and its client say into one line that says what to do; tokens are taken out."""
+    """Turn errors of the Hub and its client into one line that says what to do; tokens are taken out of it."""
     try:
         yield
     except Exception as error:
@@ -330,21 +446,21 @@ def one_line_errors(api: HfApi, repo_id: str, folder: Path) -> Iterator[None]:
 def _explain(error: BaseException, api: HfApi, repo_id: str, folder: Path) -> str:
     again = f"{folder} is as it was; push again"
     if isinstance(error, ValueError) and not isinstance(error, (HFValidationError, json.JSONDecodeError)):
-        return str(error)  # ours, or what the Hub finds wrong with the metadata of a card
+        return str(error)  # one of ours, or the Hub's about the metadata of a card
     for cause in _causes(error):
         if isinstance(cause, HFValidationError):
-            return f"{repo_id!r} is no name of a repository, write user/name: {cause}"
+            return f"{repo_id!r} is not a repository name; write user/name: {cause}"
         if isinstance(cause, OfflineModeIsEnabled):
-            return "HF_HUB_OFFLINE is set, so nothing can be pushed: unset it, and push again."
+            return "HF_HUB_OFFLINE is set, so nothing can be pushed: unset it and push again."
         if isinstance(cause, HfHubHTTPError):
             return _explain_answer(cause, repo_id, again)
-        if type(cause).__module__.startswith("httpx"):  # what the client's HTTP library raises below the Hub's own
-            return f"{api.endpoint} cannot be reached ({type(cause).__name__}: {cause}): mind the network, {again}."
+        if type(cause).__module__.startswith("httpx"):  # the client's HTTP library
+            return f"{api.endpoint} cannot be reached ({type(cause).__name__}: {cause}): check the network. {again}."
     return f"{repo_id}: the upload failed ({type(error).__name__}: {error}); {again}."
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and what it came from: uploads wrap what went wrong, HTTP errors of the Hub are wrapped last."""
+    """Yield an error and its causes, because uploads wrap the errors that stop them."""
     current: BaseException | None = error
     while current is not None:
         yield current
@@ -359,8 +475,8 @@ def _explain_answer(error: HfHubHTTPError, repo_id: str, again: str) -> str:
         return f"{repo_id}: the Hub does not accept the token (401): run `hf auth login` again, or renew HF_TOKEN."
     if code == "RepoNotFound" or status == 404:
         return (
-            f"{repo_id}: the Hub has no such repository of this type ({status}); choose another name, where this one "
-            "belongs to a dataset or a Space, or a token that may see it."
+            f"{repo_id}: the Hub has no such repository of this type ({status}). If the name belongs to a dataset or "
+            "a Space, choose another one; otherwise use a token that may see it."
         )
     if status == 403:
         return (
@@ -369,11 +485,11 @@ def _explain_answer(error: HfHubHTTPError, repo_id: str, again: str) -> str:
         )
     if status >= 500 or status == 429:
         return f"{repo_id}: the Hub could not take the upload ({status}){said}; {again} later."
-    return f"{repo_id}: the Hub refused the upload ({status}){said or f': {error}'}; {again} when that is mended."
+    return f"{repo_id}: the Hub refused the upload ({status}){said or f': {error}'}; {again} after fixing that."
 
 
 def _has_text(card: str) -> bool:
-    """Say whether a card holds more than the metadata that the Hub makes for a new repository."""
+    """Say whether a card contains more than the metadata that the Hub writes for a new repository."""
     try:
         return bool(ModelCard(card, ignore_metadata_errors=True).text.strip())
     except ValueError:

@@ -21,13 +21,13 @@ from transformers.utils.hub import PushInProgress
 
 from sind_hf.data.sampling import EpochBatchSampler, SceneBatchSampler
 from sind_hf.hub.model_card import CARD, METRICS, model_card, write_card
-from sind_hf.hub.model_facts import ModelFacts, SetResult
+from sind_hf.hub.model_facts import ModelFacts, SetResult, measure_weights
 from sind_hf.hub.publish import (
     MODEL_FILES,
-    card_there,
     commit_model,
+    declared_license,
+    fetch_card,
     hub_api,
-    licence_of,
     list_files,
     one_line_errors,
     open_repository,
@@ -65,7 +65,7 @@ class PublishingTrainer(Trainer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.run_facts: dict[str, Any] = {}
-        self._licence_there: str | None = None
+        self._license_there: str | None = None
         self._background = HfApi()  # for its thread: one push after the other
         super().__init__(*args, **kwargs)
 
@@ -82,7 +82,7 @@ class PublishingTrainer(Trainer):
         api = hub_api(token or self.args.hub_token)
         with one_line_errors(api, name, self._output):
             self.hub_model_id = open_repository(api, name, private=private, revision=self.args.hub_revision)
-            self._licence_there = licence_of(card_there(api, self.hub_model_id, self.args.hub_revision))
+            self._license_there = declared_license(fetch_card(api, self.hub_model_id, self.args.hub_revision))
         self.push_in_progress = None
 
     def push_to_hub(  # type: ignore[override]  # the base class, too, returns more than it says
@@ -160,7 +160,7 @@ class PublishingTrainer(Trainer):
         card = model_card(
             facts,
             self.hub_model_id or self.args.hub_model_id or self._output.absolute().name,
-            licence=license or self._licence_there,
+            license=license or self._license_there,
             language=language,
             tags=[*_listed(tags), *_listed(getattr(self.model, "model_tags", None))],
             datasets=_listed(dataset_tags),
@@ -177,6 +177,7 @@ class PublishingTrainer(Trainer):
         if trained:
             options |= {"steps": self.state.global_step, "processes": self.args.world_size}
             options |= {} if self.state.epoch is None else {"epochs": round(self.state.epoch, 3)}
+        parameters, file_size = measure_weights(self._output)
         facts = ModelFacts(
             config,
             tests=self._test_results(),
@@ -184,6 +185,8 @@ class PublishingTrainer(Trainer):
             scenes=self._scene_count() if trained else None,
             training=options if trained else {},
             versions={"sind_hf": __version__, "transformers": transformers.__version__},
+            parameters=parameters,
+            file_size=file_size,
         )
         return replace(facts, **self.run_facts)
 
@@ -227,7 +230,7 @@ class PublishingTrainer(Trainer):
         with one_line_errors(api, repo_id, self._output):
             if revision:
                 open_repository(api, repo_id, revision=revision)
-            theirs = card_there(api, repo_id, branch)
+            theirs = fetch_card(api, repo_id, branch)
             return commit_model(api, folder, repo_id, theirs, revision=branch, message=message)[0]
 
     @property

@@ -63,7 +63,7 @@ def test_every_kind_of_table_gives_the_same_manifest(study: Path, name: str, dat
     assert result.manifest.entries == ENTRIES
     assert result.columns == {"image": "Image Name", "score": "MOS", "scene": "Category"}
     assert (result.left_out, result.image_root) == ([], study)
-    assert result.manifest.dataset == "scores" and result.manifest.source == name
+    assert result.manifest.dataset == "study" and result.manifest.source == name  # the folder's name
     assert result.manifest.score == ScoreInfo("MOS")
     assert result.manifest.validate(study, verify=True) == []
 

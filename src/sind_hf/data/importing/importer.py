@@ -27,6 +27,8 @@ from sind_hf.data.manifests.validation import ManifestError, entry_faults, norma
 from sind_hf.files import atomic_file, shown
 from sind_hf.image_processing_sind import ImageError, open_image, open_regular_file
 
+# File names that many datasets share; such a dataset is named after its folder.
+_GENERAL_NAMES = ("scores", "score", "mos", "dmos", "labels", "ratings", "metadata", "data", "all", "train", "test")
 _METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
@@ -178,9 +180,13 @@ def _columns(table: Table, asked: dict[str, str], name: str) -> dict[str, str]:
 
 
 def _default_name(name: str, path: Path) -> str:
+    """Name a dataset after its repository, its folder or its file; a file named `scores.csv` says nothing of it."""
     if not path.exists():
         return name.rpartition("/")[2]
-    return path.resolve().name if path.is_dir() else path.stem
+    path = path.resolve()
+    if path.is_dir():
+        return path.name
+    return (path.parent.name or path.stem) if path.stem.lower() in _GENERAL_NAMES else path.stem
 
 
 class _Images:

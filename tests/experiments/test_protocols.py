@@ -220,14 +220,14 @@ def test_chosen_folds(folder):
     ("protocol", "train", "test", "options", "message"),
     [
         (None, ["spaq"], [], {}, "experiment.protocol is missing"),
-        ("cross-set", [], ["spaq"], {}, "data.train names no data set"),
-        ("cross-set", ["spaq"], [], {}, "data.test names no data set"),
-        ("leave-one-out", ["spaq", "eva"], [], {}, "one data set"),
-        ("leave-one-out", ["spaq"], ["eva"], {}, "one data set"),
+        ("cross-set", [], ["spaq"], {}, "data.train names no dataset"),
+        ("cross-set", ["spaq"], [], {}, "data.test names no dataset"),
+        ("leave-one-out", ["spaq", "eva"], [], {}, "one dataset"),
+        ("leave-one-out", ["spaq"], ["eva"], {}, "one dataset"),
         ("leave-one-out", ["ava"], [], {}, r"no manifest of ava \(ava/all.json, all/ava_all.json, ava.json\)"),
         ("leave-one-out", ["spaq"], [], {"folds": ["nine"]}, "no fold 'nine'; there are test_for_100_Animal"),
         ("leave-one-out", ["spaq"], [], {"data": {"hold_out_scenes": ["Animal"]}}, "hold_out_scenes is for single"),
-        ("random-split", ["spaq"], [], {"data": {"liqe_splits": "nowhere"}}, "nowhere is no folder"),
+        ("random-split", ["spaq"], [], {"data": {"liqe_splits": "nowhere"}}, "nowhere is not a folder"),
     ],
 )
 def test_what_does_not_fit_is_one_line(folder, protocol, train, test, options, message):

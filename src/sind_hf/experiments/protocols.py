@@ -1,14 +1,14 @@
-"""From a configuration to the folds of its protocol: what every training sees, and what it is tested on.
+"""The folds of an experiment: what every training sees, and what it is tested on.
 
 | protocol | `data.train` | folds | tested on |
 | --- | --- | --- | --- |
-| leave-one-out | one data set | one per scene | the scene that was left out |
+| leave-one-out | one dataset | one per scene | the scene that was left out |
 | cross-set | one or several | one | the test side of every set of `data.test` |
 | random-split | one or several | one per split | the test side of every set of `data.test` |
 
-The sides of a data set come from, in this order: published lists that the configuration names (`data.train_lists`,
-`data.test_lists`, `data.liqe_splits`), folds in `data.json_dir` (the published layout), or a split of our own of the
-whole manifest.
+The sides of a dataset come from, in this order: published lists that the configuration names (`data.train_lists`,
+`data.test_lists`, `data.liqe_splits`), folds in `data.json_dir` (the published layout), or a drawn split of the whole
+manifest.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ class ExperimentFold:
     """One training of an experiment.
 
     Attributes:
-        name: Unique within the experiment; the name of its folder.
-        train: Train sides, one per data set; scores with higher better, scenes as they are to be aligned.
-        tests: What to test on, by name of the data set; scores with higher better.
-        origins: Where the sides of each data set came from, in words.
+        name: Name of the fold and of its folder, unique within the experiment.
+        train: Train sides, one per dataset; higher scores are better, and scenes are the domains to align.
+        tests: Test sides, by name of the dataset; higher scores are better.
+        origins: Origin of the sides of each dataset, in words.
     """
 
     name: str
@@ -53,11 +53,11 @@ class ExperimentFold:
 
 
 def build_folds(data: DataOptions, experiment: ExperimentOptions) -> list[ExperimentFold]:
-    """Return the folds of an experiment, in the order in which they are run. Manifests are read, pictures are not.
+    """Return the folds of an experiment, in the order in which they are run. Manifests are read, images are not.
 
     Args:
-        data: The group `data` of a configuration.
-        experiment: The group `experiment`; its `folds` choose among the folds.
+        data: Group `data` of a configuration.
+        experiment: Group `experiment` of a configuration; its `folds` select some of the folds.
 
     Returns:
         The folds; every side has entries, and no image is on both sides of a fold.
@@ -69,11 +69,13 @@ def build_folds(data: DataOptions, experiment: ExperimentOptions) -> list[Experi
     if experiment.protocol is None:
         raise ValueError("experiment.protocol is missing: choose leave-one-out, cross-set or random-split.")
     if not data.train:
-        raise ValueError("data.train names no data set: nothing to train on.")
+        raise ValueError("data.train names no dataset: name at least one to train on.")
     if data.hold_out_scenes:
-        raise ValueError("data.hold_out_scenes is for single trainings: the protocol decides what is held out.")
+        raise ValueError(
+            "data.hold_out_scenes is for single trainings: leave it out, since the protocol decides what is held out."
+        )
     build = {"leave-one-out": _leave_one_out, "cross-set": _cross_set, "random-split": _random_split}
-    folds = [_finished(fold, data.dataset_domain) for fold in build[experiment.protocol](data, experiment)]
+    folds = [_check_fold(fold, data.dataset_domain) for fold in build[experiment.protocol](data, experiment)]
     if experiment.folds:
         by_name = {fold.name: fold for fold in folds}
         if unknown := [name for name in experiment.folds if name not in by_name]:
@@ -85,7 +87,7 @@ def build_folds(data: DataOptions, experiment: ExperimentOptions) -> list[Experi
 def _leave_one_out(data: DataOptions, experiment: ExperimentOptions) -> list[ExperimentFold]:
     if len(data.train) != 1 or data.test not in ([], data.train):
         raise ValueError(
-            "leave-one-out trains and tests on one data set: name one in data.train, and leave data.test out."
+            "leave-one-out trains and tests on one dataset: name one in data.train, and leave data.test out."
         )
     sides, origin = _sides(data.train[0], data, experiment)
     dataset = sides[0].test.dataset
@@ -99,7 +101,7 @@ def _leave_one_out(data: DataOptions, experiment: ExperimentOptions) -> list[Exp
 
 def _cross_set(data: DataOptions, experiment: ExperimentOptions) -> list[ExperimentFold]:
     if not data.test:
-        raise ValueError("data.test names no data set: cross-set tests on others than it trains on.")
+        raise ValueError("data.test names no dataset: name those that cross-set is to test on.")
     found = {name: _sides(name, data, experiment) for name in dict.fromkeys([*data.train, *data.test])}
     train = [found[name][0][0].train for name in data.train]
     tests = [found[name][0][0].test for name in data.test]
@@ -130,7 +132,7 @@ def _random_split(data: DataOptions, experiment: ExperimentOptions) -> list[Expe
 
 
 def _sides(name: str, data: DataOptions, experiment: ExperimentOptions) -> tuple[list[Fold], str]:
-    """Return the folds of one data set, and where they came from."""
+    """Return the folds of one dataset, and their origin in words."""
     protocol: Protocol = experiment.protocol  # type: ignore[assignment]  # checked by the options
     dataset = name if name.endswith(".json") else canonical_name(name)
     lists = [_named(mapping, dataset) for mapping in (data.train_lists, data.test_lists)]
@@ -164,8 +166,8 @@ def _sides(name: str, data: DataOptions, experiment: ExperimentOptions) -> tuple
     return folds, f"drawn with seed {experiment.split_seed}, 70/10/20"
 
 
-def _finished(fold: ExperimentFold, dataset_domain: bool) -> ExperimentFold:
-    """Check a fold, take images that are tested on out of training, and choose the domains to align."""
+def _check_fold(fold: ExperimentFold, dataset_domain: bool) -> ExperimentFold:
+    """Check a fold, remove test images from training, and choose the domains to align."""
     tested = {entry.image for manifest in fold.tests.values() for entry in manifest.entries}
     train = [manifest.filter(lambda entry: entry.image not in tested) for manifest in fold.train]
     if shared := sum(map(len, fold.train)) - sum(map(len, train)):
@@ -186,12 +188,12 @@ def _finished(fold: ExperimentFold, dataset_domain: bool) -> ExperimentFold:
 
 
 def _liqe_folder(data: DataOptions, dataset: str) -> Path | None:
-    """The folder of LIQE's lists of a data set, None where there is none."""
+    """Return the folder of LIQE's lists of a dataset, or None if there is none."""
     if data.liqe_splits is None:
         return None
     folder = Path(data.liqe_splits)
     if not folder.is_dir():
-        raise ValueError(f"data.liqe_splits: {folder} is no folder.")
+        raise ValueError(f"data.liqe_splits: {folder} is not a folder.")
     if (folder / dataset).is_dir():
         return folder / dataset
     return folder if len(data.train) == 1 and (folder / "1").is_dir() else None
@@ -205,7 +207,7 @@ def _by_dataset(manifests: Sequence[Manifest]) -> dict[str, Manifest]:
     named: dict[str, Manifest] = {}
     for manifest in manifests:
         if manifest.dataset in named:
-            raise ValueError(f"data.test: two data sets are called {manifest.dataset}; rename one.")
+            raise ValueError(f"data.test: two datasets are called {manifest.dataset}; rename one.")
         named[manifest.dataset] = manifest
     return named
 

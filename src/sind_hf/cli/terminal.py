@@ -126,12 +126,18 @@ def _plain_progress(title: str) -> Callable[[int, int | None], None]:
     return update
 
 
+def _format_warning(message: Warning | str, *_: object, **__: object) -> str:
+    """Return a warning as one line, without the source line that Python adds."""
+    return f"warning: {one_line(message)}\n"
+
+
 def quiet_libraries() -> None:
     """Silence the bars and notes of the libraries below: the commands report for themselves."""
     import datasets
     import transformers
     from huggingface_hub.utils import disable_progress_bars
 
+    warnings.formatwarning = _format_warning
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     datasets.disable_progress_bars()

@@ -61,7 +61,7 @@ def test_every_option_explains_itself():
     ("options", "message"),
     [
         ({"loss_type": "scale_shfit"}, "Unknown loss 'scale_shfit'. Did you mean 'scale_shift'?"),
-        ({"scene_sampling": -1}, "scene_sampling is -1: give the scenes per batch"),
+        ({"scene_sampling": -1}, "scene_sampling is -1: give the number of scenes per batch"),
         ({"scene_sampling": 3}, "per_device_train_batch_size is 64, scene_sampling is 3"),
         ({"ema_decay": 1.0}, "ema_decay is 1.0"),
         ({"ema_decay": -0.1}, "ema_decay is -0.1"),
@@ -72,7 +72,7 @@ def test_every_option_explains_itself():
         ({"calibration_images": -5}, "calibration_images is -5"),
         ({"score_range": [100.0, 0.0]}, r"score_range is \[100.0, 0.0\]"),
         ({"score_range": [1.0]}, r"score_range is \[1.0\]"),
-        ({"accelerator_config": {"split_batches": True}}, "split_batches would cut scenes apart"),
+        ({"accelerator_config": {"split_batches": True}}, "split_batches would divide scenes among processes"),
         ({"auto_find_batch_size": True}, "auto_find_batch_size shrinks batches"),
     ],
 )

@@ -50,7 +50,9 @@ def test_a_signal_saves_a_checkpoint_and_training_resumes_bit_for_bit(tmp_path, 
     handlers = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)]
     sending = At(4, lambda: os.kill(os.getpid(), number))
     trainer = make_trainer(tmp_path / "stopped", pictures, make_model("clip"), callbacks=[sending], **SAVING)
-    with pytest.raises(TrainingInterrupted, match=rf"{number.name} after step 5: all .*checkpoint-5") as stop:
+    with pytest.raises(
+        TrainingInterrupted, match=rf"{number.name} after step 5: everything is saved in .*checkpoint-5"
+    ) as stop:
         trainer.train()
     assert stop.value.signal == number
     assert [path.name for path in whole_checkpoints(tmp_path / "stopped")] == ["checkpoint-3", "checkpoint-5"]
@@ -100,7 +102,9 @@ def test_a_loss_that_is_no_number_stops_with_the_names(tmp_path, pictures, worke
     spoil = At(4, lambda: model.quality_head.weight.data.fill_(torch.nan))
     options = SAVING | {"dataloader_num_workers": workers}
     trainer = make_trainer(tmp_path, pictures, model, callbacks=[spoil], **options)
-    with pytest.raises(ValueError, match=r"The loss is nan after step 4, the scores of these pictures") as error:
+    with pytest.raises(
+        ValueError, match=r"The loss is nan after step 4, these images got scores that are NaN or infinite"
+    ) as error:
         trainer.train()
     message = str(error.value)
     named = [path for path in pictures["image"] if path in message]
@@ -127,7 +131,7 @@ def test_only_the_pictures_whose_scores_are_no_numbers_are_named(tmp_path, pictu
 
 def test_a_disk_that_fills_up_leaves_the_checkpoints_before(tmp_path, pictures, small_files):
     trainer = make_trainer(tmp_path, pictures, callbacks=[At(4, lambda: small_files(1000))], **SAVING)
-    with pytest.raises(ValueError, match=r"checkpoint-6: cannot be saved \(.*go on from .*checkpoint-3") as error:
+    with pytest.raises(ValueError, match=r"checkpoint-6: cannot be saved \(.*resume from .*checkpoint-3") as error:
         trainer.train()
     small_files(resource.RLIM_INFINITY)
     assert "\n" not in str(error.value)
@@ -175,7 +179,7 @@ def test_a_checkpoint_that_a_kill_cut_short_is_passed_over(tmp_path, pictures):
     trainer = make_trainer(tmp_path, pictures, **SAVING)
     trainer.train(resume_from_checkpoint=True)
     assert trainer.state.global_step == 9
-    with pytest.raises(ValueError, match="there is no checkpoint to go on from"):
+    with pytest.raises(ValueError, match="there is no checkpoint to resume from"):
         make_trainer(tmp_path / "empty", pictures, **SAVING).train(resume_from_checkpoint=True)
 
 

@@ -124,7 +124,7 @@ def test_options_that_have_an_effect_are_not_named(tmp_path, pictures):
 
 @pytest.mark.parametrize("names", [["score"], ["scene_ids"], ["scene_ids", "labels"]])
 def test_labels_have_the_names_of_the_batches(names):
-    with pytest.raises(ValueError, match="name those with score_column and scene_column"):
+    with pytest.raises(ValueError, match="set its columns with score_column and scene_column"):
         SindTrainingArguments("x", label_names=names, report_to="none", use_cpu=True)
 
 
@@ -290,7 +290,7 @@ def test_the_best_checkpoint_is_that_of_the_highest_srcc(tmp_path, pictures, opt
 
 def test_with_several_evaluation_sets_the_best_metric_names_one(tmp_path, pictures):
     sets = {"a": pictures, "b": pictures}
-    with pytest.raises(ValueError, match="there are 2 evaluation sets: choose one, as in 'a_srcc' or 'b_srcc'"):
+    with pytest.raises(ValueError, match="there are 2 evaluation sets: choose one, for example 'a_srcc' or 'b_srcc'"):
         make_trainer(tmp_path, pictures, eval_dataset=sets, load_best_model_at_end=True, **EVALUATING)
 
 

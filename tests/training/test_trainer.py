@@ -16,8 +16,7 @@ from sind_hf.calibration import CalibrationWarning
 from sind_hf.image_processing_sind import ImageError, SindImageProcessor
 from sind_hf.losses import by_scene
 from sind_hf.metrics import ConstantInputWarning
-from sind_hf.training.batches import collate_single
-from sind_hf.training.trainer import SindTrainer, learning_rate_factor
+from sind_hf.training.trainer import SindTrainer, collate_single, learning_rate_factor
 
 pytestmark = [
     # of so few pictures curves cannot be fitted, and some scenes have one only
@@ -566,7 +565,7 @@ def test_single_precision_collation_keeps_everything_but_the_labels_dtype():
 def test_views_of_another_size_than_the_models_are_refused(tmp_path):
     model = make_model()
     with pytest.raises(
-        ValueError, match=rf"made for views of {model.config.view_size} pixels, .* makes 448x448"
+        ValueError, match=rf"made for views of {model.config.view_size} pixels, but .* makes 448x448"
     ) as error:
         SindTrainer(
             model=model,

@@ -1,1 +1,1 @@
-"""The Trainer, its arguments and the moving average of the weights."""
+"""Training: the trainer, its arguments, callbacks, averaged weights, checkpoint files and the Hub part."""

@@ -1,4 +1,4 @@
-"""What watches a training: signals that ask it to end, its progress, and the time it waits for data."""
+"""Watchers of a training: signals, progress, the time spent waiting for data, and the scores of training images."""
 
 from __future__ import annotations
 
@@ -10,14 +10,18 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from sind_hf import metrics
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class TrainingInterrupted(KeyboardInterrupt):
-    """A training that ended because a signal asked it to; everything is in its last checkpoint.
+    """Raised when a signal has ended a training; its last checkpoint holds everything.
 
     Attributes:
         signal: Number of the signal.
@@ -29,12 +33,11 @@ class TrainingInterrupted(KeyboardInterrupt):
 
 
 class StopOnSignal(TrainerCallback):
-    """Stops after the current step, with a checkpoint, once SIGINT (Ctrl-C) or SIGTERM has come.
+    """Saves a checkpoint and stops after the current step once SIGINT (Ctrl-C) or SIGTERM has arrived.
 
-    Whoever sends SIGTERM waits for seconds: what else is due at the end of an epoch is left out, evaluations too.
-
-    A second signal ends the process at once, as it would have without this. When one of several processes is asked,
-    all of them stop after the same step.
+    The sender of SIGTERM waits for a few seconds only, so evaluations and other work at the end of an epoch are left
+    out. A second signal ends the process at once, as it would without this callback. If one of several processes
+    receives a signal, all of them stop after the same step.
     """
 
     def __init__(self) -> None:
@@ -42,7 +45,7 @@ class StopOnSignal(TrainerCallback):
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Take the signals inside a `with` block; outside of the main thread, where none arrive, do nothing."""
+        """Handle the signals inside a `with` block; other threads than the main one receive none."""
         self.received = None
         if threading.current_thread() is not threading.main_thread():
             yield
@@ -54,7 +57,7 @@ class StopOnSignal(TrainerCallback):
             signal.signal(number, before[signal.Signals(number)])
 
         for number, handler in before.items():
-            if handler is not None and handler != signal.SIG_IGN:  # not ours to restore, or ignored on purpose
+            if handler is not None and handler != signal.SIG_IGN:  # set outside Python, or ignored on purpose
                 signal.signal(number, note)
         try:
             yield
@@ -66,7 +69,7 @@ class StopOnSignal(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
-        """Ask for a checkpoint and for the end of the training, where a signal has come to any process."""
+        """Ask for a checkpoint and for the end of the training if any process has received a signal."""
         if args.world_size > 1:
             number = torch.tensor(self.received or 0, device=args.device)
             torch.distributed.all_reduce(number, torch.distributed.ReduceOp.MAX)
@@ -77,7 +80,7 @@ class StopOnSignal(TrainerCallback):
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
-        """Ask for nothing more: the Trainer ends the epoch here wherever it was, and the checkpoint is saved."""
+        """Cancel what is due at the end of an epoch: the Trainer calls this wherever it stops, after saving."""
         if self.received is not None:
             control.should_save = control.should_evaluate = control.should_log = False
 
@@ -95,9 +98,9 @@ class TrainingProgress(TrainerCallback):
 
 
 class DataWait:
-    """Share of the time that passes in fetching batches, from the first one on or since it was last asked for.
+    """Measures the share of the time spent fetching batches, since the first batch or since the last call of `share`.
 
-    On a GPU, which computes on while the next batch is fetched, it bounds the share of the time that the GPU is idle.
+    A GPU computes while the next batch is fetched, so this is an upper bound of the time that the GPU is idle.
     """
 
     def __init__(self) -> None:
@@ -106,15 +109,47 @@ class DataWait:
 
     @contextmanager
     def fetching(self) -> Iterator[None]:
-        """Count the time inside the `with` block as waiting."""
+        """Count the time inside a `with` block as waiting."""
         started = time.perf_counter()
         self._since = self._since or started
         yield
         self._waited += time.perf_counter() - started
 
     def share(self) -> float:
-        """Return the share, 0 to 1, and begin anew."""
+        """Return the share, 0 to 1, and start again."""
         now = time.perf_counter()
         share = self._waited / max(now - (self._since or now), 1e-9)
         self._waited, self._since = 0.0, now
         return min(share, 1.0)
+
+
+class TrainingScores:
+    """Collects the scores of the training images, whose correlations are logged as in the published code.
+
+    The scores are those that the loss sees: random views, and weights that change from batch to batch.
+    """
+
+    def __init__(self) -> None:
+        self._batches: list[Tensor] = []
+
+    def add(self, quality: Tensor, labels: Tensor) -> None:
+        """Add one batch of scores, (B,), and opinion scores, (B,)."""
+        pairs = torch.stack((quality.detach().float(), labels.to(quality.device).float()), dim=1)
+        self._batches.append(pairs)
+
+    def correlations(self, gather: Callable[[Tensor], Tensor]) -> dict[str, float]:
+        """Return `train_srcc` and `train_plcc` of what was added, and start again.
+
+        Args:
+            gather: Function that joins a tensor of (n, 2) numbers over all processes, each of which must call this.
+
+        Returns:
+            The correlations; empty if there are no scores, or they are constant or not finite.
+        """
+        if not self._batches:
+            return {}
+        quality, labels = gather(torch.cat(self._batches)).cpu().double().numpy().T
+        self._batches.clear()
+        if not np.isfinite(quality).all() or np.ptp(quality) == 0 or np.ptp(labels) == 0:
+            return {}
+        return {"train_srcc": metrics.srcc(quality, labels), "train_plcc": metrics.plcc(quality, labels)}

@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not there: what a full disk or a kill leaves behind is never taken for one."""
+"""Checkpoints that are complete or absent: what a full disk or a kill leaves behind is never taken for one."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from sind_hf.files import reason, sync_folder
 
 
 def whole_checkpoints(folder: str | os.PathLike[str]) -> list[Path]:
-    """Return the checkpoints of a training run that were saved to their end, oldest first.
+    """Return the complete checkpoints of a training run, oldest first.
 
-    The Trainer writes its state last; a checkpoint without it was cut short.
+    The Trainer writes its state last, so a checkpoint without it is incomplete.
 
     Args:
-        folder: Output folder of the run; need not exist.
+        folder: Run folder; it need not exist.
     """
     found = {}
     for path in Path(folder).glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
@@ -36,23 +36,28 @@ def whole_checkpoints(folder: str | os.PathLike[str]) -> list[Path]:
 
 
 def require_undamaged(checkpoint: str | os.PathLike[str]) -> None:
-    """Look through the files that a training goes on from, before it does. Nothing but tensors is unpickled.
+    """Check the files of a checkpoint before a training resumes from it. Only tensors are unpickled.
 
     Args:
         checkpoint: Folder of a checkpoint.
 
     Raises:
-        ValueError: When a file is cut off or overwritten, or is a pickle of anything but tensors; it is named.
+        ValueError: If a file is cut off or overwritten, is a pickle of anything but tensors, or is not a regular
+            file; the message names it.
     """
     folder = Path(checkpoint)
     if not (folder / TRAINER_STATE_NAME).is_file():
         raise ValueError(
-            f"{folder}: is no whole checkpoint ({TRAINER_STATE_NAME} is missing); resume from another one."
+            f"{folder}: this checkpoint is incomplete ({TRAINER_STATE_NAME} is missing); resume from another one."
         )
-    for file in sorted(path for path in folder.iterdir() if path.suffix in _READERS):
+    files = sorted(path for path in folder.iterdir() if not path.is_dir())
+    for file in files:  # opening a named pipe would wait for a writer, and a device may never end
+        if not file.is_file():
+            raise ValueError(f"{file}: is not a regular file; remove it, or resume from another checkpoint.")
+    for file in (path for path in files if path.suffix in _READERS):
         try:
             _READERS[file.suffix](file)
-        except Exception as error:  # what a reader raises on bytes of any kind is not agreed upon
+        except Exception as error:  # readers of arbitrary bytes raise errors of any class
             what = " ".join(str(error).split())[:120] or type(error).__name__
             raise ValueError(f"{file}: damaged ({what}); resume from another checkpoint.") from error
 
@@ -67,7 +72,7 @@ def _read_header(file: Path) -> None:
 
 
 def _read_tensors(file: Path) -> None:
-    with safe_globals():  # the few classes of NumPy that the Trainer's random states are made of
+    with safe_globals():  # allows the few NumPy classes in the Trainer's random states
         torch.load(file, map_location="cpu", weights_only=True, mmap=True)
 
 
@@ -76,11 +81,11 @@ _READERS = {".json": _read_json, ".safetensors": _read_header, ".pt": _read_tens
 
 @contextmanager
 def sync_after_state(state: TrainerState, checkpoint: Path) -> Iterator[None]:
-    """Sync a checkpoint that is saved inside the `with` block, before the Trainer removes older ones.
+    """Sync a checkpoint that is saved inside a `with` block before the Trainer removes older ones.
 
     Args:
         state: State of the Trainer, which writes it last.
-        checkpoint: Folder that is written.
+        checkpoint: Folder of the checkpoint.
     """
     save = state.save_to_json
 
@@ -97,26 +102,26 @@ def sync_after_state(state: TrainerState, checkpoint: Path) -> Iterator[None]:
 
 @contextmanager
 def removed_unless_whole(checkpoint: Path, before: Path | None) -> Iterator[None]:
-    """Remove a checkpoint whose saving fails inside the `with` block.
+    """Remove a checkpoint if saving it fails inside a `with` block.
 
     Args:
-        checkpoint: The folder that is written.
-        before: The last whole checkpoint, for the message.
+        checkpoint: Folder of the checkpoint.
+        before: The last complete checkpoint, for the message.
 
     Raises:
-        ValueError: When it cannot be written.
+        ValueError: If the checkpoint cannot be written.
     """
     try:
         yield
     except (OSError, SafetensorError, RuntimeError, ValueError) as error:
         if not (checkpoint / TRAINER_STATE_NAME).is_file():
             shutil.rmtree(checkpoint, ignore_errors=True)
-        kept = f"go on from {before} once there is room" if before else "there is none to go on from"
+        kept = f"make room, then resume from {before}" if before else "there is no checkpoint to resume from"
         raise ValueError(f"{checkpoint}: cannot be saved ({_reason(error)}); {kept}.") from error
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong, without the path that the message names already."""
+    """Return what went wrong, without the path that the message already names."""
     if isinstance(error, ValueError) and isinstance(error.__cause__, (OSError, SafetensorError)):
         return reason(error.__cause__)
     return reason(error)

@@ -1,4 +1,4 @@
-"""The moving average of the weights that SIND evaluates and saves with (paper: EMA, decay 0.99)."""
+"""Moving average of the weights, which evaluation and saving use (paper: EMA, decay 0.99)."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 
 class ExponentialMovingAverage:
-    """A shadow of a model's weights: `shadow += (1 - d)·(weight - shadow)` after every optimizer step.
+    """Moving average of a model's weights: `average += (1 - d)·(weight - average)` after every optimizer step.
 
-    The decay warms up, `d = min(decay, (1 + n) / (10 + n))` at the n-th update (n from 1), so that the first weights
-    are soon forgotten. Buffers (BatchNorm statistics) are averages already and are copied. The shadow is kept in the
-    weights' own dtype: train with float32 weights, under autocast where speed matters.
+    The decay rises to its full value, `d = min(decay, (1 + n) / (10 + n))` at the n-th update (n from 1), so that the
+    first weights are soon forgotten. Buffers (BatchNorm statistics) are averages already and are copied. The average
+    has the dtype of the weights: train float32 weights, with autocast for speed.
 
     Args:
-        model: The model to follow; not wrapped for distributed training.
+        model: Model to follow, without the wrapper of distributed training.
         decay: Share of the old average that is kept, in [0, 1).
     """
 
@@ -26,26 +26,26 @@ class ExponentialMovingAverage:
         self.restart(model)
 
     def restart(self, model: nn.Module) -> None:
-        """Make the shadow equal to the model's present state."""
-        self._shadow = {name: value.detach().clone() for name, value in _tensors(model)}
+        """Set the average to the model's current state."""
+        self._average = {name: value.detach().clone() for name, value in _tensors(model)}
 
     @torch.no_grad()
     def update(self, model: nn.Module, n: int) -> None:
         """Follow the model after its n-th optimizer step (n from 1)."""
         keep = min(self.decay, (1 + n) / (10 + n))
-        shadows, weights = [], []
+        averages, weights = [], []
         parameters = dict(model.named_parameters())
         for name, value in _tensors(model):
             if name in parameters and value.is_floating_point():
-                shadows.append(self._shadow[name])
+                averages.append(self._average[name])
                 weights.append(value.detach())
             else:
-                self._shadow[name].copy_(value)
-        torch._foreach_lerp_(shadows, weights, 1 - keep)
+                self._average[name].copy_(value)
+        torch._foreach_lerp_(averages, weights, 1 - keep)
 
     @contextmanager
     def averaged(self, model: nn.Module) -> Iterator[None]:
-        """Give the model the averaged weights inside a `with` block, and its own again after it, bit for bit."""
+        """Give the model the averaged weights inside a `with` block, and then its own weights back, bit for bit."""
         own = {name: value.detach().clone() for name, value in _tensors(model)}
         self.copy_to(model)
         try:
@@ -55,7 +55,7 @@ class ExponentialMovingAverage:
 
     def copy_to(self, model: nn.Module) -> None:
         """Overwrite the model's weights with the average."""
-        _write(model, self._shadow)
+        _write(model, self._average)
 
 
 def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

@@ -1,4 +1,4 @@
-"""The trainer's way to the Hub: cards from what it saw, and pushes of what may leave the output folder."""
+"""The Hub part of the trainer: model cards from what it knows, and pushes of the files that may be published."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import transformers
 from huggingface_hub import CommitInfo, HfApi
@@ -45,19 +45,25 @@ _SHOWN_OPTIONS = (
 )
 
 
-class PublishingTrainer(Trainer):
-    """A `Trainer` whose pushes hold weights, processor, code and a model card of ours, and nothing else.
+if TYPE_CHECKING:
+    _Base = Trainer  # which this class is mixed into
+else:
+    _Base = object
+
+
+class HubMixin(_Base):
+    """Replaces a Trainer's pushes: they contain weights, processor, code and a model card, and nothing else.
 
     Attributes:
-        run_facts: Fields of `ModelFacts` that whoever set the trainer up knows better than the trainer.
-        logged_in_training: Number of entries of the log that `train()` left.
-        logged_on_other_scale: Number of entries of the log from before the scores were calibrated.
+        run_facts: Fields of `ModelFacts` that the caller of the trainer knows better than the trainer.
+        logged_in_training: Number of log entries that `train()` wrote.
+        logged_on_other_scale: Number of log entries written before the scores were calibrated.
     """
 
     args: SindTrainingArguments
     model: SindModel
     processing_class: SindImageProcessor
-    train_sampler: EpochBatchSampler | None = None
+    train_sampler: EpochBatchSampler | None
     hub_model_id: str | None  # type: ignore[assignment]  # the base class is typed by its defaults
     push_in_progress: PushInProgress | None = None  # type: ignore[assignment]
     logged_in_training = 0
@@ -66,14 +72,18 @@ class PublishingTrainer(Trainer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.run_facts: dict[str, Any] = {}
         self._license_there: str | None = None
-        self._background = HfApi()  # for its thread: one push after the other
+        self._background = HfApi()  # its one thread makes the pushes, one after the other
         super().__init__(*args, **kwargs)
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
-        """Make the repository `args.hub_model_id` (default: named like the output folder), where there is none.
+        """Make the repository `args.hub_model_id` if it does not exist. Default: the name of the output folder.
+
+        Args:
+            token: Token of the Hub. Default: `args.hub_token`.
+            private: Whether a new repository is private. Default: `args.hub_private_repo`.
 
         Raises:
-            ValueError: When the Hub refuses or cannot be reached; the message says what to do.
+            ValueError: If the Hub refuses or cannot be reached; the message says what to do.
         """
         if not self.is_world_process_zero():
             return
@@ -97,24 +107,24 @@ class PublishingTrainer(Trainer):
         """Save the model, write its card, and push both to `args.hub_model_id` as one commit.
 
         Args:
-            commit_message: Of the commit.
-            blocking: False: push in the background.
-            token: Default: `args.hub_token`, else that of `hf auth login` or `HF_TOKEN`.
-            revision: Branch, made if need be; default: `args.hub_revision`, else main.
-            private: Make a new repository private; default: `args.hub_private_repo`.
-            **kwargs: Of `create_model_card`.
+            commit_message: Message of the commit.
+            blocking: Whether to wait for the push. False: push in the background.
+            token: Token of the Hub. Default: `args.hub_token`, else that of `hf auth login` or `HF_TOKEN`.
+            revision: Branch, which is made if it does not exist. Default: `args.hub_revision`, else main.
+            private: Whether a new repository is private. Default: `args.hub_private_repo`.
+            **kwargs: Arguments of `create_model_card`.
 
         Returns:
-            The commit, whose text is its URL; its future where `blocking` is False; None on other processes than the
+            The commit, whose text is its URL; its future if `blocking` is False; None in other processes than the
             main one.
 
         Raises:
-            ValueError: When the Hub refuses or cannot be reached; the message says what to do. What was saved stays.
+            ValueError: If the Hub refuses or cannot be reached; the message says what to do. The saved files stay.
         """
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
         if self.hub_model_id is None:
             self.init_hf_repo(token=token, private=private)
-        self._finish_current_push()  # before saving: it may be reading what saving writes
+        self._finish_current_push()  # before saving, because it may still read the files
         self.save_model(_internal_call=True)
         if not self.is_world_process_zero():
             return None
@@ -134,19 +144,19 @@ class PublishingTrainer(Trainer):
         dataset: str | list[str] | None = None,
         dataset_args: str | list[str] | None = None,
     ) -> None:
-        """Write the model's card into the output folder, unless it has a README.md that somebody else wrote.
+        """Write the model card into the output folder, unless it has a README.md that somebody else wrote.
 
         Args:
-            language: Metadata of the Hub.
-            license: Of the weights, one of the Hub's identifiers, such as `mit`; default: what the repository
-                declared before training.
-            tags: Further tags.
-            model_name: Title; default: the name of the repository.
+            language: Language, for the card's metadata.
+            license: License of the weights, one of the Hub's identifiers, such as `mit`. Default: the license that
+                the repository declared before the training.
+            tags: Additional tags.
+            model_name: Title. Default: the name of the repository.
             finetuned_from: Hub repository of the backbone.
-            tasks: Not used: the task is image quality assessment.
+            tasks: Ignored; the task is image quality assessment.
             dataset_tags: Hub repositories of the training data.
             dataset: Names of the training data.
-            dataset_args: Not used: the results say which part of a dataset they are of.
+            dataset_args: Ignored; the results name the part of the dataset.
         """
         if not self.is_world_process_zero():
             return
@@ -170,7 +180,7 @@ class PublishingTrainer(Trainer):
         write_card(card, self._output)
 
     def model_facts(self) -> ModelFacts:
-        """Return what the trainer knows of its model: options, training data, and metrics of the present weights."""
+        """Return what the trainer knows about its model: options, training data, metrics of the current weights."""
         config = self.model.config.to_dict()
         options: dict[str, Any] = {name: getattr(self.args, name) for name in _SHOWN_OPTIONS}
         trained = self.state.global_step > 0
@@ -193,7 +203,7 @@ class PublishingTrainer(Trainer):
     # --- pushes ------------------------------------------------------------------------------------------------------
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        """Push a checkpoint during training, in the background: what a user of the model needs of it."""
+        """Push the published files of a checkpoint in the background during training."""
         if not self.is_world_process_zero() or self.args.hub_strategy == HubStrategy.END:
             return
         if self.push_in_progress is not None and not self.push_in_progress.is_done():
@@ -203,8 +213,8 @@ class PublishingTrainer(Trainer):
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
         by_steps = self.args.save_strategy == SaveStrategy.STEPS
         when = f"step {self.state.global_step}" if by_steps else f"epoch {int(self.state.epoch or 0)}"
-        # Neither a later save nor the removal of old checkpoints may touch what is being read.
-        staged = self._output / ".push"  # one push at a time; a killed run may have left its own
+        # A later save and the removal of old checkpoints must not touch the files that are being read.
+        staged = self._output / ".push"  # one push at a time; a killed run may have left this folder
         shutil.rmtree(staged, ignore_errors=True)
         staged.mkdir()
         for name in list_files(Path(checkpoint_folder), MODEL_FILES):
@@ -215,7 +225,7 @@ class PublishingTrainer(Trainer):
         def push() -> None:
             try:
                 self._commit(staged, f"Training in progress, {when}")
-            except ValueError as error:  # training is worth more than a push; the next one may work
+            except ValueError as error:  # the training continues; the next push may work
                 logger.warning("not pushed after %s: %s", when, error)
             finally:
                 shutil.rmtree(staged, ignore_errors=True)
@@ -235,8 +245,8 @@ class PublishingTrainer(Trainer):
 
     @property
     def _on_scale(self) -> bool:
-        """Whether scores are on the scale of the opinion scores."""
-        return True
+        """Whether the scores are on the scale of the opinion scores, which the trainer knows."""
+        raise NotImplementedError
 
     # --- facts -------------------------------------------------------------------------------------------------------
 
@@ -245,7 +255,7 @@ class PublishingTrainer(Trainer):
         return Path(str(self.args.output_dir))
 
     def _test_results(self) -> tuple[SetResult, ...]:
-        """The last metrics of every evaluation set, where they are those of the weights that the model holds."""
+        """Return the last metrics of every evaluation set, if they belong to the weights that the model has now."""
         step = self.state.global_step
         if self.args.load_best_model_at_end and self.logged_in_training and self.state.best_global_step is not None:
             step = self.state.best_global_step
@@ -288,5 +298,5 @@ def _link(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(source, target)
-    except OSError:  # another file system, or one without links
+    except OSError:  # another file system, or a file system without links
         shutil.copy(source, target)

@@ -1,4 +1,4 @@
-"""Training SIND with transformers' Trainer: scene batches, aligned losses, averaged weights, exact resumption."""
+"""Train SIND with transformers' Trainer: scene batches, aligned losses, averaged weights, exact resumption."""
 
 from __future__ import annotations
 
@@ -27,23 +27,32 @@ from torch.utils.data import IterableDataset as TorchIterableDataset
 from transformers import (
     EvalPrediction,
     SchedulerType,
+    Trainer,
     TrainerCallback,
     TrainerControl,
     TrainerState,
     TrainingArguments,
     get_scheduler,
 )
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, BestRun, EvalLoopOutput, HPSearchBackend, TrainOutput
+from transformers.trainer_utils import (
+    PREFIX_CHECKPOINT_DIR,
+    BestRun,
+    EvalLoopOutput,
+    HPSearchBackend,
+    IntervalStrategy,
+    TrainOutput,
+)
 
 from sind_hf import metrics
 from sind_hf.calibration import Calibration, fit_affine
+from sind_hf.data.sampling import EpochBatchSampler, SceneBatchSampler, ShuffledBatchSampler
+from sind_hf.data.views import ViewDataset
 from sind_hf.distributed import worker_deaths_named
 from sind_hf.files import atomic_folder
-from sind_hf.image_processing_sind import ImageError, SindImageProcessor
+from sind_hf.image_processing_sind import ImageError, SindImageProcessor, ViewMode
 from sind_hf.losses import UNALIGNED, by_scene
 from sind_hf.modeling_sind import SindModel, SindOutput
-from sind_hf.training.batches import BatchingTrainer, collate_single
-from sind_hf.training.callbacks import DataWait, StopOnSignal, TrainingInterrupted
+from sind_hf.training.callbacks import DataWait, StopOnSignal, TrainingInterrupted, TrainingScores
 from sind_hf.training.checkpoint_files import (
     removed_unless_whole,
     require_undamaged,
@@ -51,50 +60,55 @@ from sind_hf.training.checkpoint_files import (
     whole_checkpoints,
 )
 from sind_hf.training.ema import ExponentialMovingAverage
-from sind_hf.training.training_args import SindTrainingArguments
+from sind_hf.training.hub_mixin import HubMixin
+from sind_hf.training.training_args import WITHOUT_WARMUP, SindTrainingArguments
 
 logger = logging.getLogger(__name__)
 
 _PAIRWISE = ("rank", "fidelity", "kld")
 _LARGEST_BLOCK = 2048  # images that a pairwise loss compares at once: about 100 MB
 
-# Checkpoints hold the averaged weights as the model; those that training goes on from lie beside them.
+# The model of a checkpoint has the averaged weights; this file beside it has the weights that training continues with.
 TRAINING_WEIGHTS = "training_weights.safetensors"
 
 
-class SindTrainer(BatchingTrainer):
-    """Fine-tune a `SindModel` on an HF Dataset whose pictures belong to scenes.
+class SindTrainer(HubMixin, Trainer):
+    """Fine-tune a `SindModel` on a Hugging Face dataset whose images belong to scenes.
 
-    The dataset needs a column for the image, one for its score (higher better) and, for scene sampling, one for its
-    scene; their names are options of `SindTrainingArguments`. Batches hold `scene_sampling` distinct scenes, and the
-    loss is applied within each (method: scene sampling, losses). Evaluation and saving use the averaged weights; after
-    `train()` the model holds them. Metrics are `srcc`, `plcc`, `krcc`, `rmse`, the logistic `plcc`s, and the means
-    within scenes. The best checkpoint is the one with the highest `srcc`, unless `metric_for_best_model` names another
+    The dataset needs a column of images, a column of scores (higher is better) and, for scene sampling, a column of
+    scenes. The names of the columns are options of `SindTrainingArguments`. A batch holds `scene_sampling` distinct
+    scenes, and the loss is computed within each scene. Evaluation and saving use the averaged weights; after `train()`
+    the model has them. The metrics are `srcc`, `plcc`, `krcc`, `rmse`, the logistic `plcc`s, and the means within
+    scenes. The best checkpoint is the one with the highest `srcc`, unless `metric_for_best_model` names another
     metric.
 
-    `eval_loss` is the training loss over the whole evaluation set, scene by scene; with a `compute_loss_func`, it is
-    the mean over the batches. `rmse` is in the unit of the opinion scores; on scores that are not calibrated, as those
-    during a training, it is taken after the best rising line from scores to opinion scores (the losses `l1`, `l2` and
-    `huber` need no calibration for it).
+    `eval_loss` is the training loss over the whole evaluation set, scene by scene. With a `compute_loss_func` it is
+    the mean over the batches. `rmse` is in the unit of the opinion scores. For scores without calibration, such as
+    those during training, it is measured after fitting the best rising line from scores to opinion scores (the losses
+    `l1`, `l2` and `huber` need no calibration).
+
+    The logs of a training hold, beside the loss: `train_srcc` and `train_plcc` of the training images since the last
+    log, the learning rate of every group of parameters, and `data_wait`, the share of the time spent waiting for data.
 
     The arguments are those of `Trainer`, in the same order.
 
     Args:
-        model: The model to train; or give `model_init`.
-        args: Options; default: the published recipe, with the output folder `tmp_trainer`.
-        data_collator: Joins samples to batches.
-        train_dataset: Images with scores and scenes; one that is streamed cannot be trained on.
+        model: Model to train. Give either this or `model_init`.
+        args: Training options. Default: the published recipe, with the output folder `tmp_trainer`.
+        data_collator: Function that joins samples into a batch.
+        train_dataset: Images with scores and scenes. A streamed dataset is refused.
         eval_dataset: Images with scores, or several such datasets by name.
-        processing_class: Makes the views; required.
-        model_init: Makes the model anew for every training, as `hyperparameter_search` needs.
-        compute_loss_func: Replaces `args.loss_type`: called with the model's output, the labels (float32) and
-            `num_items_in_batch`.
-        compute_metrics: Replaces the metrics. `label_ids` are the labels and scene IDs, or the labels alone with
-            `args.label_names=["labels"]`.
-        callbacks: Further callbacks.
-        optimizers: Optimizer and schedule, each or None.
+        processing_class: Image processor that makes the views; required.
+        model_init: Function that makes a new model for every training, as `hyperparameter_search` needs.
+        compute_loss_func: Loss that replaces `args.loss_type`. It is called with the model's output, the labels
+            (float32) and `num_items_in_batch`.
+        compute_metrics: Function that replaces the metrics. `label_ids` are the labels and scene IDs, or only the
+            labels with `args.label_names=["labels"]`. If the best checkpoint is chosen by `srcc` and the function
+            does not return it, the trainer adds it.
+        callbacks: Additional callbacks.
+        optimizers: Optimizer and learning rate schedule; each may be None.
         optimizer_cls_and_kwargs: Class and arguments of the optimizer.
-        preprocess_logits_for_metrics: Changes the scores that the metrics see.
+        preprocess_logits_for_metrics: Function that changes the scores before the metrics are computed.
 
     Example:
         ```python
@@ -110,9 +124,12 @@ class SindTrainer(BatchingTrainer):
         ```
 
     Raises:
-        ValueError: When the dataset lacks a column, is streamed, holds a score that is not a number, or has too few
-            scenes; when `args` are not `SindTrainingArguments`; when the best metric names no evaluation set.
+        ValueError: If the dataset lacks a column, is streamed, has a score that is not a number, or has too few
+            scenes; if `args` are not `SindTrainingArguments`; if the best metric names no evaluation set.
     """
+
+    train_sampler: EpochBatchSampler | None = None
+    _updates_per_epoch = 0
 
     def __init__(
         self,
@@ -134,11 +151,11 @@ class SindTrainer(BatchingTrainer):
             args = SindTrainingArguments(output_dir="tmp_trainer")
         if not isinstance(args, SindTrainingArguments):
             raise ValueError(
-                f"args is of the class {type(args).__name__}: pass SindTrainingArguments, which take the same options "
-                "and those of SIND."
+                f"args is of the class {type(args).__name__}: pass SindTrainingArguments, which has the same "
+                "options and those of SIND."
             )
         if processing_class is None:
-            raise ValueError("SindTrainer needs processing_class=SindImageProcessor(...): it makes the views.")
+            raise ValueError("SindTrainer needs processing_class=SindImageProcessor(...), which makes the views.")
         _require_rows("train_dataset", train_dataset)
         for name, dataset in eval_dataset.items() if isinstance(eval_dataset, Mapping) else [("", eval_dataset)]:
             _require_rows(f"eval_dataset {name}".strip(), dataset)
@@ -147,6 +164,7 @@ class SindTrainer(BatchingTrainer):
         self.ema: ExponentialMovingAverage | None = None
         self._predicted: list[tuple[Tensor, ...]] = []
         self._group_rates: list[float] = []
+        self._training_scores = TrainingScores()
         super().__init__(
             model=model,
             args=args,
@@ -162,13 +180,13 @@ class SindTrainer(BatchingTrainer):
             optimizer_cls_and_kwargs=optimizer_cls_and_kwargs,
             preprocess_logits_for_metrics=preprocess_logits_for_metrics,
         )
-        _require_view_size(self.model, processing_class)  # one of model_init
+        _require_view_size(self.model, processing_class)  # model_init has made it now
         if args.ema_decay and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
-            raise ValueError("The averaged weights need the whole model on each process: set ema_decay=0 under FSDP.")
-        # Our losses are a mean per micro-batch, which the Trainer divides by their number; one that is passed in is
-        # given `num_items_in_batch` and divides by itself, as with the Trainer.
+            raise ValueError("The averaged weights need the whole model in each process: set ema_decay=0 under FSDP.")
+        # Our losses are means over a micro-batch, and the Trainer divides them by the number of micro-batches. A
+        # user's loss gets `num_items_in_batch` and divides by itself, as with the Trainer.
         self.loss_is_scaled_for_ga = False if compute_loss_func is None else None
-        self._name_best_metric()
+        self._complete_best_metric()
         ignored = args.ignored_options(
             own_optimizer=optimizers[0] is not None,
             own_schedule=optimizers[1] is not None,
@@ -181,8 +199,8 @@ class SindTrainer(BatchingTrainer):
         self._signals = StopOnSignal()
         self.add_callback(self._signals)
 
-    def _name_best_metric(self) -> None:
-        """Complete `metric_for_best_model` by the name of the evaluation set, where the sets have names."""
+    def _complete_best_metric(self) -> None:
+        """Put the name of the evaluation set before `metric_for_best_model`, if the sets have names."""
         metric = self.args.metric_for_best_model
         if metric is None or not isinstance(self.eval_dataset, Mapping) or not self.eval_dataset:
             return
@@ -192,17 +210,121 @@ class SindTrainer(BatchingTrainer):
             return
         if len(full) > 1:
             raise ValueError(
-                f"metric_for_best_model is {metric!r}, but there are {len(full)} evaluation sets: choose one, as in "
-                f"{' or '.join(map(repr, full))}."
+                f"metric_for_best_model is {metric!r}, but there are {len(full)} evaluation sets: choose one, for "
+                f"example {' or '.join(map(repr, full))}."
             )
         self.args.metric_for_best_model = full[0]
 
-    # --- optimisation --------------------------------------------------------------------------------------------
+    # --- batches -------------------------------------------------------------------------------------------------
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Return the training batches, each with `scene_sampling` scenes.
+
+        Raises:
+            ValueError: If there is no training set, or its scene column is missing or has too few scenes.
+        """
+        if self.train_dataset is None:
+            raise ValueError("Training needs a train_dataset.")
+        dataset = self._train_views = self._views(self.train_dataset, "train")
+        # In one process with several GPUs (DataParallel) a batch is divided among them, so it holds scenes for all.
+        scenes = self.args.scene_sampling * max(1, self.args.n_gpu)
+        if not scenes:
+            sampler: EpochBatchSampler = ShuffledBatchSampler(
+                len(dataset), self._train_batch_size, seed=self._data_seed
+            )
+        elif dataset.scenes is None:
+            raise ValueError(
+                f"scene_sampling is {self.args.scene_sampling}, but the training set has no column "
+                f"{self.args.scene_column!r}: set scene_column to its scene column, or set scene_sampling=0."
+            )
+        elif len(dataset.scene_names or []) < scenes:
+            raise ValueError(
+                f"scene_sampling asks for {scenes} scenes per batch, but the column {self.args.scene_column!r} holds "
+                f"{len(dataset.scene_names or [])}: lower scene_sampling, or set it to 0 for batches without scenes."
+            )
+        else:
+            sampler = SceneBatchSampler(dataset.scenes.tolist(), self._train_batch_size, scenes, seed=self._data_seed)
+        self.train_sampler = sampler
+        loader = self.accelerator.prepare(DataLoader(dataset, batch_sampler=sampler, **self._loader_options()))
+        self._updates_per_epoch = math.ceil(len(loader) / self.args.gradient_accumulation_steps)
+        return loader
+
+    def _release_train_loader(self) -> None:
+        """Drop the training batches, so that persistent workers end with the training."""
+        self.callback_handler.train_dataloader = None
+        self.accelerator._dataloaders.clear()
+
+    def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
+        """Return evaluation batches in the order of the dataset, with the views `args.eval_views`.
+
+        Raises:
+            ValueError: If there is no evaluation set.
+        """
+        dataset: Any = self.eval_dataset if eval_dataset is None else eval_dataset
+        if isinstance(dataset, str):
+            dataset = self.eval_dataset[dataset]  # type: ignore[index]
+        if dataset is None:
+            raise ValueError("Evaluation needs an eval_dataset.")
+        return self._evaluation_loader(dataset, self.args.eval_views)
+
+    def get_test_dataloader(self, test_dataset: Dataset) -> DataLoader:
+        """Return prediction batches in the order of the dataset, with the views `args.eval_views`.
+
+        The dataset needs no scores. Without them, predictions have no labels and no metrics.
+        """
+        if _has_scores(test_dataset, self.args.score_column):
+            return self._evaluation_loader(test_dataset, self.args.eval_views)
+        options = self._view_options(self.args.eval_views) | {"score_column": None, "scene_column": None}
+        return self._load_in_order(ViewDataset(test_dataset, **options))
+
+    def _evaluation_loader(self, dataset: Dataset, mode: ViewMode) -> DataLoader:
+        return self._load_in_order(self._views(dataset, mode))
+
+    def _load_in_order(self, views: ViewDataset) -> DataLoader:
+        loader = DataLoader(views, batch_size=self.args.eval_batch_size, **self._loader_options(persistent=False))
+        return self.accelerator.prepare(loader)
+
+    def _views(self, dataset: Dataset, mode: ViewMode) -> ViewDataset:
+        return ViewDataset(dataset, **self._view_options(mode))
+
+    def _view_options(self, mode: ViewMode) -> dict[str, Any]:
+        # Training without scenes ignores the scene column; evaluation always reports on scenes.
+        scene_column = self.args.scene_column if mode != "train" or self.args.scene_sampling else None
+        return {
+            "processor": self.processing_class,
+            "mode": mode,
+            "seed": self._data_seed,
+            "image_column": self.args.image_column,
+            "score_column": self.args.score_column,
+            "scene_column": scene_column,
+            "with_rows": mode == "train",
+        }
+
+    @property
+    def _data_seed(self) -> int:
+        return self.args.seed if self.args.data_seed is None else self.args.data_seed
+
+    def _loader_options(self, persistent: bool = True) -> dict[str, Any]:
+        workers = self.args.dataloader_num_workers
+        return {
+            "num_workers": workers,
+            "collate_fn": self.data_collator,
+            "pin_memory": self.args.dataloader_pin_memory and torch.cuda.is_available(),
+            "persistent_workers": persistent and self.args.dataloader_persistent_workers and workers > 0,
+            "prefetch_factor": self.args.dataloader_prefetch_factor if workers else None,
+            "multiprocessing_context": self.args.dataloader_multiprocessing_context if workers else None,
+            "in_order": self.args.dataloader_in_order,
+            # Without a generator of its own, starting an iteration draws from the global random state. Evaluations
+            # and resumption with persistent workers would then change the dropout that follows.
+            "generator": torch.Generator(),
+        }
+
+    # --- optimization --------------------------------------------------------------------------------------------
 
     def create_optimizer(self, model: nn.Module | None = None) -> Optimizer:
-        """Return the optimizer asked for, else Adam with L2 weight decay (published recipe).
+        """Return the chosen optimizer, by default Adam with L2 weight decay (published recipe).
 
-        The backbone's learning rate is that of the head divided by `lr_ratio`.
+        The backbone's learning rate is the head's divided by `lr_ratio`.
         """
         if self.optimizer is None:
             trained = model or self.model
@@ -224,7 +346,7 @@ class SindTrainer(BatchingTrainer):
         return super().create_optimizer(model)
 
     def _separate_backbone(self, optimizer: Optimizer, model: nn.Module) -> None:
-        """Divide the optimizer's groups into backbone and head, each with its learning rate."""
+        """Divide the groups of the optimizer into backbone and head, each with its own learning rate."""
         head = _head_parameters(model)
         groups = []
         for group in optimizer.param_groups:
@@ -235,10 +357,16 @@ class SindTrainer(BatchingTrainer):
         optimizer.param_groups[:] = groups
 
     def create_scheduler(self, num_training_steps: int, optimizer: Optimizer | None = None) -> LRScheduler:
-        """Return the schedule asked for, else the published one: linear warm-up, then a cosine over *all* steps."""
+        """Return the chosen schedule, by default the published one: linear warm-up, then a cosine over *all* steps."""
         if self.lr_scheduler is None:
             args, optimizer = self.args, optimizer or self.optimizer
             warmup = self._warmup_steps(num_training_steps)
+            if 2 * warmup > num_training_steps and args.lr_scheduler_type not in WITHOUT_WARMUP:
+                logger.warning(
+                    "The warm-up takes %d of the %d steps, more than half of the training: lower warmup_epochs (%g) "
+                    "or warmup_steps (%g), or train for more epochs.",
+                    *(warmup, num_training_steps, args.warmup_epochs, args.warmup_steps),
+                )
             if args.lr_scheduler_type is None:
                 self.lr_scheduler = LambdaLR(
                     optimizer,  # type: ignore[arg-type]
@@ -261,36 +389,46 @@ class SindTrainer(BatchingTrainer):
     def _warmup_steps(self, num_training_steps: int) -> int:
         warmup = self.args.get_warmup_steps(num_training_steps)
         if not warmup and self.args.warmup_epochs:
-            if not self._updates_per_epoch:  # outside of train()
+            if not self._updates_per_epoch:  # called outside train()
                 self.get_train_dataloader()
                 self._release_train_loader()
             warmup = round(self.args.warmup_epochs * self._updates_per_epoch)
         return warmup
 
     def _get_learning_rate(self) -> float:
-        # Noted before the schedule goes on, as the Trainer does with the rate of the first group.
+        # Read before the schedule advances, as the Trainer does for the first group.
         self._group_rates = [float(group["lr"]) for group in self.optimizer.param_groups]  # type: ignore[union-attr]
         return super()._get_learning_rate()
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], Tensor | int | None]:
-        """Fetch the batches of one update, and count the time that takes."""
+        """Fetch the batches of one update and measure how long that takes."""
         with self.data_wait.fetching():
             return super().get_batch_samples(*args, **kwargs)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log, with `data_wait`, the share of the time spent waiting for data, and both learning rates if they differ.
+        """Log the Trainer's values, and for every entry with a training loss those that SIND adds.
 
-        `learning_rate` is then that of the head; `learning_rate_backbone` and `learning_rate_head` name both.
+        These are `train_srcc` and `train_plcc` (left out if they are not defined), `data_wait`, and, if the optimizer
+        has several groups, `learning_rate_backbone` and `learning_rate_head`; `learning_rate` is then the head's.
+        Groups with different rates inside one of the two parts are logged as `learning_rate_group_0` and so on.
         """
         if "loss" in logs:
+            logs |= self._training_scores.correlations(self.accelerator.gather)
             logs["data_wait"] = round(self.data_wait.share(), 4)
-        if "learning_rate" in logs and len(set(self._group_rates)) > 1:
-            head = _head_parameters(self.model)
-            for group, rate in zip(self.optimizer.param_groups, self._group_rates, strict=True):  # type: ignore[union-attr]
-                part = "head" if any(id(parameter) in head for parameter in group["params"]) else "backbone"
-                logs[f"learning_rate_{part}"] = rate
+        if "learning_rate" in logs and len(self._group_rates) > 1:
+            logs |= self._rates_by_group()
             logs["learning_rate"] = logs.get("learning_rate_head", logs["learning_rate"])
         super().log(logs, start_time)
+
+    def _rates_by_group(self) -> dict[str, float]:
+        head = _head_parameters(self.model)
+        found: dict[str, set[float]] = {}
+        for group, rate in zip(self.optimizer.param_groups, self._group_rates, strict=True):  # type: ignore[union-attr]
+            part = "head" if any(id(parameter) in head for parameter in group["params"]) else "backbone"
+            found.setdefault(f"learning_rate_{part}", set()).add(rate)
+        if all(len(rates) == 1 for rates in found.values()):
+            return {name: rates.pop() for name, rates in found.items()}
+        return {f"learning_rate_group_{number}": rate for number, rate in enumerate(self._group_rates)}
 
     def compute_loss(
         self,
@@ -299,28 +437,33 @@ class SindTrainer(BatchingTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor | tuple[Tensor, SindOutput]:
-        """Score the batch and apply the loss within each of its scenes (over the batch without scene sampling)."""
+        """Score the batch and compute the loss within each scene, or over the batch without scene sampling."""
         if self.compute_loss_func is not None:
             batch = {name: inputs[name] for name in ("pixel_values", "local_pixel_values")}
             batch["labels"] = inputs["labels"].float()
             loss, outputs = super().compute_loss(model, batch, True, num_items_in_batch)
-            self._require_number(loss, outputs["quality"], inputs)
-            return (loss, outputs) if return_outputs else loss
-        outputs = model(inputs["pixel_values"], inputs["local_pixel_values"])
-        scene_ids = inputs["scene_ids"] if self.args.scene_sampling else None
-        loss = by_scene(outputs["quality"], inputs["labels"], scene_ids, self.args.loss_type)
-        self._require_number(loss, outputs["quality"], inputs)
+        else:
+            outputs = model(inputs["pixel_values"], inputs["local_pixel_values"])
+            scene_ids = inputs["scene_ids"] if self.args.scene_sampling else None
+            loss = by_scene(outputs["quality"], inputs["labels"], scene_ids, self.args.loss_type)
+        self._require_finite(loss, outputs["quality"], inputs)
+        if model.training and self.args.logging_strategy != IntervalStrategy.NO:
+            self._training_scores.add(outputs["quality"], inputs["labels"])
         return (loss, outputs) if return_outputs else loss
 
-    def _require_number(self, loss: Tensor, quality: Tensor, inputs: dict[str, Tensor]) -> None:
-        """Stop where the loss of a training batch is no number; the message names pictures and says what to do."""
+    def _require_finite(self, loss: Tensor, quality: Tensor, inputs: dict[str, Tensor]) -> None:
+        """Stop if the loss of a training batch is NaN or infinite.
+
+        Raises:
+            ValueError: The message names the images and says what to do.
+        """
         if "row" not in inputs or torch.isfinite(loss):
             return
         rows = inputs["row"]
         bad = ~torch.isfinite(quality)
         names = [self._train_views.image_name(row) for row in rows[bad if bad.any() else ~bad].tolist()]
         shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-        what = "the scores of these pictures are no numbers" if bad.any() else "in the batch of these pictures"
+        what = "these images got scores that are NaN or infinite" if bad.any() else "in the batch of these images"
         before = whole_checkpoints(str(self.args.output_dir))
         kept = f"; the last checkpoint is {before[-1]}" if before else ""
         raise ValueError(
@@ -328,7 +471,7 @@ class SindTrainer(BatchingTrainer):
             f"({self.args.learning_rate:g}), or train in float32{kept}."
         )
 
-    # --- the averaged weights ------------------------------------------------------------------------------------
+    # --- training ------------------------------------------------------------------------------------------------
 
     def train(
         self,
@@ -336,29 +479,33 @@ class SindTrainer(BatchingTrainer):
         trial: Any = None,
         ignore_keys_for_eval: list[str] | None = None,
     ) -> TrainOutput:
-        """Train; afterwards the model holds the averaged weights and, with `calibrate`, calibrated scores.
+        """Train the model, which then has the averaged weights and, with `calibrate`, calibrated scores.
 
-        Where something fails after the last step, such as the calibration, the model is saved to `args.output_dir`
+        If something fails after the last step, such as the calibration, the model is saved to `args.output_dir`
         before the error is raised.
 
         Args:
-            resume_from_checkpoint: A checkpoint of this training, or True for the last whole one in its folder.
+            resume_from_checkpoint: Checkpoint of this training. True: the last complete one in `args.output_dir`.
             trial: Trial of a hyperparameter search.
             ignore_keys_for_eval: Fields of the model's output that evaluations leave out.
 
+        Returns:
+            Steps, mean loss and times, as with `Trainer`.
+
         Raises:
-            ValueError: When the checkpoint is damaged, the loss is not finite, an image cannot be read, a loader
+            ValueError: If the checkpoint is damaged, the loss is not finite, an image cannot be read, a loader
                 process dies or a checkpoint cannot be saved; the message names images, files and folder.
-            TrainingInterrupted: When a signal (Ctrl-C, SIGTERM) asked for the end; a checkpoint was saved first.
+            TrainingInterrupted: If a signal (Ctrl-C, SIGTERM) ended the training; a checkpoint was saved first.
         """
         self.ema = None
         self.data_wait = DataWait()
+        self._training_scores = TrainingScores()
         self.logged_in_training = self.logged_on_other_scale = 0
         self.control.should_training_stop = False
-        if resume_from_checkpoint is True:  # the Trainer would take the newest, whether or not it is whole
+        if resume_from_checkpoint is True:  # the Trainer would take the newest one even if it is incomplete
             whole = whole_checkpoints(str(self.args.output_dir))
             if not whole:
-                raise ValueError(f"{self.args.output_dir}: there is no checkpoint to go on from.")
+                raise ValueError(f"{self.args.output_dir}: there is no checkpoint to resume from.")
             resume_from_checkpoint = str(whole[-1])
         if resume_from_checkpoint:
             require_undamaged(resume_from_checkpoint)
@@ -371,8 +518,8 @@ class SindTrainer(BatchingTrainer):
             if (number := self._signals.received) is not None:
                 step, name = self.state.global_step, signal.Signals(number).name
                 raise TrainingInterrupted(
-                    f"interrupted by {name} after step {step}: all of it is in "
-                    f"{self.args.output_dir}/checkpoint-{step}, resume to go on.",
+                    f"interrupted by {name} after step {step}: everything is saved in "
+                    f"{self.args.output_dir}/checkpoint-{step}; resume to continue.",
                     number,
                 )
             if self.ema is not None:
@@ -385,7 +532,7 @@ class SindTrainer(BatchingTrainer):
 
     @contextmanager
     def _saved_when_trained(self) -> Iterator[None]:
-        """Save the model when something fails after the last step, and let the error pass."""
+        """Save the model if something fails after the last step, and let the error pass."""
         try:
             yield
         except BaseException:
@@ -410,19 +557,23 @@ class SindTrainer(BatchingTrainer):
         hp_name: Callable[..., str] | None = None,
         **kwargs: Any,
     ) -> BestRun | list[BestRun]:
-        """Search for hyperparameters, see `Trainer.hyperparameter_search`; the trainer needs a `model_init`.
+        """Search for hyperparameters as `Trainer.hyperparameter_search` does; the trainer needs a `model_init`.
 
         Args:
-            hp_space: Returns the options of a trial.
-            compute_objective: Returns what is compared; default: the SRCC, averaged over the evaluation sets.
+            hp_space: Function that returns the options of a trial.
+            compute_objective: Function that returns the value to compare. Default: the SRCC, averaged over the
+                evaluation sets.
             n_trials: Number of trials.
-            direction: "minimize" or "maximize"; default: "maximize" for the SRCC, else "minimize".
+            direction: "minimize" or "maximize". Default: "maximize" for the SRCC, else "minimize".
             backend: Name of the search library.
-            hp_name: Returns the name of a trial.
-            **kwargs: Passed to the search library.
+            hp_name: Function that returns the name of a trial.
+            **kwargs: Arguments of the search library.
+
+        Returns:
+            The best run, or the best runs of a search with several objectives.
 
         Raises:
-            ValueError: When the SRCC is to be minimized.
+            ValueError: If the SRCC is to be minimized.
         """
         if compute_objective is None:
             if direction not in (None, "maximize"):
@@ -435,6 +586,8 @@ class SindTrainer(BatchingTrainer):
             hp_space, compute_objective, n_trials, direction or "minimize", backend, hp_name, **kwargs
         )
 
+    # --- evaluation ----------------------------------------------------------------------------------------------
+
     def evaluation_loop(
         self,
         dataloader: DataLoader,
@@ -443,17 +596,33 @@ class SindTrainer(BatchingTrainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
-        """Evaluate with the averaged weights, the same ones on all processes; the loss is that of the whole set."""
+        """Evaluate the averaged weights, which are the same in all processes; the loss is that of the whole set."""
         self._predicted = []
         with self._averaged(), _one_line_errors(self.args.output_dir):
-            # BatchNorm's statistics are each process's own; those of the main process are the ones that get saved.
+            # Each process has its own BatchNorm statistics; the main process saves its own.
             broadcast(list(self.model.buffers()))
             output = super().evaluation_loop(
                 dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
             )
-        if self._predicted and self.compute_loss_func is None and output.metrics is not None:
-            output.metrics[f"{metric_key_prefix}_loss"] = self.evaluation_loss(*self._collected())
+        if self._predicted and output.metrics is not None:
+            if self.compute_loss_func is None:
+                output.metrics[f"{metric_key_prefix}_loss"] = self.evaluation_loss(*self._collected())
+            # A user's compute_metrics may lack the SRCC, by which checkpoints are compared by default.
+            best = f"{metric_key_prefix}_srcc".removeprefix("eval_")
+            if best == (self.args.metric_for_best_model or "").removeprefix("eval_"):
+                quality, labels, _ = self._collected()
+                output.metrics.setdefault(f"{metric_key_prefix}_srcc", metrics.srcc(quality, labels))
         return output
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        try:
+            return super()._determine_best_metric(metrics, trial)
+        except KeyError:
+            known = sorted(name.removeprefix("eval_") for name in metrics if name.startswith("eval_"))
+            raise ValueError(
+                f"metric_for_best_model is {self.args.metric_for_best_model!r}, which the evaluation does not return: "
+                f"choose one of {', '.join(known)}."
+            ) from None
 
     def prediction_step(
         self,
@@ -462,7 +631,7 @@ class SindTrainer(BatchingTrainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[Tensor | None, Any, Any]:
-        """Score a batch, and keep its scores, labels and scenes for what is computed over the whole set."""
+        """Score a batch and keep its scores, labels and scenes for what is computed over the whole set."""
         loss, scores, labels = super().prediction_step(model, inputs, False, ignore_keys)
         if "labels" in inputs:
             quality: Any = scores[0] if isinstance(scores, tuple) else scores
@@ -479,10 +648,11 @@ class SindTrainer(BatchingTrainer):
     def evaluation_loss(
         self, quality: NDArray[np.float64], labels: NDArray[np.float64], scenes: NDArray[np.int64]
     ) -> float:
-        """Return `eval_loss`: the training loss over a whole set of images, scene by scene.
+        """Return `eval_loss`, the training loss over a whole set of images, scene by scene.
 
-        Without scene sampling the set is one scene, as a batch is in training. Scenes with one image tell an aligned
-        loss nothing and are left out. Pairwise losses are averaged over blocks of at most 2,048 images of a scene.
+        Without scene sampling the set counts as one scene, as a batch does in training. An aligned loss needs two
+        images, so scenes with one image are left out. Pairwise losses are averaged over blocks of at most 2,048
+        images of a scene.
 
         Args:
             quality: Scores, (n,).
@@ -490,7 +660,7 @@ class SindTrainer(BatchingTrainer):
             scenes: Scene of each image, (n,).
 
         Returns:
-            The loss; NaN where an aligned loss has no scene with two images.
+            The loss; NaN if an aligned loss finds no scene with two images.
         """
         name = self.args.loss_type
         groups = [np.flatnonzero(scenes == scene) for scene in np.unique(scenes)]
@@ -510,13 +680,15 @@ class SindTrainer(BatchingTrainer):
 
     @property
     def _on_scale(self) -> bool:
-        """Whether scores are on the scale of the opinion scores, so that a difference between them means something."""
+        """Whether the scores are on the scale of the opinion scores, so that they can be subtracted."""
         config = self.model.config
         calibrated = (config.score_scale, config.score_shift) != (1, 0)
         return calibrated or (self.compute_loss_func is None and self.args.loss_type in UNALIGNED)
 
     def _quality_metrics(self, prediction: EvalPrediction) -> dict[str, float]:
         return quality_metrics(prediction, on_scale=self._on_scale)
+
+    # --- checkpoints ---------------------------------------------------------------------------------------------
 
     @contextmanager
     def _averaged(self) -> Iterator[None]:
@@ -531,7 +703,7 @@ class SindTrainer(BatchingTrainer):
         return prepared
 
     def _leave_old_scale(self) -> None:
-        """Let the config, which every checkpoint holds, say what is trained, and nothing of an earlier calibration."""
+        """Write the loss into the config, which every checkpoint contains, and remove an earlier calibration."""
         config = self.model.config
         config.score_range = None
         if self.compute_loss_func is None:
@@ -540,7 +712,7 @@ class SindTrainer(BatchingTrainer):
                 config.score_scale, config.score_shift = 1.0, 0.0
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
-        if self.state.global_step >= self.state.max_steps:  # the Trainer looks only after a step, and would take one
+        if self.state.global_step >= self.state.max_steps:  # the Trainer checks only after taking one step more
             self.control.should_training_stop = True
             return
         super()._run_epoch(*args, **kwargs)
@@ -552,6 +724,8 @@ class SindTrainer(BatchingTrainer):
                 return
             with atomic_folder(output_dir or str(self.args.output_dir)) as folder:
                 super()._save(str(folder), state_dict)
+                if not (folder / "config.json").exists():  # PEFT saves the adapter alone
+                    self.model.config.save_pretrained(folder)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         output = Path(str(self._get_output_dir(trial=trial)))
@@ -576,7 +750,7 @@ class SindTrainer(BatchingTrainer):
             if self.args.ema_decay:
                 self.ema = ExponentialMovingAverage(self.model, self.args.ema_decay)
             self.model.load_state_dict(load_file(path))
-        # A model that was calibrated after an earlier stop would go on training on another scale.
+        # A model that was calibrated after an earlier stop would continue on another scale.
         saved = type(self.model.config).from_pretrained(resume_from_checkpoint)
         for name in ("score_scale", "score_shift"):
             setattr(self.model.config, name, getattr(saved, name))
@@ -589,32 +763,35 @@ class SindTrainer(BatchingTrainer):
     # --- calibration ---------------------------------------------------------------------------------------------
 
     def calibrate(self, dataset: Dataset | None = None) -> Calibration:
-        """Fit `score_scale` and `score_shift`, so that scores read on the scale of the training scores.
+        """Fit `score_scale` and `score_shift`, so that scores are on the scale of the training scores.
 
-        An affine least-squares fit of the raw scores (averaged weights, center views) to the opinion scores. Where
-        the slope is not positive the calibration stays 1 and 0, with a warning, and no range is declared.
+        This is an affine least-squares fit of the raw scores (averaged weights, center views) to the opinion scores.
+        If the slope is not positive, the calibration stays 1 and 0, with a warning, and no range is declared.
 
         Args:
-            dataset: Images with scores; default: the training set, thinned to `args.calibration_images`.
+            dataset: Images with scores. Default: `args.calibration_images` images of the training set, evenly spread.
 
         Returns:
-            The calibration, which `model.config` now holds, with `args.score_range`.
+            The calibration, which `model.config` now holds together with `args.score_range`.
+
+        Raises:
+            ValueError: If there is neither a dataset nor a training set.
         """
-        pictures: Any = self.train_dataset if dataset is None else dataset
-        if pictures is None:
-            raise ValueError("Calibration needs pictures with scores: pass a dataset.")
+        images: Any = self.train_dataset if dataset is None else dataset
+        if images is None:
+            raise ValueError("Calibration needs images with scores: pass a dataset.")
         limit = self.args.calibration_images
-        if limit and len(pictures) > limit:
-            pictures = pictures.select(np.linspace(0, len(pictures) - 1, limit).round().astype(int))
-        # Metrics of training pictures would be computed for nothing, and warn of scenes that the thinning cut short.
+        if limit and len(images) > limit:
+            images = images.select(np.linspace(0, len(images) - 1, limit).round().astype(int))
+        # Nobody reads metrics of training images, and they would warn of scenes of which one image was selected.
         compute_metrics, self.compute_metrics = self.compute_metrics, None
-        # `fp16_full_eval` and `bf16_full_eval` convert the model for good, except while training.
+        # `fp16_full_eval` and `bf16_full_eval` convert the model permanently, except during training.
         in_train, self.is_in_train = self.is_in_train, True
         try:
-            output = self.evaluation_loop(self._evaluation_loader(pictures, "center"), "Calibration", False)
+            output = self.evaluation_loop(self._evaluation_loader(images, "center"), "Calibration", False)
         finally:
             self.compute_metrics, self.is_in_train = compute_metrics, in_train
-        # Ends the progress bar, which a later evaluation would otherwise go on with.
+        # Ends the progress bar, which a later evaluation would otherwise continue.
         self.control = self.callback_handler.on_predict(self.args, self.state, self.control, output.metrics)
         config = self.model.config
         quality, labels, _ = self._collected()
@@ -627,7 +804,7 @@ class SindTrainer(BatchingTrainer):
 
 
 class _Bookkeeping(TrainerCallback):
-    """What has to happen at fixed points of the Trainer's loop."""
+    """Sets the epoch of the sampler, and updates the averaged weights after every optimizer step."""
 
     def __init__(self, trainer: SindTrainer) -> None:
         self.trainer = trainer
@@ -635,7 +812,7 @@ class _Bookkeeping(TrainerCallback):
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        # The Trainer itself does not reach the sampler when it resumes inside an epoch on several processes.
+        # The Trainer does not reach the sampler if it resumes inside an epoch in several processes.
         if self.trainer.train_sampler is not None:
             self.trainer.train_sampler.set_epoch(int(state.epoch or 0))
 
@@ -648,9 +825,9 @@ class _Bookkeeping(TrainerCallback):
 
 @contextmanager
 def _one_line_errors(output_dir: str | None) -> Iterator[None]:
-    """A picture's error comes out of a DataLoader's worker inside a traceback, whose last line it is: take it out."""
+    """Shorten the error of an image to one line: a loader process wraps it in a traceback, as its last line."""
     try:
-        with worker_deaths_named(f"resume from the last checkpoint in {output_dir}, where there is one"):
+        with worker_deaths_named(f"resume from the last checkpoint in {output_dir}, if there is one"):
             yield
     except ImageError as error:
         *traceback, last = str(error).rstrip().splitlines()
@@ -659,11 +836,17 @@ def _one_line_errors(output_dir: str | None) -> Iterator[None]:
         raise ImageError(last.removeprefix(f"{ImageError.__module__}.{ImageError.__qualname__}: ")) from error
 
 
-def learning_rate_factor(step: int, warmup: int, total: int) -> float:
-    """Share of the full learning rate after `step` optimizer steps (paper: warm-up and cosine).
+def collate_single(samples: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Join samples into a batch with float32 labels: Apple's GPUs lack float64, which keeps close scores apart."""
+    batch = default_collate(samples)
+    return {name: value.float() if value.dtype == torch.float64 else value for name, value in batch.items()}
 
-    Linear from 0 to 1 over `warmup` steps, then `0.5·(1 + cos(π·(step - warmup) / total))`: as published, the cosine
-    runs over all steps, so that it does not reach 0 at the end.
+
+def learning_rate_factor(step: int, warmup: int, total: int) -> float:
+    """Return the share of the full learning rate after `step` optimizer steps (paper: warm-up and cosine).
+
+    It rises linearly from 0 to 1 over `warmup` steps, then follows `0.5·(1 + cos(π·(step - warmup) / total))`. As
+    published, the cosine runs over all steps, so that it does not reach 0 at the end.
     """
     if step < warmup:
         return step / warmup
@@ -671,11 +854,13 @@ def learning_rate_factor(step: int, warmup: int, total: int) -> float:
 
 
 def quality_metrics(prediction: EvalPrediction, on_scale: bool = True) -> dict[str, float]:
-    """Return the metrics of one evaluation, by lower-case name, the means within scenes included.
+    """Return the metrics of one evaluation by lower-case name, including the means within scenes.
 
     Args:
-        prediction: Scores; labels and, where there are any, scene IDs; as arrays or as lists of them by batch.
-        on_scale: Whether scores are on the scale of the labels. False: `rmse` is taken after the best rising line.
+        prediction: Scores as predictions; labels and optionally scene IDs as label IDs. Arrays, or lists of arrays by
+            batch.
+        on_scale: Whether the scores are on the scale of the labels. False: `rmse` is measured after fitting the best
+            rising line.
     """
     scores, label_ids = prediction.predictions, prediction.label_ids
     if isinstance(scores, list):
@@ -694,7 +879,7 @@ def quality_metrics(prediction: EvalPrediction, on_scale: bool = True) -> dict[s
 
 
 def mean_srcc(metrics: Mapping[str, float]) -> float:
-    """Return the SRCC of an evaluation, averaged over its sets: what a hyperparameter search maximizes."""
+    """Return the SRCC of an evaluation, averaged over its sets, which a hyperparameter search maximizes."""
     values = [value for name, value in metrics.items() if re.fullmatch(r"eval_(?!.*within_scene_)(.+_)?srcc", name)]
     if not values:
         raise ValueError("The evaluation has no metric 'srcc' to search by: pass compute_objective.")
@@ -706,15 +891,22 @@ def _as_tuple(value: Any) -> tuple[Any, ...]:
 
 
 def _head_parameters(model: nn.Module) -> set[int]:
-    """Return the identities of the head's parameters."""
+    """Return the `id` of every parameter of the head."""
     return {id(parameter) for name, parameter in model.named_parameters() if "quality_head." in name}
+
+
+def _has_scores(dataset: Dataset, column: str) -> bool:
+    """Whether a dataset has any score at all; if only some are missing, that is an error reported elsewhere."""
+    if not isinstance(dataset, Dataset):
+        return True  # ViewDataset refuses it
+    return column in dataset.column_names and any(score is not None for score in dataset.with_format(None)[column])
 
 
 def _require_rows(role: str, dataset: Any) -> None:
     if isinstance(dataset, (IterableDataset, TorchIterableDataset)):
         raise ValueError(
-            f"{role} is streamed, but batches are drawn from whole scenes, which needs all rows at hand: load it "
-            "without streaming."
+            f"{role} is streamed, but batches are drawn from whole scenes, which needs all rows: load it without "
+            "streaming."
         )
 
 
@@ -722,6 +914,6 @@ def _require_view_size(model: SindModel, processor: SindImageProcessor) -> None:
     size, side = processor.size, model.config.view_size
     if (size["height"], size["width"]) != (side, side):
         raise ValueError(
-            f"The model was made for views of {side} pixels, the image processor makes {size['height']}x"
+            f"The model was made for views of {side} pixels, but the image processor makes {size['height']}x"
             f"{size['width']}: pass SindImageProcessor(size={{'height': {side}, 'width': {side}}})."
         )

@@ -16,20 +16,22 @@ LABEL_NAMES = ["labels", "scene_ids"]
 
 @dataclass
 class SindTrainingArguments(TrainingArguments):
-    """`TrainingArguments` plus what SIND adds; defaults are the published recipe (paper, implementation details).
+    """`TrainingArguments` with the options of SIND. The defaults are the published recipe (paper, implementation).
 
     Raises:
-        ValueError: On values that contradict each other; the message names both.
+        ValueError: If values contradict each other; the message names both.
     """
 
     scene_sampling: int = field(
-        default=2, metadata={"help": "Scenes per batch and process (k). 0: plain random batches, loss over the batch."}
+        default=2,
+        metadata={"help": "Scenes per batch and process (k). 0: random batches, with the loss over the batch."},
     )
     loss_type: str = field(
-        default="scale_shift", metadata={"help": "A name of sind_hf.losses.LOSSES; applied within each scene."}
+        default="scale_shift", metadata={"help": "Loss within each scene, a name of sind_hf.losses.LOSSES."}
     )
     ema_decay: float = field(
-        default=0.99, metadata={"help": "Decay of the averaged weights that evaluation and saving use. 0: no average."}
+        default=0.99,
+        metadata={"help": "Decay of the averaged weights, which evaluation and saving use. 0: no average."},
     )
     lr_ratio: float = field(
         default=1.0, metadata={"help": "The backbone's learning rate is learning_rate / lr_ratio."}
@@ -37,41 +39,43 @@ class SindTrainingArguments(TrainingArguments):
     warmup_epochs: float | None = field(
         default=None,
         metadata={
-            "help": "Epochs of linear warm-up from 0; warmup_steps, when given, takes precedence. "
+            "help": "Epochs of linear warm-up from 0; warmup_steps takes precedence if it is given. "
             "Default: 5 with published_schedule, else 0."
         },
     )
     published_schedule: bool = field(
         default=True,
         metadata={
-            "help": "Use Adam with L2 decay, warm-up, and a cosine over all steps that does not reach 0, wherever "
-            "`optim` and `lr_scheduler_type` are left open. False: use the Trainer's defaults there."
+            "help": "Use Adam with L2 decay, warm-up, and a cosine over all steps that does not reach 0, unless "
+            "`optim` or `lr_scheduler_type` is given. False: use the Trainer's defaults instead."
         },
     )
     optim: str | None = field(  # type: ignore[assignment]  # None: left open
-        default=None, metadata={"help": "Optimizer, one of the Trainer's names. Default: see published_schedule."}
+        default=None, metadata={"help": "Optimizer, by the Trainer's names. Default: see published_schedule."}
     )
     lr_scheduler_type: str | None = field(  # type: ignore[assignment]
-        default=None, metadata={"help": "Schedule, one of the Trainer's names. Default: see published_schedule."}
+        default=None, metadata={"help": "Schedule, by the Trainer's names. Default: see published_schedule."}
     )
     eval_views: Literal["nine", "center"] = field(
-        default="nine", metadata={"help": "Views of evaluation: 'nine' or 'center'."}
+        default="nine", metadata={"help": "Views used in evaluation: 'nine' or 'center'."}
     )
     calibrate: bool = field(
         default=True,
         metadata={
-            "help": "After training, fit the scores to the scale of the training scores (config.score_scale …)."
+            "help": "Fit the scores to the scale of the training scores after training (config.score_scale, "
+            "config.score_shift)."
         },
     )
     calibration_images: int = field(
-        default=4096, metadata={"help": "Training images that the calibration scores, evenly spread. 0: all."}
+        default=4096, metadata={"help": "Number of training images used for the calibration, evenly spread. 0: all."}
     )
     score_range: list[float] | None = field(
-        default=None, metadata={"help": "Lowest and highest score of the training scale, declared by the checkpoint."}
+        default=None,
+        metadata={"help": "Lowest and highest score of the training scale, which the checkpoint declares."},
     )
-    image_column: str = field(default="image", metadata={"help": "Dataset column of the images."})
-    score_column: str = field(default="score", metadata={"help": "Dataset column of the scores, higher better."})
-    scene_column: str = field(default="scene", metadata={"help": "Dataset column of the scenes."})
+    image_column: str = field(default="image", metadata={"help": "Column of the images."})
+    score_column: str = field(default="score", metadata={"help": "Column of the scores (higher is better)."})
+    scene_column: str = field(default="scene", metadata={"help": "Column of the scenes."})
 
     # The published recipe, in the Trainer's own options.
     learning_rate: float = 1e-5
@@ -79,7 +83,7 @@ class SindTrainingArguments(TrainingArguments):
     num_train_epochs: float = 35.0
     per_device_train_batch_size: int = 64
     max_grad_norm: float = 0.0
-    # What our data path needs.
+    # Required by SIND's batches.
     remove_unused_columns: bool = False
     logging_nan_inf_filter: bool = False  # a NaN or infinite loss ends the training, with the names of its images
     label_names: list[str] | None = field(default_factory=lambda: list(LABEL_NAMES))
@@ -87,7 +91,7 @@ class SindTrainingArguments(TrainingArguments):
     def __post_init__(self) -> None:
         self._choose_best_metric()
         chosen = self.optim, self.lr_scheduler_type
-        # The base class knows no open choice; with the published schedule these two stay open.
+        # The base class needs values here; with the published schedule these two are set back to None.
         self.optim = self.optim or TrainingArguments.optim
         self.lr_scheduler_type = self.lr_scheduler_type or TrainingArguments.lr_scheduler_type
         super().__post_init__()
@@ -100,7 +104,7 @@ class SindTrainingArguments(TrainingArguments):
         self._check_values()
 
     def _choose_best_metric(self) -> None:
-        """Compare checkpoints by SRCC, unless another metric is asked for."""
+        """Compare checkpoints by SRCC, unless another metric is chosen."""
         needed = (
             self.load_best_model_at_end
             or SaveStrategy(self.save_strategy) == SaveStrategy.BEST
@@ -117,15 +121,15 @@ class SindTrainingArguments(TrainingArguments):
             self.label_names = list(LABEL_NAMES)
         if list(self.label_names) not in (LABEL_NAMES, LABEL_NAMES[:1]):
             raise ValueError(
-                f"label_names is {self.label_names}: batches hold 'labels' and 'scene_ids', whatever the columns of "
-                "the dataset are called; name those with score_column and scene_column."
+                f"label_names is {self.label_names}: batches hold 'labels' and 'scene_ids' for every dataset; set its "
+                "columns with score_column and scene_column."
             )
         if self.scene_sampling < 0:
-            raise ValueError(f"scene_sampling is {self.scene_sampling}: give the scenes per batch, or 0 for none.")
+            raise ValueError(f"scene_sampling is {self.scene_sampling}: give the number of scenes per batch, or 0.")
         if self.scene_sampling and self.per_device_train_batch_size % self.scene_sampling:
             raise ValueError(
                 f"per_device_train_batch_size is {self.per_device_train_batch_size}, scene_sampling is "
-                f"{self.scene_sampling}: the batch must divide into that many scenes."
+                f"{self.scene_sampling}: the batch size must be a multiple of scene_sampling."
             )
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay is {self.ema_decay}: it must be at least 0 and less than 1.")
@@ -138,11 +142,11 @@ class SindTrainingArguments(TrainingArguments):
                 f"calibration_images is {self.calibration_images}: a fit needs at least 2 images; 0 takes all."
             )
         if self.score_range is not None and (len(self.score_range) != 2 or self.score_range[0] >= self.score_range[1]):
-            raise ValueError(f"score_range is {self.score_range}: it must be the lowest and the highest score.")
+            raise ValueError(f"score_range is {self.score_range}: give the lowest and the highest score.")
         if self.scene_sampling and self.auto_find_batch_size:
             raise ValueError(
-                "auto_find_batch_size shrinks batches to sizes that scenes do not divide: leave it off, and give a "
-                "smaller per_device_train_batch_size with more gradient_accumulation_steps."
+                "auto_find_batch_size shrinks batches to sizes that are no multiple of scene_sampling: leave it off, "
+                "and set a smaller per_device_train_batch_size with more gradient_accumulation_steps."
             )
         if self.push_to_hub and self.hub_strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
             raise ValueError(
@@ -152,15 +156,15 @@ class SindTrainingArguments(TrainingArguments):
         if self.eval_views not in ("nine", "center"):
             raise ValueError(f"eval_views is {self.eval_views!r}: it must be 'nine' or 'center'.")
         if getattr(self.accelerator_config, "split_batches", False):
-            raise ValueError("accelerator_config.split_batches would cut scenes apart: leave it off.")
+            raise ValueError("accelerator_config.split_batches would divide scenes among processes: leave it off.")
 
     def ignored_options(self, *, own_optimizer: bool, own_schedule: bool, own_loss: bool) -> list[str]:
         """Return the options that were set but have no effect, each with the reason.
 
         Args:
-            own_optimizer: Whether the trainer is given an optimizer.
-            own_schedule: Whether the trainer is given a schedule.
-            own_loss: Whether the trainer is given a loss function.
+            own_optimizer: Whether the trainer was given an optimizer.
+            own_schedule: Whether the trainer was given a schedule.
+            own_loss: Whether the trainer was given a loss function.
         """
         reasons = {
             "label_smoothing_factor": (self.label_smoothing_factor != 0, "scores are numbers, not classes"),

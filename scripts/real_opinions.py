@@ -38,10 +38,11 @@ from sind_hf.experiments.bootstrap import bootstrap_mean, paired_bootstrap, stei
 from sind_hf.experiments.config import RunConfig, load_config
 from sind_hf.experiments.evaluation import evaluate_manifest
 from sind_hf.experiments.plots import curves, fit_scatter
-from sind_hf.experiments.records import RESULTS, load_records, read_scores
+from sind_hf.experiments.records import load_records, read_scores
 from sind_hf.experiments.runner import run_experiment
 from sind_hf.files import write_json, write_text
 from sind_hf.image_processing_sind import load_image
+from sind_hf.run_record import RESULTS
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 # loss -> scenes per batch: plain l1 as it is trained without SIND, the others within scenes

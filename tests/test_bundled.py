@@ -22,7 +22,7 @@ from sind_hf.bundled import percentile, reference_scores
 from sind_hf.checkpoints import load_checkpoint
 from sind_hf.data.synthetic.graded import packaged_photographs
 from sind_hf.experiments.config import ModelOptions
-from sind_hf.experiments.models import build_model
+from sind_hf.experiments.runner import build_model
 from sind_hf.image_processing_sind import load_image
 from sind_hf.scoring.scorer import score_images
 

@@ -27,6 +27,8 @@ HUB_FILES = (
     "processor_config.json",
     "model*.safetensors",
     "model.safetensors.index.json",
+    "adapter_config.json",
+    "adapter_model.safetensors",
 )
 MOST_LABELS = 100_000
 # Parameters that a configuration may declare beyond those in the weight files: a checkpoint that lacks a few weights

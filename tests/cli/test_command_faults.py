@@ -119,7 +119,7 @@ def test_folders_and_files_whose_names_are_no_utf8(
     # The tables of datasets, which training and prepared data go through, hold UTF-8 alone.
     words = r"\xe9tude: the name of this folder is not UTF-8; rename it"
     one_error(run("data", "prepare", odd / "manifest.json", "--image-root", odd, "--output", tmp_path / "set"), words)
-    one_error(run("train", "-c", training_config, f"image_root={odd}"), "image_root=", "is no YAML value")
+    one_error(run("train", "-c", training_config, f"image_root={odd}"), "image_root=", "is not a YAML value")
     assert not (tmp_path / "set").exists()
 
 

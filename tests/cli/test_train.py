@@ -9,13 +9,16 @@ import pytest
 import yaml
 from scipy.stats import spearmanr
 
-from sind_hf import Manifest, SindModel
+from sind_hf import Manifest, SindModel, bundled_checkpoint
+from sind_hf.experiments.config import load_config
+from sind_hf.experiments.runner import build_model
 
 
 def test_train_then_evaluate(run, training_config, study, tmp_path):
-    code, out, err = run("train", "--config", training_config, "max_steps=6", "experiment.name=shorter")
+    code, out, err = run("train", training_config, "max_steps=6", "experiment.name=shorter")
     assert code == 0, err
     assert "shorter: 6 steps" in out and "study_held_out" in out
+    assert "study_held_out: no figures within scenes, because its images belong to one scene" in err
     folder = tmp_path / "run"
     record = json.loads((folder / "results.json").read_text())
     assert (
@@ -24,6 +27,15 @@ def test_train_then_evaluate(run, training_config, study, tmp_path):
         and record["test_images"] == {"study_held_out": 8}
     )
     assert -1 <= record["metrics"]["study_held_out"]["srcc"] <= 1
+    before = record["before_training"]["study_held_out"]
+    assert f"before training {before['srcc']:.3f} {before['plcc']:.3f}" in " ".join(out.split())
+    config = load_config(training_config)
+    untrained, processor = build_model(config.model, "scale_shift", config.training.seed)
+    held_out = [entry for entry in Manifest.load(study / "manifest.json").entries if entry.scene == "scene 2"]
+    scores = untrained.eval().score([study / entry.image for entry in held_out], processor, views="center")
+    assert before["srcc"] == pytest.approx(spearmanr(scores, [entry.score for entry in held_out]).statistic)
+    card = (folder / "README.md").read_text()
+    assert f"{record['metrics']['study_held_out']['srcc']:.4f}" in card
     assert {"sind_hf", "torch", "transformers"} <= set(record["versions"])
     resolved = yaml.safe_load((folder / "config.yaml").read_text())
     assert resolved["training"]["max_steps"] == 6 and resolved["experiment"]["name"] == "shorter"
@@ -61,10 +73,32 @@ def test_a_new_run_does_not_begin_among_the_checkpoints_of_another(run, training
     assert run("train", "--config", training_config)[0] == 0
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
     code, out, err = run("train", "--config", training_config, "learning_rate=0.5")
-    assert (code, out) == (2, "") and "holds a run already (results.json)" in err
+    assert (code, out) == (2, "") and "already contains a run (results.json)" in err
     assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
     (tmp_path / "run/results.json").unlink()
-    assert "holds a run already (checkpoint-4)" in run("train", "--config", training_config)[2]
+    assert "already contains a run (checkpoint-4)" in run("train", "--config", training_config)[2]
+
+
+def test_a_training_starts_from_the_bundled_checkpoint(run, training_config, study, tmp_path):
+    document = yaml.safe_load(training_config.read_text())
+    document["model"] = {"checkpoint": "bundled", "freeze_batch_norm": True}
+    document["training"] |= {"max_steps": 1, "ema_decay": 0.0, "learning_rate": 0.0, "eval_views": "center"}
+    training_config.write_text(yaml.safe_dump(document))
+    code, _, err = run("train", training_config)
+    assert code == 0, err
+    start, trained = (SindModel.from_pretrained(path) for path in (bundled_checkpoint(), tmp_path / "run"))
+    assert all(value.equal(trained.state_dict()[name]) for name, value in start.state_dict().items())
+
+
+def test_what_costs_a_training_its_use_is_said_before_it(run, training_config, study, caplog):
+    manifest = Manifest.load(study / "manifest.json")
+    manifest.score = replace(manifest.score, range=None)
+    manifest.save(study / "manifest.json")
+    code, _, err = run("train", training_config, "max_steps=4", "warmup_steps=3", "save_strategy=no")
+    assert code == 0, err
+    expected = "no score range is declared, so the scores will not be calibrated: write training.score_range="
+    assert expected in caplog.text
+    assert "The warm-up takes 3 of the 4 steps, more than half of the training" in caplog.text
 
 
 @pytest.mark.parametrize("kind", ["equal scores", "one image per scene"])
@@ -78,6 +112,7 @@ def test_a_metric_that_is_not_defined_is_shown_and_recorded_as_such(run, trainin
     code, out, err = run("train", "--config", training_config, *overrides)
     assert code == 0, err
     assert "not defined" in out
+    assert ("each of its 24 scenes has one image" in err) == (kind == "one image per scene")
     (metrics,) = json.loads((tmp_path / "run/results.json").read_text())["metrics"].values()
     undefined = "srcc" if kind == "equal scores" else "within_scene_srcc"
     assert metrics[undefined] is None
@@ -105,6 +140,8 @@ def test_a_test_that_fails_leaves_the_trained_model(run, training_config, study,
         (["data.train=[nowhere.json]"], "nowhere.json"),
         (["model.checkpoint=somewhere"], "exactly one of backbone, vision_config and checkpoint"),
         (["max_steps"], "overrides are written key=value"),
+        (["--output_dir", "runs/x"], "write training.output_dir=runs/x"),
+        (["resume_from_checkpoint=runs/x"], "resume_from_checkpoint is not supported: leave it out"),
     ],
 )
 def test_unusable_configurations_end_with_one_line(run, training_config, tmp_path, overrides, expected):

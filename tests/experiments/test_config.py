@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from sind_hf.experiments.config import load_config
+from sind_hf.experiments.config import config_from_arguments, load_config
 
 BASE = {
     "model": {"backbone": "some/backbone"},
@@ -114,7 +114,7 @@ def test_the_resolved_configuration_is_read_back_the_same(tmp_path):
         (BASE | {"training": {"scene_samplin": 1}}, "Did you mean scene_sampling?"),
         (BASE | {"data": {1: 2}}, "data: unknown key 1."),
         (BASE | {"data": ["a"]}, "data must hold keys and values"),
-        (BASE | {"model": {}}, "give exactly one of backbone, vision_config and checkpoint, none is given"),
+        (BASE | {"model": {}}, "give exactly one of backbone, vision_config and checkpoint, none of them is given"),
         (BASE | {"model": {"backbone": "x", "checkpoint": "y"}}, "not backbone and checkpoint"),
         (BASE | {"training": {"learning_rate": "fast"}}, "training: learning_rate is 'fast': expected a number"),
         (BASE | {"training": {"learning_rate": True}}, "learning_rate is True"),
@@ -126,12 +126,16 @@ def test_the_resolved_configuration_is_read_back_the_same(tmp_path):
         (BASE | {"training": {"eval_views": "both"}}, "eval_views is 'both'"),
         (BASE | {"training": {"save_strategy": "sometimes"}}, "sometimes"),
         (BASE | {"training": {"loss_type": "scale_shfit"}}, "training: Unknown loss 'scale_shfit'"),
-        (BASE | {"training": {"scene_sampling": 3}}, "the batch must divide into that many scenes"),
+        (BASE | {"training": {"scene_sampling": 3}}, "the batch size must be a multiple of scene_sampling"),
         (BASE | {"data": {"train": {"a": "b"}}}, "train is {'a': 'b'}"),
         (BASE | {"data": {"train": [1]}}, "train is 1"),
         ("- a\n- b\n", "expected the groups model, data, training, experiment"),
         ("", "expected the groups"),
-        ("model: [unclosed\n", "is no YAML"),
+        ("model: [unclosed\n", "is not YAML"),
+        (
+            BASE | {"training": {"resume_from_checkpoint": "runs/x"}},
+            "resume_from_checkpoint is not supported",
+        ),
     ],
 )
 def test_mistakes_are_one_line_that_names_file_and_place(tmp_path, document, message):
@@ -150,7 +154,7 @@ def test_mistakes_are_one_line_that_names_file_and_place(tmp_path, document, mes
         ("learnin_rate=1", "unknown key 'learnin_rate'. Did you mean learning_rate?"),
         ("training.learnin_rate=1", "training: unknown key 'learnin_rate'. Did you mean learning_rate?"),
         ("trainin.learning_rate=1", "unknown group 'trainin'. Did you mean training?"),
-        ("learning_rate=[1", "'[1' is no YAML value"),
+        ("learning_rate=[1", "'[1' is not a YAML value"),
         ("learning_rate=fast", "learning_rate is 'fast': expected a number"),
     ],
 )
@@ -161,6 +165,38 @@ def test_mistakes_on_the_command_line(tmp_path, override, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["FILE", "--output_dir", "runs/x"], "no option --output_dir: write training.output_dir=runs/x."),
+        (["FILE", "--learning-rate=1e-4"], "no option --learning-rate: write training.learning_rate=1e-4."),
+        (["--output_dir", "runs/x", "FILE"], "write training.output_dir=runs/x."),
+        (["FILE", "--train", "a.json"], "write data.train=a.json."),
+        (["FILE", "--data.train", "a.json"], "no option --data.train: write data.train=a.json."),
+        (["FILE", "--fp16", "max_steps=3"], "write training.fp16=VALUE."),
+        (["FILE", "--learnin_rate", "1"], "write training.learning_rate=1."),
+        (["FILE", "--resum"], "no option --resum: write --resume."),
+        (["FILE", "--qqqqq"], "no option --qqqqq: keys of the configuration are written group.key=value"),
+        (["max_steps=3"], "name the configuration file (.yaml) first"),
+        ([], "name the configuration file (.yaml) first"),
+    ],
+)
+def test_unknown_options_are_answered_with_the_right_form(tmp_path, arguments, message):
+    path = write(tmp_path, BASE)
+    with pytest.raises(ValueError) as caught:
+        config_from_arguments([str(path) if word == "FILE" else word for word in arguments], None, ["--resume"])
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_the_configuration_is_the_first_argument_or_an_option(tmp_path):
+    path = write(tmp_path, BASE)
+    for run in (
+        config_from_arguments([str(path), "lr_ratio=3"]),
+        config_from_arguments(["lr_ratio=3"], path),
+    ):
+        assert run.training.lr_ratio == 3
+
+
 def test_files_that_cannot_be_read(tmp_path):
     for path, reason in ((tmp_path / "absent.yaml", "No such file"), (tmp_path, "Is a directory")):
         with pytest.raises(ValueError, match=reason) as caught:
@@ -168,7 +204,7 @@ def test_files_that_cannot_be_read(tmp_path):
         assert str(path) in str(caught.value)
     latin = tmp_path / "latin.yaml"
     latin.write_bytes("experiment:\n  name: Größe\n".encode("latin-1"))
-    with pytest.raises(ValueError, match="is no YAML"):
+    with pytest.raises(ValueError, match="is not YAML"):
         load_config(latin)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 
 import pytest
-from tiny_sets import make_config, make_set
 
+from helpers.tiny_sets import make_config, make_set
 from sind_hf import cli
 
 
@@ -45,7 +45,7 @@ def write_config(tree, output):
 def test_experiment_and_evaluation_of_its_checkpoint(tree, tmp_path, shell):
     output = tmp_path / "run"
     config = write_config(tree, output)
-    code, out, err = shell("experiment", "leave-one-out", "--config", config, "--dry-run")
+    code, out, err = shell("experiment", "leave-one-out", config, "--dry-run")
     assert code in (0, None) and not output.exists()
     assert "test_for_102_Human" in out and "spaq 10" in out and "spaq 5" in out
 
@@ -61,7 +61,7 @@ def test_experiment_and_evaluation_of_its_checkpoint(tree, tmp_path, shell):
     code, out, err = shell("experiment", "leave-one-out", "-c", config)
     assert code == 2 and err.count("\n") == 1 and "training.num_train_epochs=1" in err
     code, out, err = shell("experiment", "cross-set", "-c", config)
-    assert code == 2 and "is for leave-one-out, not for cross-set" in err
+    assert code == 2 and "for the protocol leave-one-out, not for cross-set: write `sind-hf experiment" in err
 
     model = output / "test_for_100_Animal"
     arguments = ["--model", model, "--manifest", tree / "json" / "spaq" / "all.json", "--image-root", tree / "images"]

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tiny_sets import make_set
 
+from helpers.tiny_sets import make_set
 from sind_hf.data.manifests.catalog import CATALOG
 from sind_hf.experiments.config import load_config
 from sind_hf.experiments.demo import DEMO

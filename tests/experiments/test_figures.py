@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_sets import make_set
 
+from helpers.tiny_sets import make_set
 from sind_hf import metrics
 from sind_hf.experiments import figures, plots
 from sind_hf.experiments.evaluation import Evaluation

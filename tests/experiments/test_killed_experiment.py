@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-from tiny_sets import make_config, make_set
+
+from helpers.tiny_sets import make_config, make_set
 
 SOURCE = Path(__file__).parents[2] / "src"
 FOLDS = ("test_for_100_Animal", "test_for_101_Cityscape")

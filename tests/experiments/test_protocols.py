@@ -6,8 +6,8 @@ import logging
 from dataclasses import replace
 
 import pytest
-from tiny_sets import make_set, write_published
 
+from helpers.tiny_sets import make_set, write_published
 from sind_hf.data.splits.library import load_manifest
 from sind_hf.experiments.config import DataOptions, ExperimentOptions
 from sind_hf.experiments.protocols import build_folds

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from tiny_sets import make_config, write_picture, write_published
 
+from helpers.tiny_sets import make_config, write_picture, write_published
 from sind_hf.data.manifests.manifest import ManifestEntry
 from sind_hf.experiments.runner import run_experiment
 

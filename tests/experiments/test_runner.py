@@ -7,9 +7,9 @@ from contextlib import contextmanager
 
 import pytest
 from safetensors.torch import load_file
-from tiny_sets import make_config, make_set
 from transformers import TrainerCallback
 
+from helpers.tiny_sets import make_config, make_set
 from sind_hf import metrics
 from sind_hf.experiments.records import load_records, read_scores
 from sind_hf.experiments.runner import run_experiment, run_training
@@ -154,7 +154,7 @@ def test_a_damaged_record_is_named(straight, tree, tmp_path):
     output = tmp_path / "run"
     (output / "test_for_100_Animal").mkdir(parents=True)
     (output / "test_for_100_Animal" / "results.json").write_text("{")
-    with pytest.raises(ValueError, match="results.json: cannot read this record.*remove it"):
+    with pytest.raises(ValueError, match="results.json: cannot read this run record .*repair or remove it"):
         run_experiment(configured(tree, output))
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tiny_sets import make_set, save_tiny_clip, save_tiny_resnet, write_published
 
+from helpers.tiny_sets import make_set, save_tiny_clip, save_tiny_resnet, write_published
 from sind_hf import SindConfig
 from sind_hf.data.splits.library import read_folds, write_folds
 from sind_hf.data.splits.splits import leave_one_out, random_split

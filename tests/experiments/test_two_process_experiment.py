@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_sets import make_config, make_set, save_tiny_clip
 
+from helpers.tiny_sets import make_config, make_set, save_tiny_clip
 from sind_hf.checkpoints import load_checkpoint
 from sind_hf.experiments.evaluation import evaluate_manifest
 from sind_hf.experiments.protocols import build_folds
@@ -22,8 +22,8 @@ pytestmark = pytest.mark.slow
 
 
 def launch(*arguments):
-    here = Path(__file__).parent
-    paths = [str(here.parents[1] / "src"), str(here), os.environ.get("PYTHONPATH", "")]
+    tests = Path(__file__).parents[1]
+    paths = [str(tests.parent / "src"), str(tests), os.environ.get("PYTHONPATH", "")]
     # With --cpu accelerate starts several processes through MPI alone; the configuration says use_cpu.
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     launcher += [
@@ -39,7 +39,7 @@ def launch(*arguments):
     # What trainings in this process left behind (fp16 of another test, say) must not reach these.
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("ACCELERATE_")}
     done = subprocess.run(
-        [*launcher, str(here / "two_process_experiment.py"), *map(str, arguments)],
+        [*launcher, "-m", "helpers.two_process_experiment", *map(str, arguments)],
         env=inherited | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)},
         capture_output=True,
         text=True,

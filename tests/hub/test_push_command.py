@@ -59,7 +59,7 @@ def test_refusals_are_one_line_and_exit_with_2(
     assert "run `hf auth login`" in refusal(checkpoint, "--repo-id", REPO)
     (checkpoint / "results.json").write_text("{")
     monkeypatch.setenv("HF_TOKEN", WRITER)
-    assert "results.json: cannot be read" in refusal(checkpoint, "--repo-id", REPO)
+    assert "results.json: cannot read this run record" in refusal(checkpoint, "--repo-id", REPO)
 
 
 def test_a_dry_run_lists_files_sizes_and_the_card(

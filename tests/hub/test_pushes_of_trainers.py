@@ -10,8 +10,8 @@ import pytest
 from datasets import Dataset
 from hub_server import WRITER, Hub
 from huggingface_hub import ModelCard
-from tiny_training import make_arguments, make_pictures, make_trainer
 
+from helpers.tiny_training import make_arguments, make_pictures, make_trainer
 from sind_hf import Manifest, ManifestEntry, ScoreInfo
 from sind_hf.experiments.config import load_config
 from sind_hf.experiments.runner import run_training

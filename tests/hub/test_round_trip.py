@@ -12,8 +12,8 @@ import pytest
 from hub_server import Hub
 from huggingface_hub import ModelCard
 from run_folders import make_run, save_checkpoint
-from tiny_training import make_model, make_pictures, make_trainer
 
+from helpers.tiny_training import make_model, make_pictures, make_trainer
 from sind_hf import SindImageProcessor, SindModel
 from sind_hf.hub.model_card import METRICS
 

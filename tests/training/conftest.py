@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 from datasets import Dataset
-from tiny_training import make_pictures
+
+from helpers.tiny_training import make_pictures
 
 
 @pytest.fixture(autouse=True)

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 import transformers.trainer
-from checkpoints import assert_same_checkpoints
 from safetensors.torch import load_file
-from tiny_training import make_model, make_trainer
 from transformers import TrainerCallback
 
+from helpers.checkpoint_comparison import assert_same_checkpoints
+from helpers.tiny_training import make_model, make_trainer
 from sind_hf import SindImageProcessor
 from sind_hf.experiments.runner import EvaluateEvery
 from sind_hf.training.callbacks import TrainingInterrupted
@@ -235,6 +235,16 @@ def checkpoint(tmp_path_factory, pictures):
     folder = tmp_path_factory.mktemp("trained")
     make_trainer(folder, pictures, ema_decay=0.9, **SAVING | {"max_steps": 3}).train()
     return folder / "checkpoint-3"
+
+
+@pytest.mark.parametrize("file", ["optimizer.pt", "rng_state_1.pth", "pytorch_model.bin"])
+def test_a_pipe_in_a_checkpoint_is_named_and_not_waited_for(tmp_path, pictures, checkpoint, file):
+    copy = Path(shutil.copytree(checkpoint, tmp_path / "checkpoint-3"))
+    (copy / file).unlink(missing_ok=True)
+    os.mkfifo(copy / file)
+    trainer = make_trainer(tmp_path, pictures, ema_decay=0.9, **SAVING | {"max_steps": 6})
+    with pytest.raises(ValueError, match=rf"^{copy / file}: is not a regular file; remove it"):
+        trainer.train(resume_from_checkpoint=str(copy))
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from tiny_training import make_arguments, make_model, make_processor, make_trainer
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.hyperparameter_search import ALL_HYPERPARAMETER_SEARCH_BACKENDS, HPSearchBackend
 from transformers.trainer_utils import BestRun
 
+from helpers.tiny_training import make_arguments, make_model, make_processor, make_trainer
 from sind_hf import SindModel, SindTrainer, SindTrainingArguments
 from sind_hf.losses import by_scene
+from sind_hf.metrics import ConstantInputWarning, plcc, srcc
 from sind_hf.training.trainer import quality_metrics
 
 pytestmark = [
@@ -98,6 +99,74 @@ def test_both_learning_rates_are_logged(tmp_path, pictures):
     logged = one_step(tmp_path, pictures, **options).state.log_history[0]
     assert logged["learning_rate"] == logged["learning_rate_head"] == pytest.approx(1e-2)
     assert logged["learning_rate_backbone"] == pytest.approx(1e-3)
+
+
+def test_the_rates_of_all_groups_are_logged_even_while_they_are_equal(tmp_path, pictures):
+    options = {"logging_strategy": "steps", "logging_steps": 1, "warmup_steps": 1, "max_steps": 2}
+    first, second, *_ = one_step(tmp_path, pictures, **options).state.log_history
+    assert first["learning_rate_backbone"] == first["learning_rate_head"] == 0
+    assert second["learning_rate_backbone"] == second["learning_rate_head"] == pytest.approx(1e-2)
+
+
+def test_rates_that_differ_inside_the_backbone_are_logged_by_group(tmp_path, pictures):
+    model = make_model()
+    first, *others = model.parameters()
+    optimizer = torch.optim.SGD([{"params": [first], "lr": 0.1}, {"params": others, "lr": 0.2}])
+    trainer = SindTrainer(
+        model,
+        make_arguments(tmp_path, max_steps=1, logging_strategy="steps", logging_steps=1, warmup_epochs=0),
+        train_dataset=pictures,
+        processing_class=make_processor(),
+        optimizers=(optimizer, None),
+    )
+    trainer.train()
+    logged = trainer.state.log_history[0]
+    # The second group holds the head and the rest of the backbone.
+    assert (logged["learning_rate_backbone"], logged["learning_rate_head"]) == (0.1, 0.2)
+    groups = ([first], others[:1], others[1:])
+    third = torch.optim.SGD(
+        [{"params": group, "lr": rate} for group, rate in zip(groups, (0.1, 0.2, 0.3), strict=True)]
+    )
+    trainer.optimizer, trainer._group_rates = third, [0.1, 0.2, 0.3]
+    trainer.log({"loss": 1.0, "learning_rate": 0.1})
+    logged = trainer.state.log_history[-1]
+    assert [logged[f"learning_rate_group_{number}"] for number in range(3)] == [0.1, 0.2, 0.3]
+
+
+def test_correlations_of_the_training_images_are_logged(tmp_path, pictures):
+    class Noted(SindTrainer):
+        seen: list[tuple[float, float]] = []
+
+        def compute_loss(self, model, inputs, return_outputs=False, **options):
+            loss, outputs = super().compute_loss(model, inputs, True, **options)
+            if model.training:
+                self.seen += zip(outputs["quality"].tolist(), inputs["labels"].tolist(), strict=True)
+            return (loss, outputs) if return_outputs else loss
+
+    options = {"logging_strategy": "steps", "logging_steps": 3, "max_steps": 6, "gradient_accumulation_steps": 2}
+    trainer = make_trainer(tmp_path, pictures, eval_dataset=pictures, trainer_class=Noted, **options)
+    trainer.train()
+    logged = [entry for entry in trainer.state.log_history if "loss" in entry]
+    assert len(logged) == 2 and len(Noted.seen) == 2 * 3 * 2 * 4
+    for entry, part in zip(logged, (Noted.seen[:24], Noted.seen[24:]), strict=True):
+        scores, labels = zip(*part, strict=True)
+        assert entry["train_srcc"] == pytest.approx(srcc(scores, labels), abs=1e-6)
+        assert entry["train_plcc"] == pytest.approx(plcc(scores, labels), abs=1e-5)
+
+
+def test_correlations_that_are_not_defined_are_not_logged(tmp_path, pictures):
+    constant = pictures.remove_columns("score").add_column("score", [1.0] * 24)
+    options = {"logging_strategy": "steps", "logging_steps": 1, "loss_type": "l1"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ConstantInputWarning)
+        assert "train_srcc" not in one_step(tmp_path, constant, **options).state.log_history[0]
+
+
+@pytest.mark.parametrize(("warmup", "warned"), [(3, True), (2, False)])
+def test_a_warm_up_of_more_than_half_of_the_steps_is_reported(tmp_path, pictures, caplog, warmup, warned):
+    trainer = make_trainer(tmp_path, pictures, warmup_steps=warmup)
+    trainer.create_optimizer_and_scheduler(4)
+    assert ("The warm-up takes 3 of the 4 steps" in caplog.text) == warned
 
 
 # --- options without effect ----------------------------------------------------------------------------------------
@@ -286,6 +355,30 @@ def test_the_error_of_uncalibrated_scores_is_taken_after_a_line(tmp_path, pictur
 def test_the_best_checkpoint_is_that_of_the_highest_srcc(tmp_path, pictures, options, expected):
     trainer = make_trainer(tmp_path, pictures, eval_dataset={"held": pictures}, **EVALUATING | options)
     assert (trainer.args.metric_for_best_model, trainer.args.greater_is_better) == expected
+
+
+@pytest.mark.parametrize("sets", [None, "held"])
+def test_the_best_checkpoint_needs_no_srcc_of_the_users_metrics(tmp_path, pictures, sets):
+    trainer = SindTrainer(
+        make_model(),
+        make_arguments(tmp_path, load_best_model_at_end=True, **EVALUATING),
+        train_dataset=pictures,
+        eval_dataset=pictures if sets is None else {sets: pictures},
+        processing_class=make_processor(),
+        compute_metrics=lambda prediction: {"mine": 1.0},
+    )
+    trainer.train()
+    (found,) = (entry for entry in trainer.state.log_history if f"eval_{sets + '_' if sets else ''}mine" in entry)
+    scores = trainer.predict(pictures).predictions
+    assert trainer.state.best_metric == pytest.approx(srcc(scores, pictures["score"][:]))
+    assert "eval_rmse" not in found
+
+
+def test_a_best_metric_that_no_evaluation_returns_is_named(tmp_path, pictures):
+    options = {"load_best_model_at_end": True, "metric_for_best_model": "mine"} | EVALUATING
+    trainer = make_trainer(tmp_path, pictures, eval_dataset=pictures, **options)
+    with pytest.raises(ValueError, match="'mine', which the evaluation does not return: choose one of krcc, loss, "):
+        trainer.train()
 
 
 def test_with_several_evaluation_sets_the_best_metric_names_one(tmp_path, pictures):

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import pytest
-from checkpoints import assert_same, assert_same_checkpoints
 from safetensors.torch import load_file
-from tiny_training import StopAt, make_model, make_trainer, train_with_a_stop
+
+from helpers.checkpoint_comparison import assert_same, assert_same_checkpoints
+from helpers.tiny_training import StopAt, make_model, make_trainer, train_with_a_stop
 
 pytestmark = [
     # of so few pictures curves cannot be fitted, and some scenes have one only

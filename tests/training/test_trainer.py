@@ -5,12 +5,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from checkpoints import assert_same
 from datasets import Dataset
 from safetensors.torch import load_file
-from tiny_training import make_arguments, make_model, make_processor, make_trainer
 from transformers import TrainerCallback
 
+from helpers.checkpoint_comparison import assert_same
+from helpers.tiny_training import make_arguments, make_model, make_processor, make_trainer
 from sind_hf import SindModel
 from sind_hf.calibration import CalibrationWarning
 from sind_hf.image_processing_sind import ImageError, SindImageProcessor
@@ -508,8 +508,8 @@ def test_views_need_a_processor(tmp_path, pictures):
         ({}, {"scene_sampling": 4}, "asks for 4 scenes per batch, but the column 'scene' holds 3"),
         ({"score": None}, {}, "no score column 'score'"),
         ({}, {"image_column": "photo"}, "no image column 'photo'"),
-        ({"score": [1.0] * 23 + [float("nan")]}, {}, "no finite numbers, first in row 23"),
-        ({"scene": ["a", None] * 12}, {}, "scene column 'scene' is empty for 12 pictures, first in row 1"),
+        ({"score": [1.0] * 23 + [float("nan")]}, {}, "not finite numbers, first in row 23"),
+        ({"scene": ["a", None] * 12}, {}, "scene column 'scene' is empty for 12 images, first in row 1"),
     ],
 )
 def test_unusable_training_sets_are_refused_in_one_line(tmp_path, pictures, change, options, message):

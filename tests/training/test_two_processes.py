@@ -1,4 +1,4 @@
-"""Training and evaluation on two processes (gloo), done once by `two_processes.py` and looked at from here."""
+"""Training and evaluation on two processes (gloo), run once by `helpers.two_process_training`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from checkpoints import assert_same_checkpoints
-from tiny_training import make_trainer
-from two_processes import COUNTS, RESUMPTIONS, evaluate, evaluation_options
 
+from helpers.checkpoint_comparison import assert_same_checkpoints
+from helpers.tiny_training import make_trainer
+from helpers.two_process_training import COUNTS, RESUMPTIONS, evaluate, evaluation_options
 from sind_hf import SindModel
 
 pytestmark = [
@@ -28,11 +28,11 @@ pytestmark = [
 def results(tmp_path_factory, pictures):
     folder = tmp_path_factory.mktemp("two_processes")
     pictures.save_to_disk(folder / "pictures")
-    here = Path(__file__).parent
+    tests = Path(__file__).parents[1]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    paths = [str(here.parents[1] / "src"), str(here), os.environ.get("PYTHONPATH", "")]
+    paths = [str(tests.parent / "src"), str(tests), os.environ.get("PYTHONPATH", "")]
     done = subprocess.run(
-        [*launcher, str(here / "two_processes.py"), str(folder)],
+        [*launcher, "-m", "helpers.two_process_training", str(folder)],
         env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)},
         capture_output=True,
         text=True,

@@ -49,9 +49,10 @@ def options(
 
 
 app.command()(score)
-app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": False})(train)
+# Unknown options reach these two commands, which say how to write them as keys of the configuration.
+app.command(context_settings={"ignore_unknown_options": True})(train)
 app.command()(evaluate)
-app.command()(experiment)
+app.command(context_settings={"ignore_unknown_options": True})(experiment)
 app.command()(convert)
 app.command()(push)
 app.command()(export)

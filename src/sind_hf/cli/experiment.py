@@ -12,7 +12,7 @@ from accelerate import PartialState
 from transformers import TrainerCallback
 
 from sind_hf.cli import terminal
-from sind_hf.experiments.config import RunConfig, load_config
+from sind_hf.experiments.config import RunConfig, config_from_arguments
 from sind_hf.experiments.figures import draw_figures
 from sind_hf.experiments.protocols import build_folds
 from sind_hf.experiments.records import load_records
@@ -26,28 +26,39 @@ SHORT = {"srcc": "SRCC", "plcc": "PLCC", "srcc_plcc": "(S+P)/2"}  # a row has to
 def experiment(
     protocol: Annotated[
         Literal["leave-one-out", "cross-set", "random-split"],
-        typer.Argument(help="leave-one-out, cross-set or random-split.", show_default=False),
+        typer.Argument(help="Protocol: leave-one-out, cross-set or random-split.", show_default=False),
     ],
-    config: Annotated[Path, typer.Option("--config", "-c", help="YAML with model, data, training, experiment.")],
-    overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values that replace those of the file.")
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="CONFIG [KEY=VALUE]...",
+            help="Configuration (YAML with the groups model, data, training, experiment), and values that replace "
+            "those in it.",
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", help="Configuration, if it is not an argument.")
     ] = None,
     fresh: Annotated[
         bool,
-        typer.Option("--fresh", help="Refuse an output folder that holds something, instead of going on with it."),
+        typer.Option("--fresh", help="Refuse an output folder that is not empty, instead of resuming the experiment."),
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the folds and train nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the folds without training.")] = False,
 ) -> None:
     """Run a protocol of the paper: train and test on every fold, with tables and figures over all of them.
 
-    Example: [bold]sind-hf experiment leave-one-out --config configs/leave_one_out_spaq.yaml[/bold]
+    Example: [bold]sind-hf experiment leave-one-out configs/leave_one_out_spaq.yaml[/bold]
     """
     terminal.quiet_libraries()
-    run = load_config(config, overrides or [])
+    words = arguments or []
+    run = config_from_arguments(words, config, ("--config", "--fresh", "--dry-run", "--help"))
     if run.experiment.protocol not in (None, protocol):
-        raise ValueError(f"{config} is for {run.experiment.protocol}, not for {protocol}: name that protocol instead.")
+        raise ValueError(
+            f"the configuration is for the protocol {run.experiment.protocol}, not for {protocol}: write "
+            f"`sind-hf experiment {run.experiment.protocol}`."
+        )
     if run.experiment.protocol is None:
-        run = load_config(config, [*(overrides or []), f"experiment.protocol={protocol}"])
+        run = config_from_arguments([*words, f"experiment.protocol={protocol}"], config)
     if dry_run:
         show_folds(run)
     else:
@@ -55,7 +66,7 @@ def experiment(
 
 
 def show_folds(config: RunConfig) -> None:
-    """Print the folds of an experiment: what each trains and tests on, and where the sides came from."""
+    """Print the folds of an experiment: the train and test sides of each, and their origins."""
     folds = build_folds(config.data, config.experiment)
     rows = []
     for fold in folds:
@@ -68,7 +79,7 @@ def show_folds(config: RunConfig) -> None:
 
 
 def show_experiment(config: RunConfig, *, resume: bool = True) -> None:
-    """Run an experiment with its progress on the terminal, then print and draw its results."""
+    """Run an experiment with progress on the terminal, then print and draw its results."""
     config.training.disable_tqdm = True
     run_experiment(config, resume, watch=_watched)
     if not PartialState().is_main_process:
@@ -93,7 +104,7 @@ def show_experiment(config: RunConfig, *, resume: bool = True) -> None:
     terminal.show_table(config.experiment.name, columns, rows)
     try:
         draw_figures(records, folder)
-    except ValueError as error:  # the tables do not depend on matplotlib
+    except ValueError as error:  # without matplotlib there are still the tables
         terminal.note(str(error))
     terminal.say(f"report.md, report.csv, report.tex, report.json and the records of all folds are in {folder}")
 

@@ -2,50 +2,68 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from sind_hf.cli import terminal
-from sind_hf.experiments.config import load_config
-from sind_hf.experiments.runner import run_training
-from sind_hf.training.callbacks import TrainingProgress
+
+METRICS = ("srcc", "plcc", "krcc", "rmse", "within_scene_srcc", "within_scene_plcc")
 
 
 def train(
-    config: Annotated[Path, typer.Option("--config", "-c", help="YAML with the groups model, data, training.")],
-    overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values that replace those of the file.")
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="CONFIG [KEY=VALUE]...",
+            help="Configuration (YAML with the groups model, data, training), and values that replace those in it.",
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", help="Configuration, if it is not the first argument.")
     ] = None,
     resume: Annotated[
         bool,
-        typer.Option("--resume", help="Go on from the last checkpoint of the output; without it, none may be there."),
+        typer.Option("--resume", help="Continue from the last checkpoint in the run folder, if there is one."),
     ] = False,
 ) -> None:
-    """Train a model as a configuration says, test it, and save it with its record.
+    """Train a model by a configuration, test it, and save it with its record and model card.
 
-    Example: [bold]sind-hf train --config configs/demo.yaml max_steps=300 loss_type=plcc[/bold]
+    Without --resume, a run folder that already contains a run is refused.
+
+    Example: [bold]sind-hf train configs/demo.yaml max_steps=300 loss_type=plcc[/bold]
     """
+    from sind_hf.experiments.config import config_from_arguments
+    from sind_hf.experiments.records import missing_within_scenes
+    from sind_hf.experiments.runner import run_training
+    from sind_hf.training.callbacks import TrainingProgress
+
     terminal.quiet_libraries()
-    run = load_config(config, overrides or [])
+    run = config_from_arguments(arguments or [], config, ("--config", "--resume", "--help"))
     run.training.disable_tqdm = True
     with terminal.progress("training") as update:
         record = run_training(run, resume=resume, callbacks=[TrainingProgress(update)])
     if run.training.process_index != 0:
         return
-    names = ["srcc", "plcc", "krcc", "rmse", "within_scene_srcc", "within_scene_plcc"]
-    rows = [
-        [dataset, *(_cell(values[name]) if name in values else "" for name in names)]
-        for dataset, values in record["metrics"].items()
-    ]
+    before = record.get("before_training", {})
+    rows = []
+    for dataset, values in record["metrics"].items():
+        rows.append([dataset, *_cells(values)])
+        if dataset in before:
+            rows.append(["  before training", *_cells(before[dataset])])
     if rows:
-        terminal.show_table(
-            f"{record['name']}: {record['steps']} steps, {record['seconds']:.0f} s", ["", *names], rows
-        )
-    if run.training.score_range is None:
-        terminal.note("scores are not calibrated: the training sets declare no range that they share (score_range)")
-    terminal.say(f"checkpoint, config.yaml and results.json are in {run.training.output_dir}")
+        title = f"{record['name']}: {record['steps']} steps, {record['seconds']:.0f} s"
+        terminal.show_table(title, ["", *METRICS], rows)
+    for dataset in record["metrics"]:
+        if reason := missing_within_scenes(record, dataset):
+            terminal.note(f"{dataset}: no figures within scenes, because {reason}")
+    terminal.say(f"checkpoint, README.md, config.yaml and results.json are in {run.training.output_dir}")
+
+
+def _cells(values: Mapping[str, Any]) -> list[str]:
+    return [_cell(values[name]) if name in values else "" for name in METRICS]
 
 
 def _cell(value: float | None) -> str:

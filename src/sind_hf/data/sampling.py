@@ -1,10 +1,10 @@
 """Batches for scene-aligned training: every batch holds k distinct scenes, with equally many images of each.
 
 The alignment losses compare score distributions scene by scene, so a batch must hold several images of few scenes.
-`SceneBatchSampler` builds such batches; `ShuffledBatchSampler` is the plain random sampling of the runs without
-scenes (`scene_sampling=0`). Both go into `DataLoader(batch_sampler=...)` and through `accelerate`'s
-`BatchSamplerShard`, which hands process r every world_size-th batch whole. That only works when all processes see the
-same list: the order depends on the labels, the seed and the epoch, and on nothing else.
+`SceneBatchSampler` builds such batches. `ShuffledBatchSampler` draws random batches for runs without scenes
+(`scene_sampling=0`). Both are made for `DataLoader(batch_sampler=...)` and for `accelerate`'s `BatchSamplerShard`,
+which gives process r every world_size-th batch. This requires that all processes see the same list, so the order
+depends only on the labels, the seed and the epoch.
 
 ```python
 sampler = SceneBatchSampler(dataset["scene"], batch_size=64, scenes_per_batch=2, seed=0)
@@ -30,16 +30,16 @@ logger = logging.getLogger(__name__)
 
 Indices = npt.NDArray[np.int64]
 
-# A scene with more groups than there are batches makes the epoch longer, up to this share; beyond it the scene
-# takes more than one slot of some batches instead.
+# A scene with more groups than batches makes the epoch longer, up to this share. Beyond it, the scene takes more than
+# one slot of some batches instead.
 _LONGEST_EPOCH_PERCENT = 110
 
 
 class Draw(NamedTuple):
     """One image of a batch, with the key of its augmentation.
 
-    An image that is drawn twice in an epoch has two positions, hence two augmentations; and as the key travels with
-    the index, it does not matter which worker loads the image.
+    An image that is drawn twice in an epoch has two positions and so two augmentations. The key is passed on with the
+    index, so the augmentation does not depend on the worker that loads the image.
 
     Attributes:
         index: Index of the image in the dataset.
@@ -47,19 +47,19 @@ class Draw(NamedTuple):
         position: Position in the epoch's list of images, over all processes together; unique within the epoch.
     """
 
-    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
+    index: int  # type: ignore[assignment]  # hides tuple.index, which is not used
     epoch: int
     position: int
 
 
 class SceneStatistics(NamedTuple):
-    """What one epoch of a batch sampler looks like.
+    """Summary of one epoch of a batch sampler.
 
     Attributes:
         batches: Number of batches.
-        distinct_share: Share of the batches that hold exactly the wanted number of distinct scenes, in [0, 1].
+        distinct_share: Share of the batches with exactly the wanted number of distinct scenes, in [0, 1].
         images_seen: Number of different images drawn.
-        extra_images: Draws beyond the first one of each image: what filling up groups and batches costs.
+        extra_images: Number of repeated draws, which fill up groups and batches.
     """
 
     batches: int
@@ -73,8 +73,8 @@ class EpochBatchSampler(ABC):
 
     Attributes:
         batch_size: Images per batch; no batch is smaller.
-        drop_last: Always False. Where the number of batches does not divide by the number of processes, `accelerate`
-            repeats the first ones.
+        drop_last: Always False. If the number of batches is not a multiple of the number of processes, `accelerate`
+            repeats the first batches.
         seed: Seed of the order.
         epoch: Epoch of the next iteration.
     """
@@ -91,10 +91,10 @@ class EpochBatchSampler(ABC):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order the next iteration yields.
+        """Set the epoch of the next iteration.
 
-        Under several processes `accelerate` alone does not pass the epoch on to a custom batch sampler: call this on
-        every process before each epoch.
+        In several processes, `accelerate` does not pass the epoch on to a custom batch sampler: call this in every
+        process before each epoch.
 
         Args:
             epoch: Number of the epoch, from 0.
@@ -121,10 +121,10 @@ class EpochBatchSampler(ABC):
 class SceneBatchSampler(EpochBatchSampler):
     """Batches of `scenes_per_batch` distinct scenes with `batch_size / scenes_per_batch` images of each.
 
-    Every image is drawn at least once per epoch, over all processes together. Images come in groups of one scene; a
-    scene whose size is not a multiple of the group is filled up from itself, no image being taken twice before all
-    others were taken. The scenes of a batch are distinct unless one scene has so many groups (more than 110 % of the
-    number of batches) that it cannot fit otherwise; a warning says so. (The implementation published with the paper
+    Every image is drawn at least once per epoch, over all processes together. Images are drawn in groups of one scene.
+    If the size of a scene is not a multiple of the group size, its last group is filled with images of the same scene,
+    and no image is drawn twice before all others were drawn. The scenes of a batch are distinct, unless one scene has
+    more groups than 110 % of the number of batches; a warning names it. (The implementation published with the paper
     shuffles groups freely, which repeats scenes within batches; this is the sampling that the paper describes.)
 
     Args:
@@ -134,8 +134,8 @@ class SceneBatchSampler(EpochBatchSampler):
         seed: Seed of the order.
 
     Raises:
-        ValueError: If there are no images, fewer scenes than `scenes_per_batch`, an image without a label, or if
-            `batch_size` cannot be divided by `scenes_per_batch`.
+        ValueError: If there are no images or fewer scenes than `scenes_per_batch`, an image has no label, or
+            `batch_size` is not a multiple of `scenes_per_batch`.
     """
 
     def __init__(self, scenes: Sequence[int | str], batch_size: int, scenes_per_batch: int, *, seed: int = 0) -> None:
@@ -153,7 +153,7 @@ class SceneBatchSampler(EpochBatchSampler):
         self.group_size = batch_size // scenes_per_batch
         self._members = _images_by_scene(scenes)
         if not self._members:
-            raise ValueError("scenes is empty: there is no image to sample")
+            raise ValueError("scenes is empty: give the scene label of every image")
         if len(self._members) < scenes_per_batch:
             raise ValueError(
                 f"scenes_per_batch must not exceed the number of scenes, got {scenes_per_batch} and "
@@ -172,7 +172,7 @@ class SceneBatchSampler(EpochBatchSampler):
         return self._batches
 
     def _count_batches(self) -> int:
-        """Return the batches that all groups fit in, one more per group of the largest scene where that is cheap."""
+        """Return the number of batches for all groups, or one per group of the largest scene if that is cheap."""
         batches = -(-sum(self._needed) // self.scenes_per_batch)
         largest = max(self._needed)
         if largest <= batches:
@@ -198,11 +198,11 @@ class SceneBatchSampler(EpochBatchSampler):
         return rng.permutation(plan.reshape(self._batches, self.batch_size))
 
     def _share_out_slots(self, rng: np.random.Generator) -> list[int]:
-        """Return the number of groups of every scene: those it needs, plus the free slots of the epoch.
+        """Return the number of groups of every scene: the groups that it needs, plus its share of the free slots.
 
-        A free slot goes where it adds the least to how often images are seen, the largest scene first; only scenes
-        with fewer groups than batches can take one, or they would meet themselves in a batch. There is always such
-        a scene, because there are at least `scenes_per_batch` scenes.
+        A free slot goes to the scene whose images it repeats the least, which is the largest scene first. Only scenes
+        with fewer groups than batches can take one, because otherwise they would be twice in a batch. There is always
+        such a scene, because there are at least `scenes_per_batch` scenes.
         """
         groups = list(self._needed)
         free = self._batches * self.scenes_per_batch - sum(groups)
@@ -222,13 +222,14 @@ class SceneBatchSampler(EpochBatchSampler):
         return groups
 
     def _schedule(self, groups: Sequence[int], rng: np.random.Generator) -> Indices:
-        """Return the scene of every slot, shape (batches, scenes_per_batch), given the groups of every scene.
+        """Return the scene of every slot, shape (batches, scenes_per_batch), for a number of groups of every scene.
 
-        A scene with as many groups as batches are left has to be in each of them; the other slots are drawn without
-        replacement, weighted by the groups left. That keeps two facts true from batch to batch: the groups left fill
-        the batches left exactly, and no scene has more of them than there are batches. So it never gets stuck.
+        A scene with as many remaining groups as there are remaining batches must be in each of them. The other slots
+        are drawn without replacement, weighted by the remaining groups. Two facts stay true from batch to batch: the
+        remaining groups fill the remaining batches exactly, and no scene has more groups than there are batches. So
+        the drawing always succeeds.
         """
-        # A scene with more groups than batches is in every batch `each` times; what is left over is scheduled.
+        # A scene with more groups than batches is in every batch `each` times; its other groups are scheduled.
         each, left = np.divmod(np.asarray(groups, dtype=np.int64), self._batches)
         always = np.repeat(np.arange(len(groups)), each)
         drawn = self.scenes_per_batch - len(always)
@@ -237,7 +238,7 @@ class SceneBatchSampler(EpochBatchSampler):
         if drawn == 0:
             return slots
         for number in range(self._batches):
-            # The smallest of exponential variables divided by their weights: weighted drawing without replacement.
+            # Weighted drawing without replacement: the smallest of exponential variables divided by their weights.
             keys = np.full(len(groups), np.inf)
             np.divide(rng.standard_exponential(len(groups)), left, out=keys, where=left > 0)
             keys[left == self._batches - number] = -1.0
@@ -248,7 +249,7 @@ class SceneBatchSampler(EpochBatchSampler):
 
 
 class ShuffledBatchSampler(EpochBatchSampler):
-    """Plain random batches, without scenes: every image once per epoch, the last batch filled up by a second draw.
+    """Random batches without scenes: every image once per epoch, and repeated images to fill the last batch.
 
     Args:
         length: Number of images of the dataset.
@@ -262,7 +263,7 @@ class ShuffledBatchSampler(EpochBatchSampler):
     def __init__(self, length: int, batch_size: int, *, seed: int = 0) -> None:
         super().__init__(batch_size, seed)
         if length < 1:
-            raise ValueError(f"length must be at least 1, got {length}: there is no image to sample")
+            raise ValueError(f"length must be at least 1, got {length}: give the number of images")
         self.length = length
 
     def __len__(self) -> int:
@@ -276,15 +277,15 @@ class ShuffledBatchSampler(EpochBatchSampler):
 def scene_statistics(
     batches: Iterable[Sequence[Draw]], scenes: Sequence[int | str], scenes_per_batch: int
 ) -> SceneStatistics:
-    """Summarise one epoch of batches: how many scenes they hold and what is drawn more than once.
+    """Summarize one epoch of batches: the scenes in a batch and the repeated images.
 
     Args:
-        batches: The batches of an epoch, e.g. a sampler.
+        batches: Batches of an epoch, for example a sampler.
         scenes: Scene label of every image, in the order of the dataset.
         scenes_per_batch: Wanted number of distinct scenes in a batch (k).
 
     Returns:
-        The row of a table that compares samplers.
+        The summary.
 
     Raises:
         ValueError: If there is no batch.
@@ -297,13 +298,13 @@ def scene_statistics(
         seen.update(draw.index for draw in batch)
         distinct += len({scenes[draw.index] for draw in batch}) == scenes_per_batch
     if count == 0:
-        raise ValueError("batches is empty: there is no epoch to summarise")
+        raise ValueError("batches is empty: give the batches of an epoch")
     return SceneStatistics(count, distinct / count, len(seen), draws - len(seen))
 
 
 def _images_by_scene(scenes: Sequence[int | str]) -> dict[Hashable, Indices]:
-    """Return the image indices of every scene, scenes in the order of their first image."""
-    # Elements of arrays and tensors become Python numbers: those of a tensor would all hash differently.
+    """Return the image indices of every scene; scenes are in the order of their first image."""
+    # Elements of arrays and tensors become Python numbers, because equal elements of a tensor hash differently.
     labels = scenes.tolist() if hasattr(scenes, "tolist") else scenes
     members: dict[Hashable, list[int]] = {}
     for index, scene in enumerate(labels):
@@ -316,8 +317,8 @@ def _images_by_scene(scenes: Sequence[int | str]) -> dict[Hashable, Indices]:
 def _draw_groups(images: Indices, count: int, size: int, rng: np.random.Generator) -> Indices:
     """Draw `count` groups of `size` images: all images in random order, then all again, as often as needed.
 
-    So no image is drawn twice before every other one was drawn, and where there are at least `size` images no group
-    holds an image twice.
+    No image is drawn twice before every other image was drawn. If there are at least `size` images, no group has an
+    image twice.
 
     Returns:
         Array of shape (count, size).

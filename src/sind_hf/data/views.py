@@ -1,9 +1,9 @@
-"""A dataset of pictures as a dataset of views: what training and evaluation read.
+"""Views of a dataset of images, which training and evaluation read.
 
-`ViewDataset` stands between an HF Dataset (columns for the image, its score and its scene) and the model. Views leave
-it as uint8; the model normalises them on its own device. Random crops are keyed by (seed, epoch, position in the
-epoch's list), which travels with every draw of the batch samplers: so an image that is drawn twice is cropped twice,
-and neither the number of workers nor an interruption changes a crop.
+`ViewDataset` makes views from a Hugging Face dataset with columns for the image, its score and its scene. Views are
+uint8; the model normalizes them on its own device. Random crops depend on (seed, epoch, position in the epoch), which
+every draw of the batch samplers carries. So an image that is drawn twice is cropped twice, and neither the number of
+workers nor an interruption changes a crop.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from sind_hf.image_processing_sind import ImageError, SindImageProcessor, ViewMo
 
 
 class ViewDataset(TorchDataset):
-    """The views, score and scene of every picture of an HF Dataset.
+    """Views, score and scene of every image of a Hugging Face dataset.
 
     Args:
-        dataset: Holds one picture a row; the image column may be an `Image` feature or paths. Where it also holds
-            prepared pictures (`load_prepared`), views are cut from those.
-        processor: Says how large the views are and how pictures are resized.
+        dataset: Dataset with one image per row; the image column is an `Image` feature or contains paths. If it also
+            has prepared images (`load_prepared`), views are cut from those.
+        processor: Image processor, which decides about the size of the views and the resizing.
         mode: `"train"`, `"center"` or `"nine"`.
         seed: Seed of the random crops of `"train"`.
         image_column: Name of the image column.
-        score_column: Name of the score column, higher better, or None for images without scores.
+        score_column: Name of the score column (higher is better), or None for images without scores.
         scene_column: Name of the scene column (`ClassLabel`, integers or strings), or None.
-        with_rows: Whether samples carry the number of their `row`, so that a picture can be named later.
+        with_rows: Whether samples contain the number of their `row`, so that messages can name their images.
 
     Raises:
-        ValueError: When a column is missing, a score is missing or not finite, or prepared pictures are of another
-            size than the processor's; the message says where.
+        ValueError: If a column is missing, a score is missing or not finite, or prepared images have another size
+            than the processor's views; the message says where.
     """
 
     def __init__(
@@ -55,13 +55,13 @@ class ViewDataset(TorchDataset):
     ) -> None:
         if not isinstance(dataset, Dataset):
             raise ValueError(
-                f"Expected a datasets.Dataset, got {type(dataset).__name__}: build one from your pictures."
+                f"Expected a datasets.Dataset, got {type(dataset).__name__}: build a dataset from your images."
             )
         self.processor = processor
         self.mode = mode
         self.seed = seed
         self.with_rows = with_rows
-        # A transform (`set_transform`) may change the image; scores and scenes are read as they are stored.
+        # A transform (`set_transform`) may change the image, but not the scores and scenes.
         self._transformed = dataset if dataset.format["type"] == "custom" else None
         dataset = dataset.with_format(None)
         _require_column(dataset, "image", image_column)
@@ -75,7 +75,7 @@ class ViewDataset(TorchDataset):
             self.scene_names, self.scenes = _read_scenes(dataset, scene_column)
         images = dataset.select_columns([image_column])
         if isinstance(images.features[image_column], Image):
-            # Undecoded, so that our loader alone decides about orientation, transparency and what is an error.
+            # Not decoded here: our loader decides about orientation, transparency and errors.
             images = images.cast_column(image_column, Image(decode=False))
         self._images = images
         self._column = image_column
@@ -93,19 +93,19 @@ class ViewDataset(TorchDataset):
         return len(self._images)
 
     def image_name(self, index: int) -> str:
-        """Say where picture `index` comes from, for messages: its path, else its row."""
+        """Return the path of image `index`, or its row if it has none, for messages."""
         source = self._images[index][self._column]
         path = source.get("path") if isinstance(source, dict) else source
         return path if isinstance(path, str) and path else f"row {index}"
 
     def plan(self, draw: Draw) -> ViewPlan:
-        """Return where the random views of one draw are cut, for what has to be cut or flipped along with them.
+        """Return the position of the random views of one draw, for data that must be cut or flipped like them.
 
         Raises:
-            ValueError: When the pictures are not prepared: their sizes are not known before they are decoded.
+            ValueError: If the images are not prepared, because their sizes are unknown until they are decoded.
         """
         if self._prepared is None:
-            raise ValueError("Only the views of prepared pictures can be planned without decoding them.")
+            raise ValueError("Only views of prepared images can be planned: prepare the dataset first.")
         picture = self._prepared[draw.index]
         (plan,) = plan_views("train", picture.local_picture.shape[:2], picture.view_size, self._generator(draw))
         return plan
@@ -114,10 +114,10 @@ class ViewDataset(TorchDataset):
         return np.random.default_rng([self.seed, draw.epoch, draw.position])
 
     def _source(self, index: int) -> Any:
-        """Return what the views of image `index` are made from."""
+        """Return the source of the views of image `index`: a path, bytes, or a transformed image."""
         if self._transformed is None:
             source = self._images[index][self._column]
-            return {"path": source} if isinstance(source, str) else source  # a file: a row makes nobody open a URL
+            return {"path": source} if isinstance(source, str) else source  # read as a file, never as a URL
         row = self._transformed[index]
         if self._column not in row:
             raise ValueError(
@@ -127,19 +127,19 @@ class ViewDataset(TorchDataset):
         return row[self._column]
 
     def __getitem__(self, key: Draw | int) -> dict[str, Tensor]:
-        """Return the views of one picture.
+        """Return the views of one image.
 
         Args:
-            key: A `Draw` of a batch sampler, or a plain index where nothing is random.
+            key: `Draw` of a batch sampler, or an index for views that are not random.
 
         Returns:
             `pixel_values` and `local_pixel_values`, uint8, (3, s, s), or (9, 3, s, s) in mode `"nine"`; `labels`, the
-            score, float64, where there are scores; `scene_ids`, int64, 0 throughout when the dataset has no scenes;
-            `row` when asked for.
+            score, float64, if the dataset has scores; `scene_ids`, int64, 0 for every image if it has no scenes;
+            `row`, with `with_rows`.
 
         Raises:
-            ImageError: When the picture cannot be read; the message names it.
-            ValueError: When a plain index asks for random views.
+            ImageError: If the image cannot be read; the message names it.
+            ValueError: If an index is given for random views.
         """
         index = key.index if isinstance(key, Draw) else int(key)
         if self.mode == "train" and not isinstance(key, Draw):
@@ -177,12 +177,12 @@ def _read_scores(dataset: Dataset, column: str) -> npt.NDArray[np.float64]:
     except (TypeError, ValueError):
         scores = np.empty((0, 0))
     if scores.ndim != 1:
-        raise ValueError(f"The score column {column!r} does not hold one number per picture.")
+        raise ValueError(f"The score column {column!r} does not hold one number per image.")
     bad = np.flatnonzero(~np.isfinite(scores))
     if len(bad):
         raise ValueError(
-            f"The score column {column!r} holds {len(bad)} values that are no finite numbers, first in row {bad[0]}: "
-            "leave those pictures out."
+            f"The score column {column!r} has {len(bad)} values that are not finite numbers, first in row {bad[0]}: "
+            "leave these images out."
         )
     return scores
 
@@ -193,11 +193,11 @@ def _read_scenes(dataset: Dataset, column: str) -> tuple[list[str], npt.NDArray[
     missing = [row for row, value in enumerate(values) if value is None or (classes and value == -1)]
     if missing:
         raise ValueError(
-            f"The scene column {column!r} is empty for {len(missing)} pictures, first in row {missing[0]}: name their "
-            "scene, or remove the column and train with scene_sampling=0."
+            f"The scene column {column!r} is empty for {len(missing)} images, first in row {missing[0]}: name their "
+            "scenes, or remove the column and train with scene_sampling=0."
         )
     if np.ndim(values) != 1:
-        raise ValueError(f"The scene column {column!r} does not hold one scene per picture.")
+        raise ValueError(f"The scene column {column!r} does not hold one scene per image.")
     names, ids = np.unique(np.asarray(values), return_inverse=True)
     labels = [feature.int2str(int(name)) if classes else str(name) for name in names]
     return labels, ids.astype(np.int64)

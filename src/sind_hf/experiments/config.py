@@ -1,4 +1,4 @@
-"""Run configurations: YAML with the groups model, data, training and experiment, parsed into dataclasses."""
+"""Configurations of runs: YAML with the groups model, data, training and experiment, parsed into dataclasses."""
 
 from __future__ import annotations
 
@@ -20,53 +20,59 @@ from sind_hf.training.training_args import SindTrainingArguments
 
 @dataclass
 class ModelOptions:
-    """Where the model comes from."""
+    """Model to start from."""
 
     backbone: str | None = field(
-        default=None, metadata={"help": "Vision checkpoint to start from: a Hub repository or folder."}
+        default=None, metadata={"help": "Vision model to start from: a Hub repository ID or a folder."}
     )
     vision_config: dict[str, Any] | None = field(
-        default=None, metadata={"help": "A backbone trained from scratch: its configuration, with model_type."}
+        default=None, metadata={"help": "Configuration of a backbone to train from scratch, with its model_type."}
     )
-    checkpoint: str | None = field(default=None, metadata={"help": "A SIND checkpoint to go on from."})
-    local_branch: str = field(default="patch", metadata={"help": "patch, class or none; see SindConfig."})
-    view_size: int | None = field(default=None, metadata={"help": "Side of the views; default: the backbone's."})
-    freeze_backbone: bool = field(default=False, metadata={"help": "Train the head alone."})
-    freeze_batch_norm: bool = field(default=False, metadata={"help": "Keep BatchNorm's statistics as they are."})
-    resize_backend: str = field(default="torch", metadata={"help": "torch or pillow; see resize_pictures."})
+    checkpoint: str | None = field(
+        default=None, metadata={"help": "SIND checkpoint to start from: a folder, a Hub repository ID, or bundled."}
+    )
+    local_branch: str = field(
+        default="patch", metadata={"help": "Local branch: patch, class or none; see SindConfig."}
+    )
+    view_size: int | None = field(
+        default=None, metadata={"help": "Side of the views in pixels. Default: the backbone's."}
+    )
+    freeze_backbone: bool = field(default=False, metadata={"help": "Train only the head."})
+    freeze_batch_norm: bool = field(default=False, metadata={"help": "Keep the statistics of BatchNorm."})
+    resize_backend: str = field(default="torch", metadata={"help": "Library that resizes images: torch or pillow."})
 
     def __post_init__(self) -> None:
         given = [name for name in ("backbone", "vision_config", "checkpoint") if getattr(self, name)]
         if len(given) != 1:
             raise ValueError(
                 "model: give exactly one of backbone, vision_config and checkpoint, "
-                + (f"not {' and '.join(given)}." if given else "none is given.")
+                + (f"not {' and '.join(given)}." if given else "none of them is given.")
             )
 
 
 @dataclass
 class DataOptions:
-    """What is trained and tested on."""
+    """Datasets to train and to test on."""
 
     image_root: str = field(default="data", metadata={"help": "Folder that the manifests' image paths start from."})
     json_dir: str | None = field(
-        default=None, metadata={"help": "Folder of manifests and folds, ours or as published; see `train`."}
+        default=None, metadata={"help": "Folder of manifests and folds, in our layout or the published one."}
     )
     train: list[str] = field(
         default_factory=list,
-        metadata={"help": "What to train on: manifests (.json), or names of data sets in json_dir."},
+        metadata={"help": "Datasets to train on: manifests (.json), or names of datasets in json_dir."},
     )
-    test: list[str] = field(default_factory=list, metadata={"help": "What to test on, named like `train`."})
+    test: list[str] = field(default_factory=list, metadata={"help": "Datasets to test on, named like those of train."})
     hold_out_scenes: list[str] = field(
-        default_factory=list, metadata={"help": "Scenes taken out of the training manifests and tested on instead."}
+        default_factory=list, metadata={"help": "Scenes to test on, which are taken out of the training manifests."}
     )
     dataset_domain: bool = field(
-        default=False, metadata={"help": "Align data sets instead of scenes (SPAQ keeps its scenes)."}
+        default=False, metadata={"help": "Align datasets instead of scenes (SPAQ keeps its scenes)."}
     )
     train_lists: dict[str, str] = field(
-        default_factory=dict, metadata={"help": "Published train list by data set: Q-Align's JSON, PARA's CSV."}
+        default_factory=dict, metadata={"help": "Published train list by dataset: Q-Align's JSON, PARA's CSV."}
     )
-    test_lists: dict[str, str] = field(default_factory=dict, metadata={"help": "Published test list by data set."})
+    test_lists: dict[str, str] = field(default_factory=dict, metadata={"help": "Published test list by dataset."})
     liqe_splits: str | None = field(
         default=None, metadata={"help": "Folder of LIQE's split lists: <set>/<number>/<set>_train_clip.txt."}
     )
@@ -77,35 +83,37 @@ PROTOCOLS = ("leave-one-out", "cross-set", "random-split")
 
 @dataclass
 class ExperimentOptions:
-    """What an experiment over several folds is."""
+    """Protocol of an experiment and its folds."""
 
     name: str = field(default="run", metadata={"help": "Name in tables and records."})
-    protocol: str | None = field(default=None, metadata={"help": "leave-one-out, cross-set or random-split."})
-    splits: int = field(default=10, metadata={"help": "random-split: number of splits that are drawn."})
+    protocol: str | None = field(
+        default=None, metadata={"help": "Protocol: leave-one-out, cross-set or random-split."}
+    )
+    splits: int = field(default=10, metadata={"help": "Number of splits to draw in random-split."})
     k_folds: int = field(
-        default=0, metadata={"help": "random-split: instead, this many folds that test on every image once."}
+        default=0, metadata={"help": "Number of folds in random-split, which test on every image once. 0: see splits."}
     )
-    split_seed: int = field(default=0, metadata={"help": "Seed of splits that are drawn."})
+    split_seed: int = field(default=0, metadata={"help": "Seed of the splits that are drawn."})
     seeds: list[int] = field(
-        default_factory=list, metadata={"help": "Train every fold once with each; default: training.seed."}
+        default_factory=list, metadata={"help": "Seeds; every fold is trained with each. Default: training.seed."}
     )
-    folds: list[str] = field(default_factory=list, metadata={"help": "Run these folds only; default: all."})
+    folds: list[str] = field(default_factory=list, metadata={"help": "Names of the folds to run. Default: all."})
     evaluate_every: int | None = field(
-        default=None, metadata={"help": "Epochs between evaluations; default: 1 in cross-set, 5 otherwise. 0: never."}
+        default=None, metadata={"help": "Epochs between evaluations. 0: never. Default: 1 in cross-set, 5 otherwise."}
     )
 
     def __post_init__(self) -> None:
         if self.protocol is not None and self.protocol not in PROTOCOLS:
-            raise ValueError(f"protocol is {self.protocol!r}: choose one of {', '.join(PROTOCOLS)}")
+            raise ValueError(f"protocol is {self.protocol!r}: choose one of {', '.join(PROTOCOLS)}.")
         if self.splits < 1 or self.k_folds < 0 or (self.evaluate_every or 0) < 0:
-            raise ValueError("splits must be at least 1, k_folds and evaluate_every not negative")
+            raise ValueError("splits must be at least 1, and k_folds and evaluate_every must not be negative.")
         if any(isinstance(seed, bool) or not isinstance(seed, int) or seed < 0 for seed in self.seeds):
-            raise ValueError(f"seeds is {self.seeds}: give whole numbers that are not negative")
+            raise ValueError(f"seeds is {self.seeds}: give whole numbers from 0 on.")
 
 
 @dataclass
 class RunConfig:
-    """A whole run: its four groups of options, and the plain values that say them again."""
+    """Configuration of a run: its four groups of options, and the plain values that they were parsed from."""
 
     model: ModelOptions
     data: DataOptions
@@ -114,10 +122,10 @@ class RunConfig:
     source: dict[str, dict[str, Any]]
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the resolved configuration as YAML; `load_config` reads it back.
+        """Write the resolved configuration as YAML, which `load_config` reads.
 
         Raises:
-            ValueError: When it cannot be written.
+            ValueError: If the file cannot be written.
         """
         write_text(path, yaml.safe_dump(self.source, sort_keys=False, allow_unicode=True))
 
@@ -130,26 +138,51 @@ GROUPS: dict[str, type] = {
 }
 
 
+def config_from_arguments(
+    arguments: Sequence[str], config: str | os.PathLike[str] | None = None, options: Sequence[str] = ()
+) -> RunConfig:
+    """Read the configuration that a command line names.
+
+    Args:
+        arguments: Configuration file, unless `config` names it, followed by overrides, `key=value`.
+        config: Value of the option `--config`.
+        options: Options that the command has, for hints at misspelled ones.
+
+    Raises:
+        ValueError: If there is no configuration file, or an argument is an unknown option; the message says how to
+            write it. Also as `load_config`.
+    """
+    words = list(arguments)
+    for position, word in enumerate(words):
+        if word.startswith("-"):
+            raise ValueError(_flag_hint(word, words[position + 1 :], options))
+    if config is None:
+        if not words or "=" in words[0]:
+            raise ValueError("name the configuration file (.yaml) first, before any key=value.")
+        config = words.pop(0)
+    return load_config(config, words)
+
+
 def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> RunConfig:
     """Read a configuration file.
 
     Args:
-        path: YAML with the groups model, data, training, experiment.
-        overrides: `group.key=value` (or `key=value` where one group alone has that key), as on the command line; the
-            value is YAML.
+        path: YAML file with the groups model, data, training, experiment.
+        overrides: `group.key=value`, or `key=value` if only one group has that key. The value is YAML.
 
     Returns:
         The parsed configuration.
 
     Raises:
-        ValueError: Unreadable file, unknown group or key (the message names the nearest), or a value of a wrong type.
+        ValueError: If the file cannot be read, a group or key is unknown (the message names the nearest), or a value
+            has a wrong type.
     """
     try:
         document = yaml.safe_load(read_text(path))
     except OSError as error:
         raise ValueError(f"{path}: cannot read this configuration ({error.strerror}).") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: is no YAML ({' '.join(str(error).split())}).") from None
+        raise ValueError(f"{path}: is not YAML ({' '.join(str(error).split())}).") from None
     if not isinstance(document, dict):
         raise ValueError(f"{path}: expected the groups {', '.join(GROUPS)}.")
     for group, values in document.items():
@@ -167,11 +200,11 @@ def parse_config(source: dict[str, dict[str, Any]], where: str) -> RunConfig:
     """Check plain values against the options of their groups.
 
     Args:
-        source: Values by group and key; groups may be absent.
-        where: What error messages call the source.
+        source: Values by group and key; groups may be missing.
+        where: Name of the source in error messages.
 
     Raises:
-        ValueError: See `load_config`.
+        ValueError: As `load_config`.
     """
     source = {group: source.get(group, {}) for group in GROUPS}
     parsed, resolved = {}, {}
@@ -183,16 +216,21 @@ def parse_config(source: dict[str, dict[str, Any]], where: str) -> RunConfig:
             (parsed[group],) = HfArgumentParser(options).parse_dict(given)  # type: ignore[arg-type]
         except (TypeError, ValueError) as error:
             raise ValueError(f"{where}: {group}: {' '.join(str(error).split())}") from None
-        # Of the Trainer's hundred options those that were given; of ours all, whose defaults may change one day.
+        # All of our options, whose defaults may change one day, and those of the Trainer's that were given.
         own = {name: getattr(parsed[group], name) for name in options.__annotations__}
-        # Tokens are for this run alone: what is resolved gets saved.
+        # The resolved configuration is saved, so it must not contain tokens.
         resolved[group] = {name: value for name, value in (own | given).items() if not name.endswith("_token")}
+    if parsed["training"].resume_from_checkpoint is not None:
+        raise ValueError(
+            f"{where}: training.resume_from_checkpoint is not supported: leave it out, and use `sind-hf train "
+            "--resume`, which continues from the last checkpoint in the run folder; `sind-hf experiment` always does."
+        )
     return RunConfig(source=resolved, **parsed)
 
 
 def _typed(values: Mapping[str, Any], options: type) -> dict[str, Any]:
-    """Fit plain values to the fields' types: YAML reads 1e-5 as text, and dataclasses check nothing."""
-    # Not the fields' own `type`, which HfArgumentParser rewrites.
+    """Convert plain values to the types of the fields: YAML reads 1e-5 as text, and dataclasses check nothing."""
+    # The `type` of a field cannot be used, because HfArgumentParser rewrites it.
     hints = get_type_hints(options)
     return {key: _fit(key, value, hints[key]) for key, value in values.items()}
 
@@ -202,14 +240,14 @@ def _fit(key: str, value: Any, hint: Any) -> Any:
     plain = [get_origin(kind) or kind for kind in kinds]
     classes = tuple(kind for kind in plain if isinstance(kind, type))
     if value is False and bool not in plain and any(issubclass(kind, Enum) and "no" in list(kind) for kind in classes):
-        value = "no"  # which YAML reads as false
+        value = "no"  # YAML reads it as false
     elif isinstance(value, str) and str not in plain and list in plain:
         value = [value]
     elif isinstance(value, str) and str not in plain and (float in plain or int in plain):
         try:
             value = float(value) if float in plain else int(value)
         except ValueError:
-            raise ValueError(f"{key} is {value!r}: expected a number") from None
+            raise ValueError(f"{key} is {value!r}: expected a number.") from None
     elif type(value) is int and float in plain and int not in plain:
         value = float(value)
     choices = [choice for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind)]
@@ -221,7 +259,7 @@ def _fit(key: str, value: Any, hint: Any) -> Any:
         or value in choices
     )
     if not allowed:
-        raise ValueError(f"{key} is {value!r}: expected {choices or getattr(hint, '__name__', hint)}")
+        raise ValueError(f"{key} is {value!r}: expected {choices or getattr(hint, '__name__', hint)}.")
     elements = [get_args(kind)[0] for kind in kinds if get_origin(kind) is list]
     if isinstance(value, list) and elements:
         return [_fit(key, item, elements[0]) for item in value]
@@ -248,7 +286,22 @@ def _parse_override(override: str) -> tuple[str, str, Any]:
     try:
         return group, key, yaml.safe_load(text)
     except yaml.YAMLError:
-        raise ValueError(f"{override!r}: {text!r} is no YAML value.") from None
+        raise ValueError(f"{override!r}: {text!r} is not a YAML value.") from None
+
+
+def _flag_hint(flag: str, following: Sequence[str], options: Sequence[str]) -> str:
+    """Say how to write an option that is a key of the configuration, or which one was meant."""
+    name, equals, value = flag.partition("=")
+    if close := difflib.get_close_matches(name, options, n=1):
+        return f"there is no option {name}: write {close[0]}."
+    key = name.lstrip("-").replace("-", "_").rpartition(".")[2]
+    if not equals:
+        value = following[0] if following and "=" not in following[0] and following[0][:1] != "-" else "VALUE"
+    every = {each: group for group, options_of in GROUPS.items() for each in _keys(options_of)}
+    near = difflib.get_close_matches(key, every, n=1)
+    if not near:
+        return f"there is no option {name}: keys of the configuration are written group.key=value, without dashes."
+    return f"there is no option {name}: write {every[near[0]]}.{near[0]}={value}."
 
 
 def _keys(options: type) -> list[str]:

@@ -19,9 +19,8 @@ from sind_hf.data.manifests.manifest import Manifest
 from sind_hf.data.synthetic.graded import grade, packaged_photographs
 from sind_hf.experiments.config import RunConfig, parse_config
 from sind_hf.experiments.evaluation import Evaluation, evaluate_manifest
-from sind_hf.experiments.models import build_model
 from sind_hf.experiments.plots import MapPanel, quality_map_sheet, require_matplotlib, scene_scatter
-from sind_hf.experiments.runner import run_training
+from sind_hf.experiments.runner import build_model, run_training
 from sind_hf.files import write_json
 from sind_hf.image_processing_sind import SindImageProcessor, load_image
 from sind_hf.modeling_sind import SindModel
@@ -106,6 +105,7 @@ def demo_config(output: Path, loss: str) -> RunConfig:
     source["data"] |= {"image_root": str(graded), "train": [str(graded / "manifest.json")]}
     folder = "model" if loss == LOSSES[0] else f"model_{loss}"
     source["training"] |= {"output_dir": str(output / folder), "loss_type": loss, "disable_tqdm": True}
+    source["training"]["eval_on_start"] = False  # the demonstration tests the untrained model itself
     source["experiment"] = {"name": f"demo, {loss}"}
     return parse_config(source, "demo")
 

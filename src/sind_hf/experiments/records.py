@@ -1,9 +1,8 @@
-"""What is kept of a run: its metrics, where they came from, and every score behind them."""
+"""Parts of a run's record: scores, history and versions; and the check that a resumed run is configured the same."""
 
 from __future__ import annotations
 
 import csv
-import json
 import os
 import platform
 import subprocess
@@ -17,18 +16,17 @@ import datasets
 import numpy as np
 import torch
 import transformers
-import yaml
 from datasets import Dataset, Image
 
 from sind_hf import metrics
 from sind_hf.experiments.bootstrap import bootstrap_intervals
-from sind_hf.files import atomic_file, open_text, read_text
+from sind_hf.files import atomic_file, open_text
+from sind_hf.run_record import CONFIG, RESULTS, read_config, read_record
 from sind_hf.version import __version__
 
-RESULTS = "results.json"
-CONFIG = "config.yaml"
 CORRELATIONS = ("srcc", "plcc")
-# What may differ when a run is continued: where it lies, how it is watched, which part of it is done here.
+LOGGED = ("learning_rate", "learning_rate_backbone", "learning_rate_head", "train_srcc", "train_plcc")
+# Keys that may change when a run is resumed: its folder, its logging, and the part of it that is run.
 _FREE = {
     ("training", "output_dir"),
     ("training", "run_name"),
@@ -46,11 +44,11 @@ class Scores:
     """The scores of one test set, in its order.
 
     Attributes:
-        images: Name of each picture.
-        predictions: The model's scores.
-        targets: Opinion scores, higher better.
-        scenes: Scene of each picture.
-        references: Reference of each picture, None where the set has none.
+        images: Name of each image.
+        predictions: Score of each image.
+        targets: Opinion score of each image; higher is better.
+        scenes: Scene of each image.
+        references: Reference of each image; None if the set has no references.
     """
 
     images: list[str]
@@ -60,17 +58,17 @@ class Scores:
     references: list[str | None] | None = None
 
     def report(self) -> dict[str, Any]:
-        """See `sind_hf.metrics.report`."""
+        """Return the metrics of the scores, as `sind_hf.metrics.report` does."""
         return metrics.report(self.predictions, self.targets, scene=self.scenes, reference=self.references)
 
 
 def collect_scores(dataset: Dataset, predictions: Sequence[float], image_root: str) -> Scores:
-    """Put a model's scores beside the names, opinion scores and scenes of the pictures.
+    """Join a model's scores with the names, opinion scores and scenes of the images.
 
     Args:
-        dataset: As `run_data` opens it.
-        predictions: One score per row.
-        image_root: What the names of the pictures are relative to.
+        dataset: Test set, as `sind_hf.data.training_sets` opens it.
+        predictions: Score of each row.
+        image_root: Folder that the names of the images are relative to.
     """
     plain = dataset.with_format(None)
     if isinstance(plain.features["image"], Image):
@@ -95,7 +93,7 @@ def write_scores(path: str | os.PathLike[str], scores: Scores) -> None:
     """Write scores as CSV: image, prediction, target, scene.
 
     Raises:
-        ValueError: When it cannot be written.
+        ValueError: If the file cannot be written.
     """
     with atomic_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -105,10 +103,10 @@ def write_scores(path: str | os.PathLike[str], scores: Scores) -> None:
 
 
 def read_scores(path: str | os.PathLike[str]) -> Scores:
-    """Read what `write_scores` wrote.
+    """Read the scores that `write_scores` wrote.
 
     Raises:
-        ValueError: When the file is missing or is no such table.
+        ValueError: If the file is missing or is not such a table.
     """
     try:
         with open_text(path, newline="") as file:
@@ -120,15 +118,15 @@ def read_scores(path: str | os.PathLike[str]) -> Scores:
             [row["scene"] for row in rows],
         )
     except (OSError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: no table of scores ({type(error).__name__}: {error}).") from None
+        raise ValueError(f"{path}: cannot read this table of scores ({type(error).__name__}: {error}).") from None
 
 
 def describe_scores(scores: Scores) -> dict[str, Any]:
-    """Return what a record holds about one test set beyond the Trainer's metrics.
+    """Return the part of a record about one test set that the Trainer's metrics lack.
 
     Returns:
-        `by_scene` (metrics within each scene), `pair_accuracy` where there are references, and `interval`: 95 %
-        bootstrap intervals over the pictures, [low, high], of `srcc`, `plcc` and their mean `srcc_plcc`.
+        `by_scene` (metrics within each scene), `pair_accuracy` if there are references, and `interval`: 95 %
+        bootstrap intervals over the images, [low, high], of `srcc`, `plcc` and their mean `srcc_plcc`.
     """
     report = scores.report()
     found = {name: report[name] for name in ("by_scene", "pair_accuracy") if name in report}
@@ -137,21 +135,26 @@ def describe_scores(scores: Scores) -> dict[str, Any]:
 
 
 def training_history(log: Sequence[Mapping[str, Any]], tests: Sequence[str]) -> dict[str, Any]:
-    """Sort the Trainer's log by what it is about.
+    """Divide the Trainer's log into the curve of the training and the metrics of every test set.
+
+    Args:
+        log: Log of the Trainer. The evaluation before the first step is left out; see `metrics_before_training`.
+        tests: Names of the test sets.
 
     Returns:
-        `loss`: epoch, loss and learning rate along the training; `tests`: for each test set the metrics by epoch.
+        `loss`: epoch, loss, learning rates and correlations along the training; `tests`: by test set, the metrics by
+        epoch.
     """
     curve = [
-        {name: entry[name] for name in ("epoch", "loss", "learning_rate") if name in entry}
-        for entry in log
-        if "loss" in entry
+        {name: entry[name] for name in ("epoch", "loss", *LOGGED) if name in entry} for entry in log if "loss" in entry
     ]
     epochs: dict[str, dict[float, dict[str, float]]] = {name: {} for name in tests}
     for entry in log:
+        if entry.get("step") == 0:
+            continue
         for name in tests:
             values = by_name(entry, f"eval_{name}_")
-            if "srcc" in values:  # a later entry of an epoch is the final evaluation
+            if "srcc" in values:  # the final evaluation replaces an earlier one of the last epoch
                 epochs[name][entry["epoch"]] = {"epoch": entry["epoch"], **_correlations(values)}
     return {
         "loss": curve,
@@ -159,76 +162,85 @@ def training_history(log: Sequence[Mapping[str, Any]], tests: Sequence[str]) -> 
     }
 
 
+def metrics_before_training(log: Sequence[Mapping[str, Any]], tests: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return the metrics of the evaluation before the first step by test set; empty if there was none.
+
+    `rmse` is left out: scores have no calibration during training.
+    """
+    start = {name: value for entry in log if entry.get("step") == 0 for name, value in entry.items()}
+    found = {name: by_name(start, f"eval_{name}_") for name in tests}
+    return {
+        name: {metric: value for metric, value in values.items() if metric != "rmse"}
+        for name, values in found.items()
+        if "srcc" in values
+    }
+
+
+def missing_within_scenes(record: Mapping[str, Any], test: str) -> str | None:
+    """Say why a test set of a record has no metrics within scenes; None if it has them.
+
+    Args:
+        record: Record of a run.
+        test: Name of the test set.
+    """
+    if record["metrics"][test].get("within_scene_srcc") is not None:
+        return None
+    scenes = record["tests"][test].get("by_scene", {})
+    if len(scenes) < 2:
+        return "its images belong to one scene, so these figures would repeat the others"
+    if all(values["n"] < 2 for values in scenes.values()):
+        return f"each of its {len(scenes)} scenes has one image, and a correlation needs two"
+    return f"the scores are constant within each of its {len(scenes)} scenes"
+
+
 def best_epoch(history: Sequence[Mapping[str, float]]) -> dict[str, float] | None:
-    """Return the epoch of the highest SRCC; None where there is no defined one. Chosen on the test set: no result."""
+    """Return the epoch of the highest SRCC; None if no SRCC is defined. It is chosen on the test set: not a result."""
     defined = [entry for entry in history if np.isfinite(entry["srcc"])]
     return dict(max(defined, key=lambda entry: (entry["srcc"], -entry["epoch"]))) if defined else None
 
 
 def by_name(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    """Return the values whose names start with a prefix, without it."""
+    """Return the values whose names start with a prefix, by their names without it."""
     return {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
 
 
 def load_records(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Read the records of all finished folds below a folder, in the order in which they were run.
+    """Read the records of all finished folds in a folder, in the order in which they were run.
 
     Raises:
-        ValueError: When a record cannot be read.
+        ValueError: If a record cannot be read.
     """
-    records = []
-    for path in sorted(Path(folder).rglob(RESULTS)):
-        record = load_record(path)
-        if "fold" in record:
-            records.append(record)
+    found = [read_record(path.parent) for path in sorted(Path(folder).rglob(RESULTS))]
+    records = [record for record in found if record is not None and "fold" in record]
     return sorted(records, key=lambda record: (record.get("position", 0), record.get("seed", 0)))
 
 
-def load_record(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read one record.
-
-    Raises:
-        ValueError: When it cannot be read.
-    """
-    try:
-        record = json.loads(read_text(path))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: cannot read this record ({error}); remove it to run the fold again.") from None
-    if not isinstance(record, dict) or "metrics" not in record:
-        raise ValueError(f"{path}: is no record of a run; remove it to run the fold again.")
-    return record
-
-
-def require_same_config(path: Path, source: Mapping[str, Mapping[str, Any]]) -> None:
-    """Refuse to continue what was begun with another configuration.
+def require_same_config(folder: Path, source: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse to resume a run that was started with another configuration.
 
     Args:
-        path: The `config.yaml` of the folder; nothing is checked where there is none.
-        source: The configuration at hand, values by group and key.
+        folder: Run folder; nothing is checked if it has no `config.yaml`.
+        source: Configuration of this session, values by group and key.
 
     Raises:
-        ValueError: When they differ in anything that results depend on; the message names the first difference.
+        ValueError: If they differ in a value that results depend on; the message names the first difference.
     """
-    if not path.is_file():
+    earlier = read_config(folder)
+    if earlier is None:
         return
-    try:
-        found = yaml.safe_load(read_text(path))
-        there = {group: dict(values or {}) for group, values in found.items()}
-    except (OSError, yaml.YAMLError, AttributeError, TypeError, ValueError):
-        raise ValueError(f"{path}: cannot be read; choose another training.output_dir.") from None
-    for group in sorted(set(source) | set(there)):
-        here = source.get(group, {})
-        for key in sorted(set(here) | set(there.get(group, {}))):
-            old, new = there.get(group, {}).get(key), here.get(key)
+    for group in sorted(set(source) | set(earlier)):
+        here, there = source.get(group, {}), earlier.get(group, {})
+        for key in sorted(set(here) | set(there)):
+            old, new = there.get(key), here.get(key)
             if (group, key) not in _FREE and old != new:
                 raise ValueError(
-                    f"{path.parent} was made with {group}.{key}={old!r}, this configuration has {new!r}: choose "
-                    "another training.output_dir, or go on with the configuration of that folder."
+                    f"{folder} was made with {group}.{key}={old!r}, this configuration has {new!r}: choose another "
+                    f"training.output_dir, or resume with {folder / CONFIG}."
                 )
 
 
 def versions() -> dict[str, str]:
-    """Return the versions that results depend on."""
+    """Return the versions of the software that results depend on."""
     return {
         "sind_hf": __version__,
         "python": platform.python_version(),
@@ -237,7 +249,7 @@ def versions() -> dict[str, str]:
 
 
 def git_revision() -> str | None:
-    """Return the revision of the working directory's git repository, None outside one."""
+    """Return the revision of the git repository of the working directory; None outside a repository."""
     try:
         answer = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):

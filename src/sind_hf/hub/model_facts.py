@@ -11,17 +11,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-import yaml
 from huggingface_hub import ModelCard
 from safetensors import SafetensorError, safe_open
 
 from sind_hf.bundled import bundled_checkpoint
 from sind_hf.checkpoints import check_folder
 from sind_hf.configuration_sind import BUNDLED
+from sind_hf.run_record import read_config, read_record
 
-# What `sind_hf.experiments` leaves beside a checkpoint.
-RECORD = "results.json"
-CONFIGURATION = "config.yaml"
 BEFORE = "before_training"  # in a record: the metrics of the start checkpoint, by test set
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # of BatchNorm; they are not trained
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -99,7 +96,7 @@ def facts_from_folder(folder: str | os.PathLike[str]) -> ModelFacts:
     if record is not None:
         facts = _facts_of_record(config, record)
     else:
-        options = _read_configuration(path)
+        options = read_config(path)
         facts = ModelFacts(config) if options is None else _facts_of_configuration(config, options)
     parameters, file_size = measure_weights(path)
     return replace(facts, parameters=parameters, file_size=file_size)
@@ -119,41 +116,6 @@ def measure_weights(folder: Path) -> tuple[int | None, int | None]:
     except (OSError, SafetensorError):
         return None, None
     return (parameters, size) if files else (None, None)
-
-
-def read_record(folder: Path) -> dict[str, Any] | None:
-    """Return the record of a run folder, None where there is none.
-
-    Raises:
-        ValueError: When it cannot be read.
-    """
-    path = folder / RECORD
-    if not path.is_file():
-        return None
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: cannot be read ({error}); repair it, or move it away to go without it.") from None
-    known = isinstance(record, dict) and all(
-        isinstance(record.get(key), dict) for key in ("metrics", "config", "train_images")
-    )
-    if not known:
-        raise ValueError(f"{path}: is not the record of a run; move it away to go without it.")
-    return record
-
-
-def _read_configuration(folder: Path) -> dict[str, Any] | None:
-    path = folder / CONFIGURATION
-    if not path.is_file():
-        return None
-    try:
-        options = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        text = " ".join(str(error).split())
-        raise ValueError(f"{path}: cannot be read ({text}); repair it, or move it away to go without it.") from None
-    if not isinstance(options, dict) or not all(isinstance(group, dict) for group in options.values()):
-        raise ValueError(f"{path}: is not the configuration of a run; move it away to go without it.")
-    return options
 
 
 def _facts_of_configuration(config: Mapping[str, Any], options: Mapping[str, Any]) -> ModelFacts:

@@ -27,7 +27,8 @@ from huggingface_hub.utils import filter_repo_objects
 from sind_hf.checkpoints import check_folder, load_checkpoint
 from sind_hf.files import atomic_file
 from sind_hf.hub.model_card import CARD, FIGURES, Example, has_own_card, is_ours, model_card
-from sind_hf.hub.model_facts import ModelFacts, facts_from_folder, local_path_in, read_record
+from sind_hf.hub.model_facts import ModelFacts, facts_from_folder, local_path_in
+from sind_hf.run_record import read_record
 from sind_hf.version import __version__
 
 RepoType = Literal["model", "space"]
@@ -40,6 +41,8 @@ MODEL_FILES = (
     "model.safetensors",
     "model.safetensors.index.json",
     "model-*-of-*.safetensors",
+    "adapter_config.json",  # of PEFT, beside the base model
+    "adapter_model.safetensors",
     "configuration_sind.py",
     "modeling_sind.py",
     "image_processing_sind.py",

@@ -8,15 +8,19 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerState
 from transformers.trainer_pt_utils import safe_globals
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from sind_hf.files import reason, sync_folder
+
+ADAPTER_CONFIG = "adapter_config.json"  # PEFT's name for it
 
 
 def whole_checkpoints(folder: str | os.PathLike[str]) -> list[Path]:
@@ -60,6 +64,44 @@ def require_undamaged(checkpoint: str | os.PathLike[str]) -> None:
         except Exception as error:  # readers of arbitrary bytes raise errors of any class
             what = " ".join(str(error).split())[:120] or type(error).__name__
             raise ValueError(f"{file}: damaged ({what}); resume from another checkpoint.") from error
+
+
+def save_base_model(model: Any, folder: Path) -> None:
+    """Save the model below the adapters of PEFT, with its config, into the folder of the adapter.
+
+    PEFT saves only the adapter and the name of the base model. The name leads to another calibration, and to nothing
+    if the base model was made for this training. With the base model in the folder, `from_pretrained` needs no name.
+
+    Args:
+        model: `PeftModel`, or a `SindModel` that has an adapter.
+        folder: Folder in which PEFT has saved the adapter.
+    """
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    with_adapter = base._hf_peft_config_loaded
+    base._hf_peft_config_loaded = False  # or transformers saves the adapter again
+    try:
+        base.save_pretrained(folder, state_dict=_weights_without_adapters(base))
+    finally:
+        base._hf_peft_config_loaded = with_adapter
+    (folder / "README.md").unlink(missing_ok=True)  # PEFT's card, which would be taken for the user's own
+
+
+def _weights_without_adapters(model: nn.Module) -> dict[str, Tensor]:
+    """Return the weights of a model as they were named before PEFT wrapped some of its modules."""
+    wrapped = [name for name, module in model.named_modules() if hasattr(module, "base_layer")]
+    wrapped += [name for name, module in model.named_modules() if hasattr(module, "original_module")]
+    weights = {}
+    for name, value in model.state_dict().items():
+        place = next((place for place in wrapped if name.startswith(f"{place}.")), None)
+        if place is None:
+            weights[name] = value
+            continue
+        kind, _, rest = name.removeprefix(f"{place}.").partition(".")
+        if kind in ("base_layer", "original_module"):
+            weights[f"{place}.{rest}"] = value
+        elif kind == "modules_to_save":  # the trained copy of a module, which comes after the original
+            weights[f"{place}.{rest.partition('.')[2]}"] = value
+    return weights
 
 
 def _read_json(file: Path) -> None:

@@ -54,8 +54,10 @@ from sind_hf.losses import UNALIGNED, by_scene
 from sind_hf.modeling_sind import SindModel, SindOutput
 from sind_hf.training.callbacks import DataWait, StopOnSignal, TrainingInterrupted, TrainingScores
 from sind_hf.training.checkpoint_files import (
+    ADAPTER_CONFIG,
     removed_unless_whole,
     require_undamaged,
+    save_base_model,
     sync_after_state,
     whole_checkpoints,
 )
@@ -89,6 +91,9 @@ class SindTrainer(HubMixin, Trainer):
 
     The logs of a training hold, beside the loss: `train_srcc` and `train_plcc` of the training images since the last
     log, the learning rate of every group of parameters, and `data_wait`, the share of the time spent waiting for data.
+
+    A model with adapters of PEFT is saved as adapter and base model in one folder, with the calibration.
+    `SindModel.from_pretrained` loads both from there.
 
     The arguments are those of `Trainer`, in the same order.
 
@@ -724,8 +729,8 @@ class SindTrainer(HubMixin, Trainer):
                 return
             with atomic_folder(output_dir or str(self.args.output_dir)) as folder:
                 super()._save(str(folder), state_dict)
-                if not (folder / "config.json").exists():  # PEFT saves the adapter alone
-                    self.model.config.save_pretrained(folder)
+                if (folder / ADAPTER_CONFIG).exists():
+                    save_base_model(self.model, folder)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         output = Path(str(self._get_output_dir(trial=trial)))
@@ -744,7 +749,11 @@ class SindTrainer(HubMixin, Trainer):
             save_file(weights, os.path.join(output_dir, TRAINING_WEIGHTS), metadata={"format": "pt"})
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        trained: Any = self.model
+        if hasattr(trained, "get_base_model"):  # a PeftModel: the folder also has its base model, which stays
+            trained.load_adapter(resume_from_checkpoint, trained.active_adapter, is_trainable=True)
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
         path = os.path.join(resume_from_checkpoint, TRAINING_WEIGHTS)
         if os.path.exists(path):
             if self.args.ema_decay:

@@ -3,17 +3,17 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from tiny_sets import make_set
 
+from helpers.tiny_sets import make_set
 from sind_hf.data.prepared.prepare import prepare
+from sind_hf.data.training_sets import open_named_sets, open_sets
 from sind_hf.experiments.config import DataOptions, ExperimentOptions
 from sind_hf.experiments.protocols import build_folds
-from sind_hf.experiments.run_data import build_data, fold_data
 
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory):
-    """Pictures and manifests of three sets; two of them have an Animal scene."""
+    """Images and manifests of three datasets; two of them have an Animal scene."""
     root = tmp_path_factory.mktemp("tree")
     for name, references in (("spaq", 0), ("koniq10k", 0), ("live", 10)):
         path = root / "json" / name / "all.json"
@@ -22,8 +22,8 @@ def tree(tmp_path_factory):
     return root
 
 
-def options(tree, **data):
-    return DataOptions(image_root=str(tree / "images"), json_dir=str(tree / "json"), **data)
+def opened(tree, train, test=(), **options):
+    return open_named_sets(str(tree / "images"), train, test, json_dir=str(tree / "json"), **options)
 
 
 def scene_names(dataset):
@@ -31,7 +31,7 @@ def scene_names(dataset):
 
 
 def test_one_set_keeps_its_scenes(tree):
-    data = build_data(options(tree, train=["spaq"], test=["koniq10k"]))
+    data = opened(tree, ["spaq"], ["koniq10k"])
     assert Counter(scene_names(data.train)) == {"Animal": 5, "Cityscape": 5}
     assert data.score_range == (0.0, 100.0)
     assert data.train_images == {"spaq": 10}
@@ -39,7 +39,7 @@ def test_one_set_keeps_its_scenes(tree):
 
 
 def test_scenes_of_two_sets_stay_apart(tree):
-    data = build_data(options(tree, train=["spaq", "koniq10k"]))
+    data = opened(tree, ["spaq", "koniq10k"])
     names = {f"{name}: {scene}": 5 for name in ("spaq", "koniq10k") for scene in ("Animal", "Cityscape")}
     assert Counter(scene_names(data.train)) == names
     assert data.score_range == (0.0, 100.0)
@@ -47,42 +47,46 @@ def test_scenes_of_two_sets_stay_apart(tree):
 
 def test_live_is_repeated_beside_others_and_turned(tree):
     fold = build_folds(
-        options(tree, train=["koniq10k", "live"], dataset_domain=True),
+        DataOptions(
+            image_root=str(tree / "images"),
+            json_dir=str(tree / "json"),
+            train=["koniq10k", "live"],
+            dataset_domain=True,
+        ),
         ExperimentOptions(protocol="random-split", splits=1),
     )[0]
-    data = fold_data(fold, str(tree / "images"))
+    data = open_sets(fold.train, fold.tests, str(tree / "images"))
     scenes = Counter(scene_names(data.train))
     assert scenes == {"koniq10k": len(fold.train[0]), "live": 4 * len(fold.train[1])}
     assert data.train_images == {"koniq10k": len(fold.train[0]), "live": len(fold.train[1])}
-    assert data.score_range is None  # two scales
+    assert data.score_range is None and data.ranges_differ
     raw = {entry.image: entry.score for entry in make_set(None, "live", per_scene=2, references=10).entries}
     for image, score in zip(fold.tests["live"].entries, data.tests["live"]["score"], strict=True):
         assert score == pytest.approx(111.77469352631448 - raw[image.image])
 
 
 def test_alone_it_is_not_repeated(tree):
-    data = build_data(options(tree, train=["live"]))
+    data = opened(tree, ["live"])
     assert len(data.train) == data.train_images["live"] == 20
 
 
 def test_held_out_scenes(tree):
-    data = build_data(options(tree, train=["spaq"], hold_out_scenes=["Animal"]))
+    data = opened(tree, ["spaq"], hold_out_scenes=["Animal"])
     assert set(scene_names(data.train)) == {"Cityscape"}
     assert set(scene_names(data.tests["spaq_held_out"])) == {"Animal"}
     with pytest.raises(ValueError, match="no scene Zoo; there are Animal, Cityscape"):
-        build_data(options(tree, train=["spaq"], hold_out_scenes=["Zoo"]))
+        opened(tree, ["spaq"], hold_out_scenes=["Zoo"])
 
 
-def test_missing_pictures_are_named(tree, tmp_path):
+def test_missing_images_are_named(tree, tmp_path):
     (tmp_path / "empty").mkdir()
-    wrong = DataOptions(image_root=str(tmp_path / "empty"), json_dir=str(tree / "json"), train=["spaq"])
-    with pytest.raises(ValueError, match="spaq: 10 of 10 entries cannot be used below .*img000.png"):
-        build_data(wrong)
+    with pytest.raises(ValueError, match="spaq: 10 of 10 entries cannot be used in .*img000.png"):
+        open_named_sets(str(tmp_path / "empty"), ["spaq"], json_dir=str(tree / "json"))
     with pytest.raises(ValueError, match="data.train names no manifest"):
-        build_data(DataOptions())
+        open_named_sets("data", [])
 
 
-def test_prepared_pictures_do_as_well(tree, tmp_path):
+def test_prepared_images_are_opened(tree, tmp_path):
     manifest = make_set(None, "spaq", per_scene=5)
     images = tmp_path / "images" / "SPAQ"
     images.mkdir(parents=True)
@@ -91,6 +95,5 @@ def test_prepared_pictures_do_as_well(tree, tmp_path):
         (images / name).write_bytes((tree / "images" / "SPAQ" / name).read_bytes())
     (images / "img003.png").write_bytes(b"no picture")
     prepare(manifest, tmp_path / "images", tmp_path / "prepared", view_size=56)
-    prepared = DataOptions(image_root=str(tmp_path / "prepared"), json_dir=str(tree / "json"), train=["spaq"])
-    data = build_data(prepared)
+    data = open_named_sets(str(tmp_path / "prepared"), ["spaq"], json_dir=str(tree / "json"))
     assert len(data.train) == 9 and "global_picture" in data.train.column_names

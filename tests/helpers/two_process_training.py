@@ -1,4 +1,4 @@
-"""What the tests look at after two processes have done it; started by torchrun with a folder for the results."""
+"""Script of test_two_processes.py, started by torchrun with a folder for the results."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 from datasets import Dataset
-from tiny_training import make_model, make_trainer, train_with_a_stop
 
+from helpers.tiny_training import make_model, make_trainer, train_with_a_stop
 from sind_hf.training.trainer import SindTrainer
 
 # name -> (backbone, step to stop at, options); six batches an epoch are three for each process

@@ -1,4 +1,4 @@
-"""What test_two_process_experiment.py looks at; started by `accelerate launch` with a configuration and a folder."""
+"""Script of test_two_process_experiment.py, started by `accelerate launch` with a configuration and a folder."""
 
 from __future__ import annotations
 

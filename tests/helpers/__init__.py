@@ -1,0 +1,1 @@
+"""What several folders of tests share: tiny models, datasets and configurations, and comparisons."""

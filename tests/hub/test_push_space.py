@@ -109,7 +109,7 @@ def test_what_makes_no_sense_is_refused_before_anything_is_sent(
         ((checkpoint, "--space", "--license", "mit"), "--license is for pushing a model: leave it out"),
         ((checkpoint, "--title", "Mine"), "--title needs --space: add it"),
         ((checkpoint, "--static"), "--static needs --space: add it"),
-        ((checkpoint, "--space", "--card", "https://x"), "--runtime and --card are for a page of plain files"),
+        ((checkpoint, "--space", "--card", "https://x"), "--runtime and --card need --space --static: add those"),
         ((tmp_path, "--space"), "holds no config.json, so it is not a checkpoint"),
         (("nowhere", "--space"), "nowhere: neither a checkpoint folder nor a Hub repository"),
     ):

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from published_networks import PublishedClip, as_open_clip, views, with_random_statistics
 from safetensors.torch import load_file
 from transformers import AutoModel
+
+from helpers.published_networks import PublishedClip, as_open_clip, views, with_random_statistics
 
 ROOT = Path(__file__).parents[2]
 

@@ -14,12 +14,12 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-import raw_trees
 import typer
 from PIL import Image
-from prepared_sets import make_set
-from tiny_clip import save_tiny_clip
 
+from helpers import raw_trees
+from helpers.prepared_sets import make_set
+from helpers.tiny_clip import save_tiny_clip
 from sind_hf.cli import app
 from sind_hf.data.manifests.catalog import SCENES
 from sind_hf.data.manifests.manifest import Manifest, ManifestEntry, ScoreInfo
@@ -317,6 +317,32 @@ class TestValidate:
         outcome = data("validate", file, "--image-root", root)
         assert outcome.code == 1
         assert "'pictures/001.png': a symbolic link leads out of the image root" in outcome.err
+        assert data("validate", file, "--image-root", root, "--follow-links", "--verify").code == 0
+
+    def test_no_command_reads_through_a_link_that_leads_out(
+        self, study: tuple[Path, Path, Manifest], clip: Path, tmp_path: Path, data: Run
+    ) -> None:
+        """A link to a file, and a link to a folder; both lead to readable images, so only the link is at fault."""
+        file, root, manifest = study
+        (tmp_path / "outside").mkdir()
+        (root / "pictures/001.png").rename(tmp_path / "outside/001.png")
+        (root / "pictures/001.png").symlink_to(tmp_path / "outside/001.png")
+        (root / "linked").symlink_to(tmp_path / "outside")
+        entries = [*manifest.entries[:2], replace(manifest.entries[0], image="linked/001.png")]
+        file = replace(manifest, entries=entries).save(tmp_path / "links.json")
+        table = tmp_path / "scores.csv"
+        raw_trees.write_csv(table, [["image", "mos"], *([entry.image, entry.score] for entry in entries)])
+        images = ("--image-root", root)
+        for name, arguments in {
+            "prepare": ("prepare", file, *images, "--view-size", 56, "-o", tmp_path / "prepared"),
+            "label": ("label-scenes", file, *images, "--clip", clip, "-o", tmp_path / "labels.json"),
+            "import": ("import", table, *images, "-o", tmp_path / "imported.json"),
+        }.items():
+            outcome = data(*arguments)
+            assert outcome.code == 1, name
+            assert outcome.err.count("leads out of the image root; allow it with --follow-links") == 2, outcome
+            assert data(*arguments, "--follow-links").code == 0, name
+        assert len(PreparedFolder(tmp_path / "prepared").dataset()) == 3
 
 
 def test_stats(study: tuple[Path, Path, Manifest], tmp_path: Path, data: Run) -> None:
@@ -489,7 +515,7 @@ class TestLabelScenes:
         assert len(Manifest.load(output)) == 9
         output.unlink()
         shutil.rmtree(root / "pictures")
-        assert_refused(data(*arguments), "no picture could be read")
+        assert_refused(data(*arguments), "no image could be read")
         assert_refused(data(*arguments[:5], tmp_path, *arguments[6:]), "CLIP")
         assert not output.exists()
 
@@ -501,16 +527,16 @@ class TestPrepare:
         outcome = data(*arguments)
         assert outcome.code == 0
         announced, *others = outcome.err.splitlines()
-        assert announced.startswith("10 pictures to prepare need 0.00 GB in ")
+        assert announced.startswith("10 images to prepare need 0.00 GB in ")
         assert "GB are free" in announced and not others
-        assert "generated: 10 pictures prepared (0 were already), 0 left out" in outcome.out
+        assert "generated: 10 images prepared (0 by an earlier run), 0 left out" in outcome.out
         folder = PreparedFolder(tmp_path / "prepared")
         assert folder.manifest == manifest
         assert folder.settings.view_size == 56
-        assert "10 pictures prepared (10 were already)" in data(*arguments).out
+        assert "10 images prepared (10 by an earlier run)" in data(*arguments).out
         shard = tmp_path / "prepared/shard-00000.arrow"
         shard.write_bytes(shard.read_bytes()[:-50] + bytes(50))
-        assert "10 pictures prepared (0 were already)" in data(*arguments, "--verify", "--workers", 1).out
+        assert "10 images prepared (0 by an earlier run)" in data(*arguments, "--verify", "--workers", 1).out
         assert folder.damaged() == []
 
     def test_pictures_that_cannot_be_read(self, study: tuple[Path, Path, Manifest], tmp_path: Path, data: Run) -> None:
@@ -520,11 +546,11 @@ class TestPrepare:
         outcome = data(*arguments)
         assert outcome.code == 1
         assert "left out: pictures/002.png: not an image in a supported format" in outcome.err
-        assert "9 pictures prepared" in outcome.out
+        assert "9 images prepared" in outcome.out
         shutil.rmtree(root / "pictures")
         outcome = data(*arguments)
         assert outcome.code == 2
-        assert outcome.err.splitlines()[-1] == "error: generated: none of the 10 pictures could be prepared"
+        assert outcome.err.splitlines()[-1] == "error: generated: none of the 10 images could be prepared"
 
     def test_wrong_use(self, study: tuple[Path, Path, Manifest], tmp_path: Path, data: Run) -> None:
         file, root, _ = study

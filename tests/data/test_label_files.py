@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import struct
@@ -92,6 +93,10 @@ def test_workbooks_that_would_fill_the_memory(tmp_path: Path, monkeypatch: pytes
     path = workbook(tmp_path / "labels.xlsx")
     assert xlsx_table(path, ["image", "mos"]) == [{"image": "a.png", "mos": 3.5}]
     assert_refused("xlsx", workbook(path, sheet=SHEET + bytes(100_000_000)), "sheet1.xml unpacks to 100,0")
+    hidden = workbook(path)
+    with zipfile.ZipFile(hidden, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("xl/part", bytes(3_000_000))  # a part of any name may be parsed as the workbook
+    assert_refused("xlsx", hidden, "xl/part unpacks to 3,0")
     assert_refused("xlsx", workbook(path, styles=b"<styleSheet>" + b"<xf/>" * 10**6), "styles.xml unpacks to 5,0")
     monkeypatch.setattr(labels, "MOST_ROWS", 1000)
     far = SHEET + b'<row r="2000000000"><c r="A2000000000"><v>1</v></c></row></sheetData></worksheet>'
@@ -161,9 +166,46 @@ def test_tables_are_read_line_by_line(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / "a.json").write_text("[" + "[]," * 100 + "[]]")
     with pytest.raises(ManifestError, match="more than 100 bytes; save the list as JSON Lines"):
         read_table(tmp_path / "a.json")
-    pq.write_table(pa.table({"image": ["a.png"] * 50, "mos": [1.0] * 50}), tmp_path / "a.parquet")
-    monkeypatch.setattr(tables, "MOST_BATCH", 100)
-    assert "more than 100 bytes" in str(list(read_table(tmp_path / "a.parquet").rows)[-1][1])
-    monkeypatch.setattr(tables, "MOST_ROWS", 49)
-    with pytest.raises(ManifestError, match="50 rows, more than 49; split the file"):
-        read_table(tmp_path / "a.parquet")
+
+
+def test_parquet_values_that_stand_for_more_are_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dictionary repeats one large value in every row; a list column repeats one small value in one row."""
+    path = tmp_path / "a.parquet"
+    columns = {"image": [b"x" * 2**19] * 64, "mos": [1.0] * 64, "embedding": [[0] * 1000] * 64}
+    pq.write_table(pa.table(columns), path)
+    table = read_table(path)
+    assert table.columns == ["image", "mos"]
+    assert [sorted(row) for _, row in table.rows] == [["image", "mos"]] * 64  # type: ignore[type-var]
+    sizes: list[int] = []
+    iterate = pq.ParquetFile.iter_batches
+    monkeypatch.setattr(
+        pq.ParquetFile, "iter_batches", lambda file, size, **named: sizes.append(size) or iterate(file, size, **named)
+    )
+    monkeypatch.setattr(tables, "MOST_BATCH", 2**21)
+    assert len(list(read_table(path).rows)) == 64
+    assert 1 <= sizes[0] <= 4
+    monkeypatch.setattr(tables, "MOST_ROW_GROUP", 2**19)
+    with pytest.raises(ManifestError, match=r"a row group unpacks to 5\d\d,\d\d\d bytes; write smaller row groups"):
+        read_table(path)
+
+
+def test_tables_of_endless_rows_or_columns_are_cut_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "MOST_ROWS", 20)
+    monkeypatch.setattr(tables, "MOST_COLUMNS", 20)
+    rows, wide = [{"image": "a.png", "mos": 1.0}] * 30, {f"c{number}": 1.0 for number in range(30)}
+    for suffix in (".csv", ".jsonl", ".json", ".parquet"):
+        for name, content in (("long", rows), ("wide", [{**rows[0], **wide}])):
+            path = tmp_path / f"{name}{suffix}"
+            lines = [json.dumps(row) for row in content]
+            if suffix == ".parquet":
+                pq.write_table(pa.Table.from_pylist(content), path)
+            elif suffix == ".csv":
+                path.write_text(
+                    "\n".join([",".join(content[0]), *(",".join(map(str, row.values())) for row in content)])
+                )
+            else:
+                path.write_text("\n".join(lines) if suffix == ".jsonl" else f"[{','.join(lines)}]")
+        read = list(read_table(tmp_path / f"long{suffix}").rows)
+        assert len(read) == 21 and read[-1][1] == "the table has more than 20 rows; the rest is not read"
+        with pytest.raises(ManifestError, match="more than 20 columns"):
+            read_table(tmp_path / f"wide{suffix}")

@@ -85,11 +85,11 @@ def test_cross_set_folders_of_a_dataset_that_is_only_tested_on(tmp_path):
 def test_the_published_cross_set_folder(shared):
     folder = shared / "reference" / "data_json"
     sizes = {}
-    for name in ("koniq10k", "spaq", "bid", "live"):
+    for name in ("koniq10k", "bid", "live"):
         (fold,) = read_folds(folder, "cross-set", name)
         assert fold.name == fold.train.dataset == fold.test.dataset == name
         sizes[name] = (len(fold.train.entries), len(fold.test.entries))
-    assert sizes == {"koniq10k": (7046, 2010), "spaq": (8897, 2224), "bid": (0, 586), "live": (0, 982)}
+    assert sizes == {"koniq10k": (7046, 2010), "bid": (0, 586), "live": (0, 982)}
 
 
 def test_folders_of_other_names_for_the_sides(tmp_path):

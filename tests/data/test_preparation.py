@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from prepared_sets import VIEW_SIZE, make_set
 
 import sind_hf
+from helpers.prepared_sets import VIEW_SIZE, make_set
 from sind_hf.data.prepared import prepare as preparation
 from sind_hf.data.prepared.folder import PreparedFolder, load_prepared
 from sind_hf.data.prepared.prepare import estimate_bytes, prepare
@@ -190,7 +190,7 @@ def test_a_shard_without_any_picture(source, tmp_path):
     assert len(load_prepared(tmp_path / "set")) == 7
     shutil.rmtree(root / "pictures")
     assert run(manifest, root, tmp_path / "none").done == 0
-    with pytest.raises(ValueError, match="holds none of the pictures"):
+    with pytest.raises(ValueError, match="holds none of the images"):
         load_prepared(tmp_path / "none")
 
 
@@ -203,7 +203,7 @@ def test_not_enough_room(source, tmp_path, monkeypatch):
     monkeypatch.setattr(preparation.shutil, "disk_usage", lambda path: usage(10**9, 0, needed - 1))
     announced = []
     with pytest.raises(
-        ValueError, match=rf"Not enough room: 10 pictures .* need 0\.00 GB in {folder}; 0\.00 GB are free"
+        ValueError, match=rf"Not enough room: 10 images .* need 0\.00 GB in {folder}; 0\.00 GB are free"
     ):
         run(manifest, root, folder, announce=announced.append)
     assert announced[0].needed == needed > announced[0].free == needed - 1
@@ -279,7 +279,7 @@ def test_a_picture_that_changes_while_it_is_prepared_is_noticed(source, tmp_path
     monkeypatch.setattr(preparation, "load_image", load_and_change)
     run(manifest, root, tmp_path / "set")
     monkeypatch.undo()
-    with pytest.raises(ValueError, match=r"1 pictures under .* were changed since they were prepared, first .*004"):
+    with pytest.raises(ValueError, match=r"1 images under .* were changed since they were prepared, first .*004"):
         load_prepared(tmp_path / "set")
     assert made_again(tmp_path / "set", lambda: run(manifest, root, tmp_path / "set")) == ["shard-00001.arrow"]
 

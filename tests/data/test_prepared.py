@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 from datasets import concatenate_datasets
-from prepared_sets import VIEW_SIZE, make_processor, make_set
 from torch.utils.data import DataLoader
 
+from helpers.prepared_sets import VIEW_SIZE, make_processor, make_set
 from sind_hf import SindConfig, SindModel
 from sind_hf.data.manifests.manifest import Manifest, ManifestEntry, ScoreInfo
 from sind_hf.data.prepared.folder import PreparedFolder, is_prepared, load_prepared, open_dataset
@@ -135,9 +135,9 @@ def test_selected_shuffled_and_joined_datasets_keep_their_pictures(prepared):
 def test_unknown_pictures_and_empty_selections_are_refused(prepared):
     _, folder, manifest = prepared
     other = replace(manifest, entries=[*manifest.entries[:2], ManifestEntry("pictures/new.png", 1.0, "day")])
-    with pytest.raises(ValueError, match=r"1 pictures of generated are not in this prepared data, first pictures/new"):
+    with pytest.raises(ValueError, match=r"1 images of generated are not in this prepared data, first pictures/new"):
         load_prepared(folder, other)
-    with pytest.raises(ValueError, match="holds none of the pictures"):
+    with pytest.raises(ValueError, match="holds none of the images"):
         load_prepared(folder, replace(manifest, entries=[]))
 
 
@@ -224,9 +224,7 @@ def test_changed_sources_are_detected_and_copies_are_not(copy):
     (root / manifest.entries[8].image).unlink()
     changed = [manifest.entries[5].image, manifest.entries[8].image]
     assert PreparedFolder(folder).stale() == changed
-    with pytest.raises(
-        ValueError, match=rf"2 pictures under .* were changed .* first {changed[0]}; run prepare again"
-    ):
+    with pytest.raises(ValueError, match=rf"2 images under .* were changed .* first {changed[0]}; run prepare again"):
         load_prepared(folder)
     assert len(load_prepared(folder, check_sources=False)) == 10
 

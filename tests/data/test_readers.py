@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-import raw_trees
 from PIL import Image
 
+from helpers import raw_trees
 from sind_hf.data.manifests import catalog
 from sind_hf.data.readers import READERS, DatasetNotFoundError, LabelFileError, build
 
@@ -18,8 +18,8 @@ KONIQ = [(f"{number}.jpg", 40.0 + number) for number in range(10, 16)]
 def test_every_dataset_of_the_catalog_has_a_reader() -> None:
     assert set(READERS) == {*catalog.CATALOG, "folder"}
     for name, reader in READERS.items():
-        if name != "folder":
-            assert reader.folders[0] == catalog.get(name).prefix.rstrip("/")
+        assert reader.name == name
+        assert name == "folder" or catalog.get(name).prefix.rstrip("/") not in reader.folders
 
 
 def test_missing_images_are_named_and_the_others_kept(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import raw_trees
 
+from helpers import raw_trees
 from sind_hf.data.manifests.manifest import ManifestEntry, ScoreInfo
 from sind_hf.data.readers import LabelFileError, build
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import raw_trees
 
+from helpers import raw_trees
 from sind_hf.data.manifests.manifest import ManifestEntry, ScoreInfo
 from sind_hf.data.readers import LabelFileError, build
 

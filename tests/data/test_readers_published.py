@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import raw_trees
 
+from helpers import raw_trees
 from sind_hf.data.manifests import catalog
 from sind_hf.data.manifests.manifest import Manifest
 from sind_hf.data.readers import BuildResult, build
@@ -138,7 +138,7 @@ def test_live(published: Published, tmp_path: Path) -> None:
         assert entry.distortion == entry.scene == theirs["dist_type"]
     check(result, published, "image", "score", "domain_id")
     assert result.manifest.domain_names == published.domain_names
-    assert "203 of the 982 entries are pristine pictures" in result.notes
+    assert "203 of the 982 entries are pristine images" in result.notes
     assert (min(scores), max(scores)) == result.manifest.score.range
 
 

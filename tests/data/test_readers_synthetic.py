@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import raw_trees
 
+from helpers import raw_trees
 from sind_hf.data.manifests.manifest import ManifestEntry, ScoreInfo
 from sind_hf.data.readers import LabelFileError, build
 
@@ -38,7 +38,7 @@ def test_live(tmp_path: Path) -> None:
     assert not result.manifest.score.higher_is_better
     assert result.manifest.reference_based
     assert result.manifest.source == "dmos_realigned.mat, refnames_all.mat"
-    assert "197 of the 982 entries are pristine pictures" in result.notes
+    assert "197 of the 982 entries are pristine images" in result.notes
 
 
 def test_live_does_not_take_an_image_of_another_distortion(tmp_path: Path) -> None:
@@ -178,5 +178,5 @@ def test_pipal_training_part_only(tmp_path: Path) -> None:
 )
 def test_names_that_carry_no_distortion_are_refused(tmp_path: Path, name: str, file: str, text: str) -> None:
     raw_trees.plain(tmp_path, {file: text}, [])
-    with pytest.raises(LabelFileError, match="is no .* name, expected"):
+    with pytest.raises(LabelFileError, match="is not a .* name, expected"):
         build(name, tmp_path)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_clip import save_tiny_clip
 from transformers import CLIPModel, CLIPProcessor
 
+from helpers.tiny_clip import save_tiny_clip
 from sind_hf import SindConfig, SindImageProcessor, SindModel
 from sind_hf.data.manifests.catalog import SCENES
 from sind_hf.data.manifests.manifest import Manifest, ManifestEntry
@@ -200,7 +200,7 @@ def test_a_file_that_is_no_cache_is_left_alone(clip, source, tmp_path, content):
     root, manifest = source
     cache = tmp_path / "scores.csv"
     cache.write_bytes(content)
-    with pytest.raises(ValueError, match="is no cache of scene similarities"):
+    with pytest.raises(ValueError, match="is not a cache of scene similarities"):
         label_scenes(manifest, root, clip, cache=cache)
     assert cache.read_bytes() == content
 

@@ -135,7 +135,7 @@ def test_scene_counts_must_agree_only_where_the_dataset_fixes_them() -> None:
     assert levels(compare_with_catalog(live(*[(1.0, 700)] * 300))) == ["note", "ok", "problem"]
     entries = [ManifestEntry(f"BID/{number}.JPG", 1.0, None, 400 + number % 9) for number in range(586)]
     relabelled = compare_with_catalog(Manifest("bid", entries))
-    assert levels(relabelled) == ["ok", "ok", "note"] and "labelled otherwise" in relabelled[2].what
+    assert levels(relabelled) == ["ok", "ok", "note"] and "the scene labels differ" in relabelled[2].what
 
 
 def test_sparkline_shows_the_smallest_count_and_blanks_nothing_else() -> None:

@@ -12,7 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from published_networks import (
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import AutoImageProcessor, AutoModel
+
+from helpers.published_networks import (
     PublishedClip,
     PublishedResNet,
     as_open_clip,
@@ -21,10 +25,6 @@ from published_networks import (
     views,
     with_random_statistics,
 )
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
-from transformers import AutoImageProcessor, AutoModel
-
 from sind_hf import SindImageProcessor, SindModel
 from sind_hf.conversion.convert import convert_checkpoint, convert_weights
 

@@ -103,7 +103,7 @@ def test_a_manifest_chooses_from_a_prepared_folder(
 
 def test_prepared_pictures_of_another_size_are_refused(tiny_model: SindModel, manifest: Path, tmp_path: Path) -> None:
     prepare(Manifest.load(manifest), tmp_path, tmp_path / "prepared", view_size=112)
-    with pytest.raises(ValueError, match="prepared: The pictures are prepared for view_size=112"):
+    with pytest.raises(ValueError, match="prepared: The images are prepared for view_size=112"):
         score(tiny_model, tmp_path / "prepared", output=tmp_path / "s.csv")
     assert not list(tmp_path.glob("s.csv*"))
 

@@ -52,6 +52,9 @@ WorkersOption = Annotated[
 ManifestArgument = Annotated[Path, typer.Argument(help="Manifest of a dataset (.json).", show_default=False)]
 ManifestOutput = Annotated[Path, typer.Option("--output", "-o", help="Manifest to write (.json).")]
 ImageRootOption = Annotated[Path, typer.Option(help="Folder that the manifest's image paths start from.")]
+FollowLinksOption = Annotated[
+    bool, typer.Option("--follow-links", help="Use images that symbolic links name outside the image root.")
+]
 ClipOption = Annotated[
     str | None, typer.Option(help="CLIP model that chooses the scenes which the dataset leaves open.")
 ]

@@ -1,1 +1,1 @@
-"""From a dataset on disk to batches: manifests, sampling, views, graded sets."""
+"""Datasets from the disk to the batch: manifests, splits, scenes, prepared images, sampling and views."""

@@ -1,7 +1,7 @@
-"""What a manifest holds: counts and scores per scene, compared with the catalog, on a terminal and as a figure.
+"""Statistics of a manifest: counts and scores per scene, compared with the catalog, as text and as a figure.
 
-The figure shows why the method works: scores of different scenes follow distributions that differ by a scale and a
-shift, and agree once each scene is aligned by its own median and deviation.
+The figure shows why the method works: the score distributions of different scenes differ by a scale and a shift, and
+agree once each scene is aligned by its own median and deviation.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _BARS = "▁▂▃▄▅▆▇█"
-#: The smallest deviation that alignment divides by; that of the training loss.
+#: The smallest deviation that the alignment divides by, as in the training loss.
 _SMALLEST_DEVIATION = 1e-3
 
 
 @dataclass(frozen=True)
 class ScoreStatistics:
-    """Scores of one scene, or of all images; as the manifest gives them, not oriented.
+    """Statistics of the scores of one scene, or of all images, as the manifest gives them.
 
     Attributes:
         name: Name of the scene.
         count: Number of images.
         mean: Mean score.
-        median: Lower median: of an even number of scores the lower of the two in the middle.
+        median: Lower median: the lower one of the two middle scores if their number is even.
         deviation: Mean absolute deviation from `median`.
         minimum: Lowest score.
         maximum: Highest score.
@@ -63,7 +63,7 @@ class CatalogCheck:
     """One comparison with the catalog.
 
     Attributes:
-        level: `"ok"`; `"note"` for what may be meant (a split, another scene labelling); `"problem"` for what cannot.
+        level: `"ok"`, `"note"` for what may be intended (a split, other scene labels), or `"problem"`.
         what: The finding, in one line.
     """
 
@@ -93,17 +93,17 @@ class ManifestStatistics:
 
 
 def lower_median(scores: NDArray[np.float64]) -> float:
-    """Median of `scores` (N,); of an even number the lower of the two in the middle, as `torch.median` has it."""
+    """Return the lower median of `scores` (N,), as `torch.median` does."""
     return float(np.partition(scores, (len(scores) - 1) // 2)[(len(scores) - 1) // 2])
 
 
 def mean_absolute_deviation(scores: NDArray[np.float64]) -> float:
-    """Mean distance of `scores` (N,) from their lower median."""
+    """Return the mean distance of `scores` (N,) from their lower median."""
     return float(np.abs(scores - lower_median(scores)).mean())
 
 
 def aligned(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Scores (N,) of one scene brought to median 0 and mean absolute deviation 1 (the alignment of the method's loss).
+    """Return the scores (N,) of one scene with median 0 and mean absolute deviation 1, as the loss aligns them.
 
     Constant scores give zeros.
     """
@@ -115,14 +115,14 @@ def manifest_statistics(manifest: Manifest, bins: int = 16) -> ManifestStatistic
 
     Args:
         manifest: A valid manifest.
-        bins: Number of histogram bins over the declared range, or over the scores where none is declared.
+        bins: Number of histogram bins over the declared range, or over the scores if there is none.
 
     Raises:
         ManifestError: If the manifest has no entries.
     """
     scores, by_scene = _scores_by_scene(manifest, [float(entry.score) for entry in manifest.entries])
     low, high = manifest.score.range or (float(scores.min()), float(scores.max()))
-    # Scores outside the declared range are a finding of the checks and must not vanish from the histogram.
+    # Scores outside the declared range must not vanish from the histogram; the checks report them.
     low, high = min(low, float(scores.min())), max(high, float(scores.max()))
     edges = np.linspace(low, high if high > low else low + 1.0, bins + 1)
     return ManifestStatistics(
@@ -159,7 +159,7 @@ def _describe(name: str, scores: NDArray[np.float64], edges: NDArray[np.float64]
 
 
 def compare_with_catalog(manifest: Manifest) -> list[CatalogCheck]:
-    """Compare the number of images, the scores and the scenes with what the catalog says about the dataset."""
+    """Compare the number of images, the scores and the scenes with the catalog."""
     facts = CATALOG.get(manifest.dataset)
     if facts is None:
         return [CatalogCheck("note", f"{manifest.dataset} is not in the catalog; there is nothing to compare with")]
@@ -196,7 +196,7 @@ def _compare_scores(manifest: Manifest, facts: DatasetFacts) -> list[CatalogChec
         low, high = facts.score_range
         if flipped and checks[0].level == "note":
             low, high = 0.0, high - low
-        # Means that were computed elsewhere may miss the end of the scale by a rounding error.
+        # Means that were computed elsewhere may pass the end of the scale by a rounding error.
         margin = 1e-9 * (high - low)
         outside = sum(not low - margin <= entry.score <= high + margin for entry in manifest.entries)
         if outside:
@@ -230,19 +230,19 @@ def _compare_scenes(manifest: Manifest, facts: DatasetFacts) -> list[CatalogChec
     elif facts.fixed_scenes:
         checks.append(CatalogCheck("problem", f"images per {facts.domain_kind}: {'; '.join(different)}"))
     else:
-        what = f"scenes are labelled otherwise than in the published manifest: {'; '.join(different)}"
+        what = f"the scene labels differ from the published manifest: {'; '.join(different)}"
         checks.append(CatalogCheck("note", what))
     return checks
 
 
 def sparkline(histogram: Sequence[int]) -> str:
-    """A histogram as one line of block characters; empty bins stay blank, so that the smallest count is visible."""
+    """Return a histogram as one line of block characters. Empty bins stay blank, so that small counts are visible."""
     top = max(histogram, default=0)
     return "".join(" " if not count else _BARS[min(7, (8 * count - 1) // top)] for count in histogram)
 
 
 def render_statistics(statistics: ManifestStatistics) -> Group:
-    """The statistics for a terminal: print the result with a `rich.console.Console`."""
+    """Return the statistics as something that a `rich.console.Console` can print."""
     score, overall = statistics.score, statistics.overall
     span = f"{score.range[0]:.4g} to {score.range[1]:.4g}" if score.range else "no declared range"
     direction = "higher is better" if score.higher_is_better else "lower is better"
@@ -286,13 +286,13 @@ def _bar(share: float, width: int = 5) -> str:
 def plot_scene_distributions(manifest: Manifest, path: str | os.PathLike[str]) -> Path:
     """Draw the score distribution of every scene before and after alignment, as a PNG.
 
-    Left: scores as a model sees them, oriented so that higher is better. Right: each scene minus its lower median,
-    divided by its mean absolute deviation. Both panels state how much the distributions of two scenes overlap on
-    average (1 where all are the same).
+    Left: oriented scores (higher is better). Right: the scores of each scene minus their lower median, divided by
+    their mean absolute deviation. Both panels state the mean overlap of the distributions of two scenes (1 if they
+    are equal).
 
     Args:
         manifest: A manifest with at least two different scores in some scene.
-        path: Where to write the figure.
+        path: Path of the figure.
 
     Returns:
         The path.
@@ -344,7 +344,7 @@ def plot_scene_distributions(manifest: Manifest, path: str | os.PathLike[str]) -
 def _draw_ridges(
     axes: Axes, scenes: dict[str, NDArray[np.float64]], bounds: tuple[float, float] | None, highest: float = 1.9
 ) -> None:
-    """Draw one density per scene, the first at the bottom and the highest `highest` rows high."""
+    """Draw one density per scene, the first at the bottom. The tallest one is `highest` rows high."""
     import matplotlib
 
     everything = np.concatenate(list(scenes.values()))
@@ -357,7 +357,7 @@ def _draw_ridges(
     colors = matplotlib.colormaps["viridis"](np.linspace(0.12, 0.82, len(scenes)))
     axes.axvline(lower_median(everything), color="0.75", linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
     for row, (scores, height) in enumerate(zip(scenes.values(), heights, strict=True)):
-        # Lower rows lie in front, so that every ridge shows its whole top.
+        # Lower rows are in front, so that the top of every ridge is visible.
         front = 2.0 + len(scenes) - row
         axes.fill_between(grid, row, row + height, color=colors[row], alpha=0.82, linewidth=0, zorder=front)
         axes.plot(grid, row + height, color="white", linewidth=1.1, zorder=front)
@@ -377,14 +377,14 @@ def _varies(scores: NDArray[np.float64]) -> bool:
 
 
 def _density(scores: NDArray[np.float64], grid: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Gaussian kernel density of `scores` at the points of `grid` (Scott's bandwidth)."""
+    """Return the Gaussian kernel density of `scores` at the points of `grid` (Scott's bandwidth)."""
     from scipy.stats import gaussian_kde
 
     return np.asarray(gaussian_kde(scores)(grid), dtype=np.float64)
 
 
 def mean_overlap(scenes: Sequence[NDArray[np.float64]]) -> float:
-    """How much the score distributions of two scenes have in common, from 0 (apart) to 1 (the same).
+    """Return the mean overlap of the score distributions of two scenes, from 0 (disjoint) to 1 (equal).
 
     Args:
         scenes: Scores of each scene, not constant.

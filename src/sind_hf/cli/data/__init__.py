@@ -1,4 +1,4 @@
-"""`sind-hf data`: from a download to a manifest, and from a manifest to what training reads."""
+"""`sind-hf data`: commands that make, check and change manifests, and prepare images for training."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import typer
 
 from sind_hf.cli.data.build import build
 from sind_hf.cli.data.importing import import_scores
+from sind_hf.cli.data.inspection import stats, validate
 from sind_hf.cli.data.label_scenes import label_scenes
 from sind_hf.cli.data.prepare import prepare
 from sind_hf.cli.data.split import split
-from sind_hf.cli.data.stats import stats
-from sind_hf.cli.data.validate import validate
 
 data = typer.Typer(
     help="Datasets: build, import, check, describe, split, label and prepare manifests.",

@@ -8,28 +8,30 @@ from typing import Annotated
 import typer
 
 from sind_hf.cli import terminal
-from sind_hf.cli.options import ClipOption, SeedOption, key_values
+from sind_hf.cli.options import ClipOption, FollowLinksOption, SeedOption, key_values
+from sind_hf.data.manifests.catalog import CATALOG
 from sind_hf.data.readers import READERS, BuildResult, DatasetNotFoundError
 from sind_hf.data.readers import build as build_manifest
 from sind_hf.data.scenes.labeling import scene_picker
 
-DATASETS = [name for name, reader in READERS.items() if reader.labels]
-
 
 def build(
     name: Annotated[
-        str, typer.Argument(help=f"all (that are in ROOT), or one of {', '.join(READERS)}.", show_default=False)
+        str,
+        typer.Argument(help=f"One of {', '.join(READERS)}, or all for those in ROOT.", show_default=False),
     ],
-    root: Annotated[Path, typer.Option(help="The dataset's folder, or the folder that holds it.")],
+    root: Annotated[Path, typer.Option(help="Folder of the dataset, or the folder that holds it.")],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="A .json file, or the folder for <name>/all.json.")
+        Path, typer.Option("--output", "-o", help="Manifest to write (.json), or a folder for <name>/all.json.")
     ] = Path("data_json"),
-    verify: Annotated[bool, typer.Option("--verify", help="Open and decode every image.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Decode every image.")] = False,
     option: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Option of the reader, as score=quality for para.")
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Option of the reader, for example score=quality for para."),
     ] = None,
     clip: ClipOption = None,
     seed: SeedOption = 0,
+    follow_links: FollowLinksOption = False,
 ) -> None:
     """Write the manifest of a dataset that you have downloaded.
 
@@ -41,11 +43,18 @@ def build(
     options = key_values("--option", option)
     picker = scene_picker(clip) if clip is not None else None
     written, absent, failed = 0, [], 0
-    for dataset in DATASETS if name == "all" else [name]:
+    for dataset in CATALOG if name == "all" else [name]:
         try:
             with terminal.progress(dataset) as update:
                 result = build_manifest(
-                    dataset, root, verify=verify, scene_labels=picker, seed=seed, progress=update, **options
+                    dataset,
+                    root,
+                    verify=verify,
+                    scene_labels=picker,
+                    seed=seed,
+                    progress=update,
+                    follow_links=follow_links,
+                    **options,
                 )
             path = output if output.suffix == ".json" else output / result.manifest.dataset / "all.json"
             result.manifest.save(path)

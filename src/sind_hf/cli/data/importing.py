@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from sind_hf.cli import terminal
-from sind_hf.cli.options import ManifestOutput, key_values
+from sind_hf.cli.options import FollowLinksOption, ManifestOutput, key_values
 from sind_hf.data.importing.importer import import_manifest
 from sind_hf.data.importing.tables import COLUMN_NAMES
 from sind_hf.data.manifests.manifest import ScoreInfo
@@ -18,31 +18,34 @@ def import_scores(
     source: Annotated[
         str,
         typer.Argument(
-            help="A table (CSV, TSV, .xlsx, JSON, JSON Lines, Parquet), a folder with one, a saved dataset, or "
+            help="Table (CSV, TSV, .xlsx, JSON, JSON Lines, Parquet), folder with a table, saved dataset, or "
             "user/name of a dataset on the Hub.",
             show_default=False,
         ),
     ],
     output: ManifestOutput,
-    dataset: Annotated[str | None, typer.Option(help="Name of the dataset; default: of the file or folder.")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Name of the dataset. Default: the name of the file or folder.")
+    ] = None,
     image_root: Annotated[
-        Path | None, typer.Option(help="Folder that the table's paths start from; default: the table's.")
+        Path | None, typer.Option(help="Folder that the table's paths start from. Default: the table's folder.")
     ] = None,
     column: Annotated[
         list[str] | None,
-        typer.Option(metavar="KIND=NAME", help=f"Column to take for one of {', '.join(COLUMN_NAMES)}."),
+        typer.Option(metavar="KIND=NAME", help=f"Column for one of {', '.join(COLUMN_NAMES)}. Repeat for several."),
     ] = None,
     score_range: Annotated[
         tuple[float, float] | None, typer.Option(metavar="LOW HIGH", help="Lowest and highest possible score.")
     ] = None,
-    lower_is_better: Annotated[bool, typer.Option("--lower-is-better", help="For scores of degradation.")] = False,
-    split: Annotated[str | None, typer.Option(help="Of a dataset that has several.")] = None,
-    images_to: Annotated[Path | None, typer.Option(help="Folder to copy the images to.")] = None,
-    mean: Annotated[
-        bool, typer.Option("--mean", help="Average the ratings of an image that is in several rows.")
+    lower_is_better: Annotated[
+        bool, typer.Option("--lower-is-better", help="Low scores mean good images, as for DMOS.")
     ] = False,
+    split: Annotated[str | None, typer.Option(help="Split to read, if the dataset has several.")] = None,
+    images_to: Annotated[Path | None, typer.Option(help="Folder to copy the images to.")] = None,
+    mean: Annotated[bool, typer.Option("--mean", help="Average the ratings of images with several rows.")] = False,
+    follow_links: FollowLinksOption = False,
 ) -> None:
-    """Make a manifest of the scores that you have, whatever they are in.
+    """Make a manifest from your own scores.
 
     Example: [bold]sind-hf data import study/scores.csv --score-range 1 5 --output study.json[/bold]
     """
@@ -56,6 +59,7 @@ def import_scores(
         split=split,
         images_to=images_to,
         mean=mean,
+        follow_links=follow_links,
     )
     result.manifest.save(output)
     for row in result.left_out:

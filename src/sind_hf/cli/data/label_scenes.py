@@ -11,6 +11,7 @@ from sind_hf.cli import terminal
 from sind_hf.cli.options import (
     BatchSizeOption,
     DeviceOption,
+    FollowLinksOption,
     ImageRootOption,
     ManifestArgument,
     ManifestOutput,
@@ -24,24 +25,27 @@ from sind_hf.data.scenes import labeling as scene_labels
 def label_scenes(
     manifest: ManifestArgument,
     image_root: ImageRootOption,
-    clip: Annotated[str, typer.Option(help="CLIP model: a folder or a Hub repository.")],
+    clip: Annotated[str, typer.Option(help="CLIP model: a folder or a Hub repository ID.")],
     output: ManifestOutput,
     clusters: Annotated[
-        int | None, typer.Option(help="Group the pictures into this many pseudo-scenes (k-means) instead.")
+        int | None, typer.Option(help="Group the images into this many pseudo-scenes (k-means) instead.")
     ] = None,
     scene: Annotated[
-        list[str] | None, typer.Option(help="A scene to choose from; may be given several times. Default: SPAQ's.")
+        list[str] | None, typer.Option(help="Scene to choose from. Repeat for several. Default: SPAQ's nine.")
     ] = None,
-    prompt: Annotated[str, typer.Option(help="What the model is asked, with {scene} in it.")] = scene_labels.PROMPT,
+    prompt: Annotated[
+        str, typer.Option(help="Text to compare the images with; {scene} is replaced.")
+    ] = scene_labels.PROMPT,
     cache: Annotated[
-        Path | None, typer.Option(help="File of similarities (.jsonl) that an interrupted run goes on from.")
+        Path | None, typer.Option(help="File of similarities (.jsonl), from which an interrupted run continues.")
     ] = None,
     seed: SeedOption = 0,
     device: DeviceOption = None,
     batch_size: BatchSizeOption = 32,
     workers: WorkersOption = 0,
+    follow_links: FollowLinksOption = False,
 ) -> None:
-    """Give every picture of a manifest a scene: by CLIP without training, or by clustering.
+    """Give every image of a manifest a scene, with CLIP or by clustering.
 
     Example: [bold]sind-hf data label-scenes livec.json --image-root data --clip openai/clip-vit-base-patch16 -o
     livec_scenes.json[/bold]
@@ -62,6 +66,7 @@ def label_scenes(
                 workers=workers,
                 device=device,
                 progress=update,
+                follow_links=follow_links,
             )
         else:
             labels = scene_labels.label_scenes(
@@ -75,14 +80,15 @@ def label_scenes(
                 device=device,
                 cache=cache,
                 progress=update,
+                follow_links=follow_links,
             )
     if labels.failures and not labels.labels:
         image, reason = labels.failures[0]
-        raise ValueError(f"{loaded.dataset}: no picture could be read; first {image}: {reason}")
+        raise ValueError(f"{loaded.dataset}: no image could be read; the first is {image}: {reason}")
     scene_labels.apply(loaded, labels).save(output)
     for image, reason in labels.failures:
         terminal.complain(f"{image}: {reason}")
     terminal.show_table("", ["scene", "images"], [[name, f"{count:,}"] for name, count in labels.counts().items()])
-    terminal.say(f"{loaded.dataset}: {len(labels.labels):,} images labelled -> {output}")
+    terminal.say(f"{loaded.dataset}: {len(labels.labels):,} images labeled -> {output}")
     if labels.failures:
         raise typer.Exit(1)

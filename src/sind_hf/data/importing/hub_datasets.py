@@ -1,8 +1,7 @@
-"""Datasets of Hugging Face datasets as tables: saved in a folder or on the Hub."""
+"""Datasets of the library `datasets`, saved in a folder or on the Hub, as tables."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,15 +11,16 @@ import yaml
 from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
 from sind_hf.data.importing.tables import Row, Table, named_classes
+from sind_hf.data.manifests.document import parse_json
 from sind_hf.data.manifests.validation import ManifestError, path_fault
 from sind_hf.files import read_text, shown
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
-#: Where the author of a dataset may say which data files belong to it.
+#: Files in which the author of a dataset can name its data files.
 CARDS = ("README.md", ".huggingface.yaml")
-MOST_VALUES = 1_000_000  # in a card, those behind an alias counted as often as it is named
+MOST_VALUES = 1_000_000  # values in a card; those behind an alias count each time it is used
 
 
 def is_saved_dataset(folder: Path) -> bool:
@@ -31,23 +31,23 @@ def is_saved_dataset(folder: Path) -> bool:
 
 
 def load_saved_dataset(folder: Path) -> Dataset | DatasetDict:
-    """Open a dataset that was written by `save_to_disk`, after a check that it names no file outside its folder.
+    """Open a dataset that `save_to_disk` wrote, after a check that it names no file outside its folder.
 
     Raises:
-        ValueError: When its description is damaged, or names a file that is not its own.
-        OSError: When a file cannot be read.
+        ValueError: If its description is damaged, or names a file outside its folder.
+        OSError: If a file cannot be read.
     """
     from datasets import load_from_disk
 
     require_regular_files(folder)
     try:
         if (folder / "dataset_dict.json").is_file():
-            splits = json.loads((folder / "dataset_dict.json").read_text(encoding="utf-8"))["splits"]
+            splits = parse_json(read_text(folder / "dataset_dict.json"))["splits"]
             parts = [folder / _plain_name(folder, split) for split in splits]
         else:
             parts = [folder]
         for part in parts:
-            for file in json.loads((part / "state.json").read_text(encoding="utf-8"))["_data_files"]:
+            for file in parse_json(read_text(part / "state.json"))["_data_files"]:
                 _plain_name(part, file["filename"])
     except (KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"its description is damaged ({type(error).__name__}: {error})") from error
@@ -61,12 +61,12 @@ def _plain_name(folder: Path, name: Any) -> str:
 
 
 def require_regular_files(place: Path) -> None:
-    """Check that a file, or every file in a folder, can be opened without a wait.
+    """Check that a file, or every file in a folder, is a regular file.
 
     Opening a named pipe waits for a writer, and reading a device may never end.
 
     Raises:
-        ValueError: When one is a named pipe, a device or a socket, or a link to one.
+        ValueError: If a file is a named pipe, a device or a socket, or a link to one.
     """
     names = (Path(folder, name) for folder, _, files in os.walk(place) for name in files)
     for path in names if place.is_dir() else [place]:
@@ -75,10 +75,10 @@ def require_regular_files(place: Path) -> None:
 
 
 def check_data_files(folder: Path) -> None:
-    """Check that the description of a dataset (`configs` in README.md) names data files in its folder alone.
+    """Check that the card of a dataset (`configs` in README.md) names only data files in its folder.
 
     Raises:
-        ValueError: When it names another place, or cannot be read.
+        ValueError: If the card names another place, or cannot be read.
     """
     for name in CARDS:
         if (folder / name).is_file():
@@ -86,10 +86,10 @@ def check_data_files(folder: Path) -> None:
 
 
 def check_hub_data_files(repo_id: str, revision: str | None) -> None:
-    """Check that the description of a Hub dataset names data files of the same dataset alone.
+    """Check that the card of a Hub dataset names only data files of the same dataset.
 
     Raises:
-        ValueError: When it names another place, or cannot be read.
+        ValueError: If the card names another place, or cannot be read.
     """
     from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
@@ -105,9 +105,9 @@ def check_hub_data_files(repo_id: str, revision: str | None) -> None:
 
 
 def _check_card(text: str, name: str, own: str) -> None:
-    """Check the places that a card names; `own` is the address of its dataset, if it has one."""
+    """Check the places that a card names. `own` is the address of its dataset, or empty."""
     if name.endswith(".md"):
-        block = REGEX_YAML_BLOCK.search(text)  # what `datasets` takes for the card
+        block = REGEX_YAML_BLOCK.search(text)  # as `datasets` finds it
         text = block[2] if block else ""
     try:
         card = yaml.safe_load(text)
@@ -126,7 +126,7 @@ def _check_card(text: str, name: str, own: str) -> None:
 
 
 def _count_values(value: object, counts: dict[int, int]) -> int:
-    """Count the values in a document; `counts` holds those of its parts, by their `id`."""
+    """Count the values in a document. `counts` holds the counts of its parts by their `id`."""
     if id(value) not in counts:
         parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
         counts[id(value)] = 1 + sum(_count_values(part, counts) for part in parts)
@@ -144,7 +144,7 @@ def _texts(value: object) -> Iterator[str]:
 
 
 def read_saved_dataset(folder: Path, split: str | None) -> Table:
-    """Open a dataset that was written by `save_to_disk`.
+    """Open a dataset that `save_to_disk` wrote, as a table.
 
     Raises:
         ManifestError: If it cannot be loaded, or has several splits and `split` names none of them.
@@ -157,7 +157,7 @@ def read_saved_dataset(folder: Path, split: str | None) -> Table:
 
 
 def read_hub_dataset(name: str, split: str | None) -> Table:
-    """Download (or take from the cache) a dataset of the Hub.
+    """Open a dataset of the Hub (downloaded or from the cache), as a table.
 
     Raises:
         ManifestError: If it cannot be loaded, or has several splits and `split` names none of them.
@@ -189,7 +189,7 @@ def _one_split(loaded: Dataset | DatasetDict, split: str | None, name: str) -> D
 def _table(dataset: Dataset) -> Table:
     def rows() -> Iterator[tuple[int, Row]]:
         number = 0
-        # As Arrow holds them: decoding would open whatever file or address a row names, and lose the encoded image.
+        # Not decoded: decoding would open any file or address that a row names, and lose the encoded image.
         for batch in dataset.with_format("arrow").iter(batch_size=64):
             for row in batch.to_pylist():
                 number += 1

@@ -1,6 +1,6 @@
-"""From an own study to a manifest: tables, folders, saved datasets and datasets on the Hub.
+"""Making a manifest of a user's own scores: tables, folders, saved datasets and datasets on the Hub.
 
-Rows that cannot be used are left out and reported by number; the others make the manifest.
+Rows that cannot be used are left out and reported by number.
 
 Example:
     result = import_manifest("study/scores.csv", columns={"score": "rating"})
@@ -23,7 +23,7 @@ from pathlib import Path, PurePosixPath
 from sind_hf.data.importing.hub_datasets import is_saved_dataset, read_hub_dataset, read_saved_dataset
 from sind_hf.data.importing.tables import COLUMN_NAMES, SUFFIXES, Table, find_column, read_table, shown_columns
 from sind_hf.data.manifests.manifest import Manifest, ManifestEntry, ScoreInfo
-from sind_hf.data.manifests.validation import ManifestError, entry_faults, normal_path
+from sind_hf.data.manifests.validation import ManifestError, entry_faults, file_fault, normal_path
 from sind_hf.files import atomic_file, shown
 from sind_hf.image_processing_sind import ImageError, open_image, open_regular_file
 
@@ -38,8 +38,8 @@ class LeftOutRow:
     """A row of the source that is not in the manifest.
 
     Attributes:
-        row: Its number: as an editor counts in text files (the header of a CSV file is row 1), else from 1.
-        what: Why it was left out.
+        row: Number of the row; see `Table.rows`.
+        what: Reason.
     """
 
     row: int
@@ -51,14 +51,14 @@ class LeftOutRow:
 
 @dataclass
 class ImportResult:
-    """What came of an import.
+    """Result of an import.
 
     Attributes:
         manifest: The usable rows.
         image_root: Folder that the image paths of the manifest are relative to.
         left_out: The other rows, in their order.
-        columns: Which column of the source was taken for what.
-        notes: Decisions that the user may want to overrule, one sentence each.
+        columns: Column of the source for each kind of value.
+        notes: Decisions that the user may want to change, one sentence each.
     """
 
     manifest: Manifest
@@ -78,30 +78,31 @@ def import_manifest(
     split: str | None = None,
     images_to: str | os.PathLike[str] | None = None,
     mean: bool = False,
+    follow_links: bool = False,
 ) -> ImportResult:
-    """Make a manifest from the scores that somebody has.
+    """Make a manifest of the scores in a table or dataset.
 
-    Nothing is written but, with `images_to`, images: save `result.manifest` where it should be.
+    The manifest is not written: save `result.manifest`. Images are written only with `images_to`.
 
     Args:
-        source: A table (CSV, TSV, .xlsx, JSON Lines, a JSON list, Parquet); a folder with such a table, where the
+        source: A table (CSV, TSV, .xlsx, JSON Lines, a JSON list, Parquet); a folder with such a table, whose
             subfolders may be the scenes; a dataset saved by `datasets`; or the name of a dataset on the Hub
             (`user/name`).
-        dataset: Name of the dataset; by default that of the file or folder.
-        image_root: Folder that the table's paths are relative to; by default the folder of the table. Images that are
-            not where the table says are looked for by name below it.
-        columns: Columns to use instead of the guessed ones, by what they hold: `image`, `score`, `scene`,
-            `reference`, `distortion`, `domain_id`.
-        score: What the scores mean; by default without a range, higher is better. An empty name becomes that of the
-            column.
-        split: Split of a dataset that has several.
-        images_to: Copy the images into this folder, which then is the image root. Needed for datasets that hold the
-            images themselves.
-        mean: Several rows may rate one image: its score is their mean. Without it the first row counts and the others
-            are left out.
+        dataset: Name of the dataset. Default: the name of the file or folder.
+        image_root: Folder that the paths of the table are relative to. Default: the folder of the table. An image that
+            is not at its path is searched by name below this folder.
+        columns: Columns to use instead of the guessed ones, by kind: `image`, `score`, `scene`, `reference`,
+            `distortion`, `domain_id`.
+        score: Meaning of the scores. Default: no range, higher is better. An empty name becomes the column's name.
+        split: Split to read, if the dataset has several.
+        images_to: Folder to copy the images to; it becomes the image root. Needed for datasets that hold the images
+            themselves.
+        mean: Whether the score of an image with several rows is their mean. Otherwise the first row counts and the
+            others are left out.
+        follow_links: Whether symbolic links may lead out of the image root.
 
     Raises:
-        ManifestError: If the source cannot be read at all, a column is not found, or no row is usable.
+        ManifestError: If the source cannot be read, a column is not found, or no row is usable.
     """
     name, path = os.fspath(source), Path(source)
     table, folder, scenes_may_be_folders = _open(name, path, split, list((columns or {}).values()))
@@ -109,7 +110,7 @@ def import_manifest(
     root = Path(image_root) if image_root is not None else folder
     if not root.is_dir():
         raise ManifestError(f"{root}: the image root is not a folder; name the folder of the images")
-    images = _Images(name, root.resolve(), None if images_to is None else Path(images_to))
+    images = _Images(name, root.resolve(), None if images_to is None else Path(images_to), follow_links)
     entries, left_out, notes = _entries(table, found, images, mean)
     if not entries:
         first = f"the first is {left_out[0]}" if left_out else "it has none"
@@ -138,7 +139,7 @@ def import_manifest(
 
 
 def _open(name: str, path: Path, split: str | None, asked: list[str]) -> tuple[Table, Path, bool]:
-    """The table of a source, the folder of its images, and whether subfolders of that may be scenes."""
+    """Return the table of a source, the folder of its images, and whether its subfolders may be scenes."""
     if path.is_dir():
         if is_saved_dataset(path):
             return read_saved_dataset(path, split), path, False
@@ -190,20 +191,21 @@ def _default_name(name: str, path: Path) -> str:
 
 
 class _Images:
-    """Finds the image of a row and gives its manifest path, after copying it where that is asked for."""
+    """Finds the image of each row, and copies it if a target folder is given."""
 
-    def __init__(self, source: str, root: Path, target: Path | None) -> None:
-        self.source = source
+    def __init__(self, source: str, root: Path, target: Path | None, follow_links: bool) -> None:
+        self.source, self.follow_links = source, follow_links
+        self._inside: dict[str, bool] = {}
         self.root = root
         self.target = target
         self._by_name: dict[str, list[str]] | None = None
         self._written: set[str] = set()
 
     def place(self, cell: object, row: int) -> str:
-        """The manifest path of the image in `cell`: a path, or a dictionary of `bytes` and `path`, or bytes.
+        """Return the manifest path of the image in a cell: a path, bytes, or a dictionary of `bytes` and `path`.
 
         Raises:
-            ValueError: With the reason why the row cannot be used.
+            ValueError: If the row cannot be used.
             ManifestError: If the source holds images and there is no folder to write them to.
         """
         data, path = (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (None, cell)
@@ -236,15 +238,15 @@ class _Images:
                 count = f"{len(places)} files of that name" if places else "no such file"
                 raise ValueError(f"image {shown(text)}: there is {count} in the image root")
             path = places[0]
-        if not (self.root / path).resolve().is_relative_to(self.root):
-            raise ValueError(f"image {shown(text)} is a symbolic link out of the image root; copy the file")
+        if fault := file_fault(self.root, path, follow_links=self.follow_links, inside=self._inside):
+            raise ValueError(f"image {shown(text)}: {fault[1]}")
         return path
 
     def _places(self, path: str) -> list[str]:
-        """The files that a path may mean: by the whole path, else by the name.
+        """Return the files that a path may mean: those with the same path, else those with the same name.
 
-        Tables and disks differ in case (.jpg, .JPG) and in the Unicode form of accents (macOS): a file that is spelled
-        exactly as in the table comes first.
+        Tables and disks differ in case (.jpg, .JPG) and in the Unicode form of accents (macOS). A file with exactly
+        the same spelling takes precedence.
         """
         if self._by_name is None:
             self._by_name = {}
@@ -261,7 +263,7 @@ class _Images:
         return found
 
     def _file_name(self, data: bytes, path: object, row: int) -> str:
-        """A file name for an embedded image: its own where it has a usable one, else made from the row."""
+        """Return a file name for an embedded image: its own if it is usable, else one made from the row number."""
         try:
             with open_image(data) as image:
                 kind = (image.format or "").lower()
@@ -299,7 +301,7 @@ def _content(path: Path) -> bytes:
 
 
 def _folded(text: str) -> str:
-    """A spelling that is the same for both Unicode forms of a letter and for both cases."""
+    """Return a spelling that is the same for both Unicode forms of a letter and for both cases."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
 
 
@@ -316,7 +318,7 @@ def _entries(
         try:
             if isinstance(row, str):
                 raise ValueError(row)
-            # The score comes first: an image of a row without one need not be copied.
+            # The score comes first, so that the image of a row without a score is not copied.
             cell = row.get(found["score"])
             record: dict[str, object] = {"score": _score(cell, table.decimal_comma)}
             for kind in ("scene", "reference", "distortion"):
@@ -360,7 +362,7 @@ def _entries(
 
 
 def _score(cell: object, decimal_comma: bool) -> object:
-    """The number in a cell; what is none is returned as it is, for the checks to name."""
+    """Return the number in a cell; other values than text and numbers are returned as they are, for later checks."""
     if cell is None or (isinstance(cell, str) and not cell.strip()):
         raise ValueError("score is missing")
     if isinstance(cell, Decimal):
@@ -372,16 +374,16 @@ def _score(cell: object, decimal_comma: bool) -> object:
         raise ValueError(f"score {shown(text)} can be read in two ways; write it with a decimal point")
     if re.fullmatch(r"[+-]?\d*,\d+", text):
         text = text.replace(",", ".")
-    # float() also takes "nan", "inf" and "1_000", none of which a table means as a score.
+    # float() also accepts "nan", "inf" and "1_000", which are not scores.
     if not _NUMBER.fullmatch(text):
         raise ValueError(f"score is {shown(text)}, which is not a number")
     return float(text)
 
 
 def _label(cell: object) -> object:
-    """The text in a cell, None where it is empty; numbers are names as well."""
+    """Return the text in a cell; None if it is empty. Numbers become text."""
     if isinstance(cell, float):
-        # Columns of whole numbers with gaps come as floats from most tools, and the gaps as NaN.
+        # Most tools give columns of whole numbers with gaps as floats, and the gaps as NaN.
         return None if cell != cell else str(int(cell)) if cell.is_integer() else str(cell)
     if isinstance(cell, int) and not isinstance(cell, bool):
         return str(cell)
@@ -394,7 +396,7 @@ def _domain_id(cell: object) -> object:
 
 
 def _scenes_by_folder(entries: list[ManifestEntry]) -> list[ManifestEntry]:
-    """The entries with their first folder as the scene; nothing where the folders cannot be scenes."""
+    """Return the entries with their first folder as the scene; an empty list if the folders cannot be scenes."""
     folders = [PurePosixPath(entry.image).parts[:-1] for entry in entries]
     if not all(folders) or len({parts[0] for parts in folders}) < 2:
         return []

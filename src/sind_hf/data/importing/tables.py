@@ -1,13 +1,13 @@
-"""Rows of the tables that people keep their scores in: CSV, TSV, spreadsheets, JSON Lines, JSON lists and Parquet.
+"""Rows of tables with scores: CSV, TSV, spreadsheets, JSON Lines, JSON lists and Parquet.
 
-A row that cannot be read does not end the table: it comes out as the reason, under its number.
+A row that cannot be read does not end the table. Its place is taken by the reason.
 """
 
 from __future__ import annotations
 
 import csv
-import json
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -15,15 +15,19 @@ from difflib import get_close_matches
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
+from sind_hf.data.manifests.document import parse_json
 from sind_hf.data.manifests.validation import ManifestError
 from sind_hf.files import open_text, read_text, shown
 from sind_hf.image_processing_sind import open_regular_file
 
+if TYPE_CHECKING:
+    import pyarrow
+
 SUFFIXES = (".csv", ".tsv", ".xlsx", ".jsonl", ".ndjson", ".json", ".parquet")
 
-#: Names under which a column is known, best first; compared without case, spaces and punctuation.
+#: Usual names of the columns, best first. They are compared without case, spaces and punctuation.
 COLUMN_NAMES: Mapping[str, tuple[str, ...]] = {
     "image": (
         "image",
@@ -61,29 +65,31 @@ COLUMN_NAMES: Mapping[str, tuple[str, ...]] = {
     "domain_id": ("domain_id",),
 }
 
-# What is read at once: characters of a line, bytes of a JSON list (which takes many times as much memory), bytes of a
-# batch of Parquet rows; and rows of a Parquet file, of which a few bytes may declare any number.
-LONGEST_LINE = 2**24
-MOST_JSON = 2**27
-MOST_BATCH = 2**30
-MOST_ROWS = 20_000_000
+LONGEST_LINE = 2**24  # characters
+MOST_JSON = 2**27  # bytes of a JSON list, which takes many times as much memory
+MOST_BATCH = 2**29  # bytes of the Parquet rows that are read together
+MOST_ROW_GROUP = 2**31  # bytes of Parquet data before compression
+MOST_COLUMNS = 10_000
+MOST_ROWS = 2_000_000  # as many as a manifest can hold
 
 Row = Mapping[str, object] | str
 
-#: The header is one of so many first rows; titles and remarks may stand above it.
+#: The header is one of the first rows, below titles and remarks.
 _HEADER_WITHIN = 20
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table whose rows are still to be read.
+    """A table whose rows are read as they are iterated.
 
     Attributes:
         columns: Names of the columns.
-        rows: Pairs of the row's number, as an editor or spreadsheet counts (the header of a CSV file is row 1; rows of
-            JSON lists and Parquet files are counted from 1), and its cells, or the reason why it cannot be read.
-        name: Name of the file; empty where the rows come from elsewhere.
-        decimal_comma: Whether a comma can only be a decimal comma, as in files with semicolons between the cells.
+        rows: Pairs of a row's number and its cells, or the reason why it cannot be read. Rows of text files and
+            spreadsheets have the numbers that an editor shows (the header of a CSV file is row 1). Rows of JSON lists
+            and Parquet files count from 1.
+        name: Name of the file; empty if the rows come from elsewhere.
+        decimal_comma: Whether a comma in a number can only be a decimal comma, as in files with semicolons between
+            the cells.
     """
 
     columns: Sequence[str]
@@ -97,10 +103,10 @@ def read_table(path: Path, asked: Collection[str] = ()) -> Table:
 
     Args:
         path: The file.
-        asked: Columns that the user named: the header of a spreadsheet has them.
+        asked: Columns that the user named. They help to find the header.
 
     Raises:
-        ManifestError: If the file is missing, of another kind, or has no rows.
+        ManifestError: If the file is missing, is not a table, or has no rows or too many columns.
     """
     readers: dict[str, Callable[[Path], Table]] = {
         ".csv": partial(_read_csv, asked=asked),
@@ -118,22 +124,32 @@ def read_table(path: Path, asked: Collection[str] = ()) -> Table:
     if not path.is_file():
         raise ManifestError(f"{path}: there is no such file; check the path")
     try:
-        return replace(reader(path), name=path.name)
+        table = reader(path)
     except OSError as error:
         raise ManifestError(f"{path}: cannot be read ({error.strerror or error}); check the file") from error
+    if len(table.columns) > MOST_COLUMNS:
+        raise ManifestError(f"{path}: more than {MOST_COLUMNS:,} columns; keep those with images, scores and scenes")
+    return replace(table, name=path.name, rows=_first_rows(table.rows))
+
+
+def _first_rows(rows: Iterator[tuple[int, Row]]) -> Iterator[tuple[int, Row]]:
+    yield from islice(rows, MOST_ROWS)
+    for number, _ in rows:
+        yield number, f"the table has more than {MOST_ROWS:,} rows; the rest is not read"
+        return
 
 
 def find_column(kind: str, columns: Sequence[str], asked: str | None, source: str) -> str | None:
-    """The column that holds `kind` (a key of `COLUMN_NAMES`).
+    """Find the column of one kind.
 
     Args:
-        kind: What to look for.
-        columns: The columns there are.
-        asked: The column that the user named; None to guess.
-        source: Where the columns come from, for messages.
+        kind: A key of `COLUMN_NAMES`.
+        columns: All columns.
+        asked: Column that the user named; None to guess.
+        source: Name of the table, for messages.
 
     Returns:
-        The column, or None if there is none that could be meant.
+        The column; None if no column has a usual name.
 
     Raises:
         ManifestError: If the column that the user named does not exist.
@@ -153,19 +169,19 @@ def find_column(kind: str, columns: Sequence[str], asked: str | None, source: st
 
 
 def shown_columns(columns: Sequence[str]) -> str:
-    """The columns for a message, on one line."""
+    """Return the columns on one line, for a message."""
     return (
         ", ".join(shown(column, 40) for column in columns[:20]) + (", …" if len(columns) > 20 else "") or "no columns"
     )
 
 
 def squeeze(cell: object) -> str:
-    """A column name without case, spaces and punctuation: `Image name` and `image_name` are the same."""
+    """Return a column name without case, spaces and punctuation: `Image name` and `image_name` are the same."""
     return re.sub(r"[\W_]+", "", str(cell).lower()) if cell is not None else ""
 
 
 def _encoding(path: Path) -> str:
-    """Spreadsheets save UTF-8 with a byte order mark, and "Unicode text" as UTF-16."""
+    """Return the encoding of a text file. Spreadsheets save UTF-8 with a byte order mark, or UTF-16."""
     with open_regular_file(path) as file:
         if file.read(2) not in (b"\xff\xfe", b"\xfe\xff"):
             return "utf-8-sig"
@@ -180,7 +196,7 @@ def _encoding(path: Path) -> str:
 
 def _read_csv(path: Path, asked: Collection[str]) -> Table:
     encoding = _encoding(path)
-    # Bytes that are not UTF-8 become lone surrogates, which only spoil the rows that use them.
+    # Bytes that are not UTF-8 become lone surrogates, which affect only the rows that use them.
     with open_text(path, encoding, "surrogateescape", newline="") as file:
         first_lines = [file.readline(2**16) for _ in range(_HEADER_WITHIN)]
     separator = re.fullmatch(r"\"?sep=(.)\"?[;,\t]*\s*", first_lines[0], re.IGNORECASE)
@@ -211,7 +227,7 @@ def _read_csv(path: Path, asked: Collection[str]) -> Table:
 
 
 def _delimiter(lines: Sequence[str], asked: Collection[str]) -> str:
-    """The delimiter with which one of the lines is a header, else the most frequent one of the first filled line."""
+    """Return the delimiter that makes one of the lines a header, else the most frequent one of the first line."""
     filled = next((line for line in lines if line.strip()), "")
     candidates = sorted(",;\t", key=filled.count, reverse=True)
     for delimiter in candidates:
@@ -239,13 +255,13 @@ def _table_of_cells(
     asked: Collection[str],
     decimal_comma: bool = False,
 ) -> Table:
-    """Make a table of rows of cells, the way spreadsheets write them.
+    """Make a table of rows of cells as spreadsheets write them.
 
-    There may be titles above the header, columns without a name, and empty rows and cells at the end.
+    They may have titles above the header, columns without a name, and empty rows and cells at the end.
 
     Args:
         path: The file, for messages.
-        records: Starts to read the rows: their numbers, and their cells or why they cannot be read.
+        records: Reads the rows from the first: their numbers, and their cells or the reason why they cannot be read.
         asked: Columns that the user named.
         decimal_comma: See `Table`.
     """
@@ -257,7 +273,7 @@ def _table_of_cells(
     names = {position: name for position, cell in enumerate(header) if (name := _text(cell))}
     columns = list(names.values())
     if len(set(columns)) != len(columns):
-        twice = next(column for column in columns if columns.count(column) > 1)
+        twice = Counter(columns).most_common(1)[0][0]
         raise ManifestError(f"{path}: the column {shown(twice)} appears twice in the header; rename one")
     width, last = len(header), max(names)
 
@@ -268,7 +284,7 @@ def _table_of_cells(
             if isinstance(cells, str):
                 yield number, cells
             elif not any(map(_text, cells)):
-                continue  # blank lines, and the rows of commas that spreadsheets leave at the end
+                continue  # a blank line, or one of the rows of commas that spreadsheets leave at the end
             elif len(cells) <= last or any(map(_text, cells[width:])):
                 yield number, f"the row has {len(cells)} cells, the header {width}"
             else:
@@ -291,22 +307,15 @@ def _is_header(cells: Sequence[object], asked: Collection[str]) -> bool:
 
 
 def bounded_lines(file: TextIO) -> Iterator[str]:
-    """Go through the lines of a text file, none of which may fill the memory.
+    """Yield the lines of a text file.
 
     Raises:
-        csv.Error: When a line has more than `LONGEST_LINE` characters.
+        csv.Error: If a line has more than `LONGEST_LINE` characters and could fill the memory.
     """
     while line := file.readline(LONGEST_LINE + 1):
         if len(line) > LONGEST_LINE:
             raise csv.Error(f"a line has more than {LONGEST_LINE:,} characters")
         yield line
-
-
-def _parse(text: str) -> object:
-    try:
-        return json.loads(text)
-    except RecursionError as error:
-        raise ValueError("values are nested too deeply") from error
 
 
 def _read_jsonl(path: Path) -> Table:
@@ -319,7 +328,7 @@ def _read_jsonl(path: Path) -> Table:
                     yield number, f"the line has more than {LONGEST_LINE:,} characters; what follows is not read"
                     return
                 try:
-                    value = _parse(line)
+                    value = parse_json(line)
                 except ValueError as error:
                     yield number, f"the line is not JSON ({error})"
                     continue
@@ -332,30 +341,29 @@ def _read_jsonl(path: Path) -> Table:
 
 
 def _read_json(path: Path) -> Table:
+    if path.stat().st_size > MOST_JSON:
+        raise ManifestError(f"{path}: more than {MOST_JSON:,} bytes; save the list as JSON Lines (.jsonl)")
     try:
-        if path.stat().st_size > MOST_JSON:
-            raise ManifestError(f"{path}: more than {MOST_JSON:,} bytes; save the list as JSON Lines (.jsonl)")
-        value = _parse(read_text(path, _encoding(path)))
-    except ManifestError:
-        raise
+        value = parse_json(read_text(path, _encoding(path)))
     except ValueError as error:
         raise ManifestError(f"{path}: not JSON ({error}); check the file") from error
     if isinstance(value, dict) and "files" in value:
         raise ManifestError(f"{path}: this is a manifest already; use it as it is")
     if not isinstance(value, list):
         raise ManifestError(f"{path}: the top level must be a list of objects with an image and a score")
-    rows: list[tuple[int, Row]] = [
-        (number, item if isinstance(item, dict) else "the item is not an object")
-        for number, item in enumerate(value, start=1)
-    ]
-    return Table(_columns_of(iter(rows)), iter(rows))
+
+    def rows() -> Iterator[tuple[int, Row]]:
+        for number, item in enumerate(value, start=1):
+            yield number, item if isinstance(item, dict) else "the item is not an object"
+
+    return Table(_columns_of(rows()), rows())
 
 
 def _columns_of(rows: Iterator[tuple[int, Row]], limit: int = 1000) -> list[str]:
-    """The keys of the first objects, in the order in which they appear."""
+    """Return the keys of the first objects, in the order in which they appear."""
     columns: dict[str, None] = {}
     for number, (_, row) in enumerate(rows):
-        if number == limit:
+        if number == limit or len(columns) > MOST_COLUMNS:
             break
         if isinstance(row, dict):
             columns.update(dict.fromkeys(row))
@@ -373,28 +381,40 @@ def _read_parquet(path: Path) -> Table:
     except (pyarrow.ArrowException, ValueError) as error:
         raise ManifestError(f"{path}: not a Parquet table ({' '.join(str(error).split())}); check the file") from error
 
-    if file.metadata.num_rows > MOST_ROWS:
-        raise ManifestError(f"{path}: {file.metadata.num_rows:,} rows, more than {MOST_ROWS:,}; split the file")
+    # Lists hold no image, score or scene, and a few bytes of them may stand for any number of values.
+    columns = [field.name for field in file.schema_arrow if not _holds_lists(field.type)]
+    # A few bytes may repeat a large value any number of times; none is larger than the data before compression.
+    groups = [file.metadata.row_group(index) for index in range(file.metadata.num_row_groups)]
+    largest = max((group.total_byte_size for group in groups), default=0)
+    if largest > MOST_ROW_GROUP:
+        raise ManifestError(f"{path}: a row group unpacks to {largest:,} bytes; write smaller row groups")
+    batch_size = max(1, min(64, MOST_BATCH // max(1, largest)))
 
     def rows() -> Iterator[tuple[int, Row]]:
-        # Small batches: the rows may hold images.
         number = 0
         try:
-            for batch in file.iter_batches(batch_size=64):
-                if batch.nbytes > MOST_BATCH:
-                    yield number + 1, f"the next rows hold more than {MOST_BATCH:,} bytes; nothing more is read"
-                    return
+            for batch in file.iter_batches(batch_size, columns=columns):
                 for row in batch.to_pylist():
                     number += 1
                     yield number, named_classes(row, features)
         except (pyarrow.ArrowException, OSError) as error:
             yield number + 1, f"the file is damaged from here on ({' '.join(str(error).split())})"
 
-    return Table(list(file.schema_arrow.names), rows())
+    return Table(columns, rows())
+
+
+def _holds_lists(kind: pyarrow.DataType) -> bool:
+    """Whether a type of Parquet columns is nested in another way than a struct of plain values."""
+    from pyarrow import types
+
+    kind = getattr(kind, "storage_type", kind)  # the arrays of `datasets` are an extension type
+    if types.is_struct(kind):
+        return any(_holds_lists(kind.field(index).type) for index in range(kind.num_fields))
+    return types.is_nested(kind)
 
 
 def named_classes(row: dict[str, object], features: Mapping[str, object]) -> dict[str, object]:
-    """`row` with the names of classes in place of their numbers, where `features` says that a column holds classes."""
+    """Return a row with class names in place of class numbers, in the columns that `features` declares as classes."""
     from datasets import ClassLabel
 
     for column, feature in features.items():

@@ -1,7 +1,9 @@
-"""Facts about the sixteen datasets of the paper's experiments. Facts only: reading them is the readers' business.
+"""Facts about the sixteen datasets of the paper's experiments.
 
-Counts and ranges are those of the complete sets. Scene counts were computed from the published manifests, except those
-of synthetic sets, which follow from their design (references × distortions × levels).
+Counts and ranges are those of the complete datasets. Scene counts were computed from the published manifests, except
+those of synthetic datasets, which follow from their design (references × distortions × levels).
+
+`python -m sind_hf.data.manifests.catalog` prints the facts as a Markdown table.
 """
 
 from __future__ import annotations
@@ -15,27 +17,27 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class DatasetFacts:
-    """What is known about a dataset before anybody has downloaded it.
+    """What is known about a dataset before it is downloaded.
 
     Attributes:
         name: Name in manifests, commands and configs.
         display_name: Name in tables and figures.
         aliases: Other names that papers and code bases use.
-        images: Number of images with a score; None where it depends on what a user could download.
+        images: Number of images with a score; None if it depends on what can still be downloaded.
         score_name: Name of the scale.
-        score_range: Lowest and highest possible score; None where the scale is open.
+        score_range: Lowest and highest possible score; None for an open scale.
         higher_is_better: False for scales of degradation.
-        domain_base: The domain ids start here; unique to the dataset.
-        domain_kind: What the domain ids stand for.
-        domains: Name of each domain id, where the set fixes them.
-        scene_counts: Number of images of each domain id.
-        fixed_scenes: Whether the scenes come with the dataset. False where a CLIP model or a seeded choice decides, so
-            that counts differ from one labelling to the next.
+        domain_base: First domain ID; unique to the dataset.
+        domain_kind: What a domain is.
+        domains: Name of each domain ID, if the dataset defines them.
+        scene_counts: Number of images of each domain ID.
+        fixed_scenes: Whether the scenes come with the dataset. Otherwise a CLIP model or a seeded choice decides, and
+            the counts differ from one labeling to the next.
         reference_based: Whether the images are distorted versions of reference images.
-        ladder: Pattern of file names in sets with levels of distortion: the ladder (reference and distortion) and the
-            level, from mild to strong.
+        ladder: Pattern of the file names in datasets with levels of distortion. Its groups are the ladder (reference
+            and distortion) and the level, from mild to strong.
         pristine_images: Whether the images include pristine ones, which share one score.
-        task: Technical quality or aesthetics.
+        task: Whether people rated technical quality or aesthetics.
         prefix: First folder of the image paths, with a slash.
         home_page: Where to download it.
         licence: What to know before using it, in plain words.
@@ -72,7 +74,7 @@ def _counted(base: int, *counts: int) -> Mapping[int, int]:
     return MappingProxyType({base + index: count for index, count in enumerate(counts)})
 
 
-#: The scenes of SPAQ, which also serve as the zero-shot classes of the sets without scene labels.
+#: Scenes of SPAQ, also the zero-shot classes for datasets without scene labels.
 SCENES = (
     "Animal",
     "Cityscape",
@@ -123,7 +125,7 @@ _DATASETS = (
         domain_base=100,
         domain_kind="scene",
         domains=_named(100, *SCENES),
-        # An image may show several scenes; these are the counts of the published choice.
+        # An image may show several scenes. These are the counts of the published choice.
         scene_counts=_counted(100, 118, 2325, 1098, 797, 1196, 815, 1360, 2904, 512),
         fixed_scenes=False,
         prefix="SPAQ/",
@@ -380,10 +382,10 @@ _BY_FOLDER = {facts.prefix.rstrip("/"): facts for facts in _DATASETS}
 
 
 def get(name: str) -> DatasetFacts:
-    """The facts of the dataset with this name, display name or alias; case does not matter.
+    """Return the facts of the dataset with this name, display name or alias, in upper or lower case.
 
     Raises:
-        ValueError: If there is none, with the nearest known name.
+        ValueError: If the catalog has no such dataset. The message suggests the nearest name.
 
     Example:
         >>> get("LIVEW").name
@@ -398,6 +400,46 @@ def get(name: str) -> DatasetFacts:
 
 
 def dataset_of(image: str) -> DatasetFacts | None:
-    """The dataset that an image path of a manifest belongs to, by its first folder; None if by none of the catalog."""
+    """Return the dataset that an image path belongs to, by its first folder; None for a folder of no dataset."""
     folder, _, rest = image.removeprefix("./").partition("/")
     return _BY_FOLDER.get(folder) if rest else None
+
+
+_TABLE_COLUMNS = (
+    *("name", "dataset", "images", "scores", "better"),
+    *("scenes, or what stands for them (ids)", "references", "kind"),
+)
+
+
+def markdown_table() -> str:
+    """Return one line per dataset, in the order of the catalog."""
+    lines = ["| " + " | ".join(_TABLE_COLUMNS) + " |", "| --- | --- | ---: | --- | --- | --- | --- | --- |"]
+    lines += ["| " + " | ".join(_cells(facts)) + " |" for facts in CATALOG.values()]
+    return "\n".join(lines)
+
+
+def _cells(facts: DatasetFacts) -> tuple[str, ...]:
+    bounds = "open" if facts.score_range is None else "{:.4g} to {:.4g}".format(*facts.score_range)
+    return (
+        f"`{facts.name}`",
+        f"[{facts.display_name}]({facts.home_page})",
+        "about 255,000" if facts.images is None else f"{facts.images:,}",
+        f"{facts.score_name}, {bounds}",
+        "higher" if facts.higher_is_better else "lower",
+        _domains(facts),
+        "yes" if facts.reference_based else "no",
+        facts.task,
+    )
+
+
+def _domains(facts: DatasetFacts) -> str:
+    if facts.domain_kind == "whole set":
+        return f"one ({facts.domain_base})"
+    if not facts.domains:
+        return f"{facts.domain_kind}s (from {facts.domain_base})"
+    chosen = "" if facts.fixed_scenes else ", chosen"
+    return f"{len(facts.domains)} {facts.domain_kind}s{chosen} ({min(facts.domains)}–{max(facts.domains)})"
+
+
+if __name__ == "__main__":
+    print(markdown_table())

@@ -1,4 +1,4 @@
-"""The JSON file of a manifest: reading one that may be hostile, and writing one in a single step."""
+"""Reading and writing the JSON file of a manifest, which may come from an untrusted source."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import Any
 from sind_hf.data.manifests.validation import ManifestError
 from sind_hf.files import shown, write_text
 
-#: The largest set in the field (AVA, 255,000 images) takes about 80 MiB in the published, indented form.
+#: The largest dataset of the field (AVA, 255,000 images) takes about 80 MiB in the published, indented form.
 MAX_BYTES = 128 * 2**20
-#: Entries of fewer bytes on average do not occur; a file of them would only fill the memory.
+#: Real entries are longer on average. A file of shorter ones would only fill the memory.
 _LEAST_BYTES_PER_ENTRY = 64
 
 #: Values of one JSON document; each takes up to a hundred bytes of memory, and as little as three bytes of text.
@@ -29,8 +29,10 @@ class ManifestDocument:
     """A manifest file after parsing and before any check of its content.
 
     Attributes:
-        header: Every top-level value but `files`.
+        header: All top-level values except `files`.
         records: The values of `files`.
+        text: The text that was parsed.
+        offsets: Position in the text at which each record starts.
     """
 
     header: dict[str, object] = field(default_factory=dict)
@@ -39,7 +41,7 @@ class ManifestDocument:
     offsets: array[int] = field(default_factory=lambda: array("q"))
 
     def line_of(self, index: int) -> int:
-        """Line on which record `index` starts, from 1."""
+        """Return the line on which record `index` starts, from 1."""
         return self.text.count("\n", 0, self.offsets[index]) + 1
 
 
@@ -88,12 +90,13 @@ def read_document(path: Path, max_bytes: int = MAX_BYTES) -> ManifestDocument:
 def parse_document(text: str, max_entries: int) -> ManifestDocument:
     """Parse the text of a manifest.
 
-    The two outer levels are walked here and only the values below are left to `json`: that is what gives every record
-    its line. Duplicate keys, NaN and Infinity, which `json` would let through, are errors.
+    This function walks the two outer levels and leaves the values below them to `json`, so that every record has its
+    line. Duplicate keys, NaN and Infinity are errors, although `json` accepts them.
 
     Raises:
         json.JSONDecodeError: If the text is not a JSON object.
-        ManifestError: If `files` is missing, is no list or has more than `max_entries` entries.
+        ManifestError: If `files` is missing, is not a list or has more than `max_entries` entries, or the text has too
+            many values.
         RecursionError: If a value is nested beyond the interpreter's limit.
         ValueError: If an integer has thousands of digits.
     """
@@ -116,7 +119,7 @@ def parse_document(text: str, max_entries: int) -> ManifestDocument:
         return found
 
     def walk(closing: str, position: int, read: Callable[[int], int]) -> int:
-        """Go through the items of an array or object whose opening bracket is before `position`."""
+        """Read the items of an array or object whose opening bracket is before `position`."""
         position = skip(position)
         if text[position : position + 1] == closing:
             return position + 1
@@ -200,12 +203,10 @@ def _no_constant(name: str) -> object:
 
 
 def write_document(path: Path, header: Mapping[str, object], records: Sequence[Mapping[str, object]]) -> None:
-    """Write a manifest so that `path` holds either the old file or the complete new one, whatever happens.
-
-    One entry per line, so that a difference between two versions reads well.
+    """Write a manifest, completely or not at all, with one entry per line.
 
     Raises:
-        ManifestError: If the folder cannot be written to.
+        ManifestError: If the file cannot be written.
     """
     lines = ["{"]
     lines += [f"  {json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}," for key, value in header.items()]

@@ -1,13 +1,12 @@
-"""The manifest: which images a dataset has, their opinion scores, and the scene that each belongs to.
+"""The manifest: the images of a dataset with their opinion scores and scenes.
 
-A manifest is a small JSON file (schema version 1) that stands between a downloaded dataset and everything that trains,
-evaluates or splits:
+Training, evaluation and splits read a dataset through its manifest, a small JSON file (schema version 1):
 
     {"schema_version": 1, "dataset": "koniq10k", "score": {"name": "MOS", "range": [0, 100], "higher_is_better": true},
      "domain_name": {"304": "Landscape"}, "reference_based": false, "source": "koniq10k_scores_and_distributions.csv",
      "files": [{"image": "koniq10k/1024x768/10004473376.jpg", "score": 77.38, "scene": "Landscape", "domain_id": 304}]}
 
-The files that were published with the paper (`{"files": […]}` without a version) load as they are.
+Files that were published with the paper (`{"files": […]}` without a version) load unchanged.
 
 Example:
     >>> entries = [ManifestEntry("a.jpg", 70.0, "Animal"), ManifestEntry("b.jpg", 30.0, "Human")]
@@ -30,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 from sind_hf.data.manifests.catalog import CATALOG
 from sind_hf.data.manifests.document import MAX_BYTES, ManifestDocument, read_document, write_document
-from sind_hf.data.manifests.published_format import adopt
+from sind_hf.data.manifests.published_format import upgrade_published_document
 from sind_hf.data.manifests.score_direction import direction_shown
 from sind_hf.data.manifests.validation import (
     ENTRY_KEYS,
@@ -57,13 +56,12 @@ class ManifestEntry:
     """One image of a dataset.
 
     Attributes:
-        image: Path relative to the image root, POSIX style.
-        score: Opinion score as the dataset gives it (raw: see `ScoreInfo.higher_is_better`).
-        scene: Name of the scene, or of what stands in its place (distortion, style, resolution).
+        image: POSIX path relative to the image root.
+        score: Opinion score as the dataset gives it; see `ScoreInfo.higher_is_better`.
+        scene: Name of the scene, or of the distortion, style or resolution that takes its place.
         domain_id: Number of the scene, unique over all datasets (see the catalog).
-        reference: Pristine image that this one was made from; entries with the same reference must not be separated
-            by a split.
-        distortion: Kind of distortion, where the dataset has kinds.
+        reference: Pristine image that this one was made from. A split keeps images of one reference together.
+        distortion: Kind of distortion, if the dataset has kinds.
     """
 
     image: str
@@ -76,11 +74,11 @@ class ManifestEntry:
 
 @dataclass(frozen=True)
 class ScoreInfo:
-    """What the scores of a manifest mean.
+    """Meaning of the scores of a manifest.
 
     Attributes:
         name: Name of the scale: MOS, DMOS, JOD …
-        range: Lowest and highest score that the scale allows, None where it is open.
+        range: Lowest and highest score of the scale; None for an open scale.
         higher_is_better: False for scales of degradation (DMOS of LIVE and CSIQ).
     """
 
@@ -91,13 +89,13 @@ class ScoreInfo:
 
 @dataclass
 class Manifest:
-    """A dataset as a list of entries, with what is needed to read their scores and scenes.
+    """A dataset: its entries and the meaning of their scores and scenes.
 
     Attributes:
-        dataset: Name of the dataset; of the catalog where it is one of the catalog's.
+        dataset: Name of the dataset, the catalog's name if the catalog has it.
         entries: The images, in the order of the file.
         score: Meaning of the scores.
-        domain_names: Name of each domain id; may name ids that no entry has (a test fold names all scenes).
+        domain_names: Name of each domain ID. It may name IDs that no entry has: a test fold names all scenes.
         reference_based: Whether the images are distorted versions of reference images.
         source: File or dataset that the scores were read from.
     """
@@ -118,22 +116,23 @@ class Manifest:
     ) -> Manifest:
         """Read a manifest of schema version 1 or a published file.
 
-        A published file names no dataset: it is found from the image paths through the catalog, which also gives the
-        meaning of the scores. Paths that no dataset of the catalog has give the name of the file.
+        A published file does not name its dataset. The catalog finds the dataset by the image paths, and gives the
+        meaning of the scores. If it does not know the paths, the dataset gets the name of the file.
 
         Args:
-            path: The JSON file. It may come from anywhere: nothing in it is trusted.
-            max_bytes: Refuse larger files, so that a wrong path does not fill the memory.
-            require_scores: False for images that are only to be scored: an entry without a score gets NaN.
+            path: The JSON file. It may come from an untrusted source.
+            max_bytes: Largest size of the file, so that a wrong path does not fill the memory.
+            require_scores: Whether every entry must have a score. Otherwise a missing score becomes NaN, for images
+                that are only to be scored.
 
         Raises:
-            ManifestError: If the file is no valid manifest: one line with the file, the first problem and the number
-                of the others.
+            ManifestError: If the file is not a valid manifest. The message names the file, the first problem and the
+                number of the others.
         """
         path = Path(path)
         document = read_document(path, max_bytes)
         if "schema_version" not in document.header:
-            adopt(document, path)
+            upgrade_published_document(document, path)
         unscored = [] if require_scores else _fill_missing_scores(document.records)
         problems = header_problems(document.header)
         if not problems:
@@ -151,13 +150,13 @@ class Manifest:
         return manifest
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the manifest (schema version 1). `path` never holds half a manifest.
+        """Write the manifest (schema version 1) to a file, completely or not at all.
 
         Returns:
             The path.
 
         Raises:
-            ManifestError: If the manifest is not valid (see `validate`) or the folder cannot be written to.
+            ManifestError: If the manifest is not valid (see `validate`) or the file cannot be written.
         """
         path = Path(path)
         if problems := self.validate():
@@ -170,14 +169,15 @@ class Manifest:
         image_root: str | os.PathLike[str] | None = None,
         verify: bool = False,
         progress: Progress | None = None,
+        follow_links: bool = False,
     ) -> list[Problem]:
         """Check the manifest and, with `image_root`, the images that it names.
 
         Args:
-            image_root: Folder that the image paths are relative to. With it every file must exist and lie inside the
-                folder, symbolic links followed.
-            verify: Decode every image completely; finds truncated downloads.
+            image_root: Folder that the image paths are relative to. If given, every file must exist inside it.
+            verify: Whether to decode every image completely, which finds truncated downloads.
             progress: Called with (images done, images in all).
+            follow_links: Whether symbolic links may lead out of the image root.
 
         Returns:
             All problems, in the order of the entries; empty for a valid manifest.
@@ -186,28 +186,28 @@ class Manifest:
         problems += self._direction_problems() if not problems else []
         if image_root is None:
             return problems
-        # A path that is wrong by itself must not be looked up; the others keep their entry numbers.
+        # A path with a fault must not be looked up. The others keep their entry numbers.
         bad = {problem.entry for problem in problems if problem.kind in ("path", "format")}
         numbers = [number for number in range(1, len(self.entries) + 1) if number not in bad]
         images = [self.entries[number - 1].image for number in numbers]
-        for found in image_problems(images, image_root, verify, progress):
+        for found in image_problems(images, image_root, verify, progress, follow_links):
             problems.append(replace(found, entry=None if found.entry is None else numbers[found.entry - 1]))
         return sorted(problems, key=lambda problem: problem.entry or 0)
 
     def filter(self, predicate: Callable[[ManifestEntry], bool]) -> Manifest:
-        """A manifest with the entries for which `predicate` is true, in the same order."""
+        """Return a manifest of the entries for which `predicate` is true, in the same order."""
         return replace(
             self, entries=[entry for entry in self.entries if predicate(entry)], domain_names=dict(self.domain_names)
         )
 
     def merge(self, *others: Manifest) -> Manifest:
-        """A manifest with the entries of this one and then those of the others.
+        """Return a manifest of the entries of this one and of the others.
 
-        The result declares a score range only where all agree on it.
+        The result has a score range only if all manifests have the same.
 
         Raises:
-            ManifestError: If an image is in two of them, if a domain id has two names, or if the scores run in
-                opposite directions.
+            ManifestError: If two manifests have the same image, a domain ID has two names, or lower scores are better
+                in some of the manifests and worse in others.
         """
         parts = (self, *others)
         for other in others:
@@ -241,10 +241,9 @@ class Manifest:
         return merged
 
     def oriented_scores(self) -> list[float]:
-        """The scores turned so that higher is better.
+        """Return the scores, turned if needed so that higher is better.
 
-        Where lower is better this is the upper end of the declared range (or, without one, the highest score of the
-        manifest) minus the score; else the scores as they are.
+        A turned score is the upper end of the range (without a range, the highest score) minus the score.
         """
         scores = [float(entry.score) for entry in self.entries]
         if self.score.higher_is_better or not scores:
@@ -253,9 +252,9 @@ class Manifest:
         return [top - score for score in scores]
 
     def oriented(self) -> Manifest:
-        """The manifest with higher scores for better images: itself, or a copy with `oriented_scores`.
+        """Return the manifest with higher scores for better images: itself, or a copy with `oriented_scores`.
 
-        Orient a dataset before it is split: without a declared range its parts would get different zeros.
+        Orient a dataset before you split it. Without a declared range its parts would get different zeros.
         """
         if self.score.higher_is_better or not self.entries:
             return self
@@ -266,17 +265,19 @@ class Manifest:
         return replace(self, score=score, entries=entries)
 
     def oriented_range(self) -> tuple[float, float] | None:
-        """The declared range on the scale of `oriented_scores`; None where none is declared."""
+        """Return the declared range on the scale of `oriented_scores`; None if there is none."""
         if self.score.range is None or self.score.higher_is_better:
             return self.score.range
         return (0.0, self.score.range[1] - self.score.range[0])
 
     def scene_classes(self) -> tuple[list[str], list[int]]:
-        """The scenes as classes: by domain id where entries have one, else by scene name, else one class `"all"`.
+        """Return the scenes as classes.
+
+        The class of an entry is its domain ID, or its scene name if it has no ID, or `"all"` if it has neither.
 
         Returns:
-            The names of the classes (those of domains in the order of their ids, then scenes without id by name, then
-            `"all"` for entries without either), and for each entry the index of its class.
+            The names of the classes (domains in the order of their IDs, then scenes by name, then `"all"`), and the
+            index of the class of each entry.
         """
         keys = [_scene_key(entry) for entry in self.entries]
         order = sorted(set(keys))
@@ -285,7 +286,7 @@ class Manifest:
         for key in order:
             rank, domain_id, scene = key
             names.append(self.domain_names.get(domain_id) or labels[key] or str(domain_id) if rank == 0 else scene)
-        # Joined datasets may both have an "Animal": a class name must be unique.
+        # Class names must be unique, and two joined datasets may both have an "Animal".
         twice = {name for name in names if names.count(name) > 1}
         names = [
             f"{name} ({domain_id})" if rank == 0 and name in twice else name
@@ -297,19 +298,19 @@ class Manifest:
     def to_dataset(
         self, image_root: str | os.PathLike[str], *, streaming: bool = False, oriented: bool = True
     ) -> Dataset | IterableDataset:
-        """The manifest as a dataset of Hugging Face datasets.
+        """Return the manifest as a dataset of Hugging Face `datasets`.
 
-        Columns: `image` (decoded when it is accessed, not before), `score` (float64), `scene` (ClassLabel, see
-        `scene_classes`), and `reference` (string) and `domain_id` (int64) where entries have them.
+        Columns: `image` (decoded when it is accessed), `score` (float64), `scene` (ClassLabel, see `scene_classes`),
+        and `reference` (string) and `domain_id` (int64) if entries have them.
 
         Args:
             image_root: Folder that the image paths are relative to.
-            streaming: Give an `IterableDataset`.
-            oriented: Scores as in `oriented_scores`, higher is better; False gives them as the dataset does.
+            streaming: Whether to return an `IterableDataset`.
+            oriented: Whether the scores are those of `oriented_scores`. Otherwise they are as the dataset gives them.
 
         Raises:
-            ManifestError: If the manifest is not valid or `image_root` is not a folder. Missing images are found by
-                `validate(image_root)`, not here.
+            ManifestError: If the manifest is not valid or `image_root` is not a folder. Use `validate(image_root)` to
+                find missing images.
         """
         from datasets import ClassLabel, Dataset, Features, Image, Value
 
@@ -336,7 +337,7 @@ class Manifest:
         return dataset.to_iterable_dataset() if streaming else dataset
 
     def _direction_problems(self) -> list[Problem]:
-        """A problem where the scores of a dataset of the catalog run against the direction that is declared."""
+        """Return a problem if the scores of a dataset of the catalog contradict the declared direction."""
         facts = CATALOG.get(self.dataset)
         shown = None if facts is None else direction_shown(facts, [(each.image, each.score) for each in self.entries])
         if shown in (None, self.score.higher_is_better):
@@ -361,7 +362,7 @@ class Manifest:
         }
 
     def _records(self) -> list[dict[str, object]]:
-        """The entries as JSON objects: image and score, then what is not None."""
+        """Return the entries as JSON objects: image and score, then the other fields that are not None."""
         return [
             {
                 key: value
@@ -377,7 +378,7 @@ def _plain(bound: float) -> float:
 
 
 def _domain_key(key: object) -> str:
-    # repr keeps a key that is no integer ("300") from passing for one when it is checked.
+    # repr keeps the string "300" from passing for the integer when it is checked.
     return str(key) if isinstance(key, int) and not isinstance(key, bool) else repr(key)
 
 
@@ -407,7 +408,7 @@ def _entry(record: Any) -> ManifestEntry:
 
 
 def _fill_missing_scores(records: list[object]) -> list[int]:
-    """Give records without a score one that passes the checks; return their indices."""
+    """Give records without a score one that passes the checks, and return their indices."""
     missing = []
     for index, record in enumerate(records):
         if isinstance(record, dict) and record.get("score") is None:

@@ -1,9 +1,10 @@
-"""The files that were published with the paper, brought into the form of schema version 1.
+"""Conversion of the files that were published with the paper to schema version 1.
 
-They hold `{"files": […]}`, sometimes with `domain_name`. Beside `domain_id` an entry has `scene`, `style`, `dist_type`
-or `dist_dype`, or nothing. The image paths tell which dataset it is. LIVE and CSIQ were published in both directions:
-the whole manifests hold DMOS as the authors give them, the random splits hold scores that are flipped already. Which
-one a file holds is read from its scores, once, and written into the header.
+A published file holds `{"files": […]}`, sometimes with `domain_name`. An entry may have `scene`, `style`, `dist_type`
+or `dist_dype` beside `domain_id`. The image paths tell the dataset.
+
+LIVE and CSIQ were published in both directions: the whole manifests hold the DMOS of the authors, and the random
+splits hold flipped scores. The direction is read from the scores of the file, once, and written into the header.
 """
 
 from __future__ import annotations
@@ -17,35 +18,34 @@ from sind_hf.data.manifests.document import ManifestDocument, read_document
 from sind_hf.data.manifests.score_direction import LEAST_CORRELATION, correlation, direction_shown
 from sind_hf.data.manifests.validation import SCHEMA_VERSION, ManifestError, is_number, score_fault
 
-#: Where the whole manifest of a dataset is found in a manifest folder: ours, then the published layout.
+#: Places of a dataset's whole manifest in a manifest folder: ours, then the published ones.
 WHOLE_MANIFESTS = ("{name}/all.json", "all/{name}_all.json", "{name}.json")
 
 # random_split/<name>/<number>/train.json is the deepest file of the published layout.
 _DEEPEST = 4
-# Sides of a fold; more files in one folder are no fold.
+# A folder with more files is not a fold.
 _MOST_SIDES = 8
 
 _DISTORTIONS = ("dist_type", "dist_dype", "distortion")
 _LABELS = ("scene", "style", "dist_type", "dist_dype")
 
 
-def adopt(document: ManifestDocument, path: Path) -> None:
-    """Give a published document the header and the records of schema version 1, in place.
-
-    Keys that have no meaning in a manifest are dropped. Nothing is checked: what is wrong stays wrong.
+def upgrade_published_document(document: ManifestDocument, path: Path) -> None:
+    """Change a published document to schema version 1, in place. Unknown keys are dropped, and nothing is checked.
 
     Args:
-        document: A parsed file without `schema_version`.
-        path: Where it was read from; its stem is the dataset's name where the catalog does not know the image paths.
+        document: Parsed file without `schema_version`.
+        path: Path of the file. Its stem names the dataset if the catalog does not know the image paths.
 
     Raises:
-        ManifestError: If it joins datasets whose scores run in opposite directions.
+        ManifestError: If the file joins datasets whose scores run in opposite directions, or the direction of the
+            scores cannot be told.
     """
     names = document.header.get("domain_name")
     if isinstance(names, dict):
         names = {key: _label(name) for key, name in names.items()}
     document.records = [_record(record) for record in document.records]
-    _let_the_domain_decide(document.records, names)
+    _derive_scenes(document.records, names)
     document.header = {"schema_version": SCHEMA_VERSION, "domain_name": names, "source": path.name} | _facts(
         document.records, path
     )
@@ -63,15 +63,15 @@ def _record(record: object) -> object:
 
 
 def _label(value: object) -> object:
-    """Labels are numbers in some sets (TID2013's reference number)."""
+    """Return a label as text. Some datasets use numbers (the reference number of TID2013)."""
     return str(value) if type(value) is int and abs(value) < 10**9 else value
 
 
-def _let_the_domain_decide(records: list[object], names: object) -> None:
-    """Make the scene follow the domain id.
+def _derive_scenes(records: list[object], names: object) -> None:
+    """Set the scene of every entry by its domain ID.
 
-    The published code trains on the id alone, and its generator may have drawn the scene name of a SPAQ image with
-    several scenes independently of the id.
+    The published code trains on the ID alone. For SPAQ images with several scenes its generator may have drawn the
+    scene name independently of the ID.
     """
     scene_of: dict[str, object] = dict(names) if isinstance(names, dict) else {}
     for record in records:
@@ -80,7 +80,7 @@ def _let_the_domain_decide(records: list[object], names: object) -> None:
 
 
 def _facts(records: list[object], path: Path) -> dict[str, object]:
-    """Dataset, score and kind of the dataset, from the image paths and the scores."""
+    """Return the header fields that follow from the image paths and the scores."""
     scored = list(_scored(records))
     facts = list(dict.fromkeys(dataset_of(image) for image, _ in scored))
     known: list[DatasetFacts] = [fact for fact in facts if fact is not None]
@@ -104,7 +104,7 @@ def _facts(records: list[object], path: Path) -> dict[str, object]:
 
 
 def _scored(records: Iterable[object]) -> Iterable[tuple[str, float]]:
-    """The image paths and scores of records that have them."""
+    """Yield the image path and the score (NaN if invalid) of every record with a path."""
     for record in records:
         if isinstance(record, dict) and isinstance(record.get("image"), str):
             score = record.get("score")
@@ -118,10 +118,10 @@ def _range(facts: DatasetFacts, higher_is_better: bool) -> tuple[float, float] |
 
 
 def _direction(facts: DatasetFacts, scored: Sequence[tuple[str, float]], path: Path) -> bool:
-    """Whether higher is better among the scores of one dataset in a published file.
+    """Whether higher is better among the scores that a published file has of one dataset.
 
     Raises:
-        ManifestError: If the scores contradict the whole manifest beside them, or nothing tells the direction.
+        ManifestError: If the scores contradict the whole manifest in the same folder, or the direction is unknown.
     """
     scored = [(image, score) for image, score in scored if not math.isnan(score)]
     own = direction_shown(facts, scored)
@@ -150,7 +150,7 @@ def _direction(facts: DatasetFacts, scored: Sequence[tuple[str, float]], path: P
 
 
 def _whole_manifest(facts: DatasetFacts, path: Path) -> tuple[Path | None, dict[str, float], bool]:
-    """The whole manifest in the manifest folder that a file lies in: its path, its scores, and their direction."""
+    """Find the whole manifest in the manifest folder of a file; return its path, its scores and their direction."""
     for folder in path.absolute().parents[:_DEEPEST]:
         for pattern in WHOLE_MANIFESTS[:2]:
             whole = folder / pattern.format(name=facts.name)
@@ -166,7 +166,7 @@ def _whole_manifest(facts: DatasetFacts, path: Path) -> tuple[Path | None, dict[
 
 
 def _direction_of_whole(facts: DatasetFacts, scored: Sequence[tuple[str, float]]) -> bool:
-    """Whole manifests were published with the scores that the authors of the dataset give."""
+    """Whether higher is better in a whole manifest; these were published with the scores of the dataset's authors."""
     shown = direction_shown(facts, scored)
     return facts.higher_is_better if shown is None else shown
 
@@ -176,7 +176,7 @@ def _is_whole(facts: DatasetFacts, path: Path) -> bool:
 
 
 def _sides_beside(facts: DatasetFacts, path: Path) -> list[tuple[str, float]]:
-    """The scores of the other sides of a fold, which come from the same hands."""
+    """Return the scores of the other sides of the fold, which run in the same direction."""
     others = [other for other in sorted(path.absolute().parent.glob("*.json")) if not other.samefile(path)]
     if len(others) > _MOST_SIDES:
         return []

@@ -1,11 +1,11 @@
-"""Which way the scores of a dataset run, read from the scores themselves.
+"""Reading the direction of a dataset's scores from the scores themselves.
 
-LIVE and CSIQ publish DMOS (lower is better), and files that others made of them hold DMOS or scores that are flipped
-already, under the same names. Flipping those once more trains a model upside down, so the data decide:
+LIVE and CSIQ publish DMOS (lower is better). Files that others derived from them hold DMOS or flipped scores under the
+same names, and flipping those once more would train a model upside down. Three things tell the direction:
 
 - Ladders: versions of one image under one distortion get worse from level to level (CSIQ, TID2013, KADID-10k).
-- Pristine images: they share the best score (LIVE).
-- Limits: a score that is only possible on one of the two scales (LIVE).
+- Pristine images share the best score (LIVE).
+- Limits: some scores are possible on only one of the two scales (LIVE).
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ import numpy as np
 
 from sind_hf.data.manifests.catalog import DatasetFacts
 
-#: Two files of one dataset with a lower correlation do not hold the same opinions.
+#: Two files of one dataset with a lower correlation hold different opinions.
 LEAST_CORRELATION = 0.5
 
-# A few pairs settle it: levels are far apart, and real ladders are all but free of contradictions.
+# A few pairs are enough: levels are far apart, and real ladders have almost no contradictions.
 _FEWEST_PAIRS = 3
 _FEWEST_PRISTINE = 3
-# Rounded scores of published lists may pass the end of a scale by a rounding error.
+# The scores of published lists may pass the end of the scale by a rounding error.
 _ROUNDING = 1e-6
 
 
@@ -37,7 +37,7 @@ def direction_shown(facts: DatasetFacts, scored: Sequence[tuple[str, float]]) ->
         scored: Manifest paths with their scores, which are finite.
 
     Returns:
-        True or False as the scores show; None where they do not tell or contradict each other.
+        True or False; None if the scores do not tell, or contradict each other.
     """
     scores = [score for _, score in scored]
     found = {_by_ladders(facts, scored), _by_pristine(facts, scores), _by_limits(facts, scores)} - {None}
@@ -45,7 +45,7 @@ def direction_shown(facts: DatasetFacts, scored: Sequence[tuple[str, float]]) ->
 
 
 def correlation(pairs: Sequence[tuple[float, float]]) -> float | None:
-    """Pearson's correlation of pairs of scores; None for fewer than two, and where one side is constant."""
+    """Return Pearson's correlation of pairs of scores; None for fewer than two pairs or constant scores."""
     first, second = np.asarray(pairs, np.float64).reshape(-1, 2).T
     if len(first) < 2 or np.ptp(first) == 0 or np.ptp(second) == 0:
         return None
@@ -75,7 +75,7 @@ def _by_pristine(facts: DatasetFacts, scores: Sequence[float]) -> bool | None:
         return None
     best, count = Counter(scores).most_common(1)[0]
     above, below = sum(score > best for score in scores), sum(score < best for score in scores)
-    # Opinions of distorted images differ; a few of them are better than the pristine ones by chance.
+    # Opinions of distorted images differ, and by chance a few of them beat the pristine images.
     if count < _FEWEST_PRISTINE or abs(above - below) < 0.8 * max(above + below, 1):
         return None
     return below > above

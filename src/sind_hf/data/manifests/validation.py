@@ -1,7 +1,7 @@
-"""What makes a manifest valid: checks of its header, its entries and the image files they name.
+"""Checks of a manifest: its header, its entries and the image files that they name.
 
-The checks work on plain JSON values, so that the same rules hold for a file that is being read and for a manifest
-that was built in memory. Each one reports every problem it finds; none stops at the first.
+The checks work on plain JSON values, so that the same rules apply to a file and to a manifest in memory. Each check
+reports all problems that it finds.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ HEADER_KEYS = ("schema_version", "dataset", "score", "domain_name", "reference_b
 SCORE_KEYS = ("name", "range", "higher_is_better")
 ENTRY_KEYS = ("image", "score", "scene", "domain_id", "reference", "distortion")
 
-#: No opinion score is larger; beyond it sums and differences lose their meaning.
+#: Larger scores would make sums and differences inexact.
 LARGEST_SCORE = 1e12
 LARGEST_DOMAIN_ID = 2**31 - 1
-#: Beyond this many problems a file is not worth a count.
+#: No more problems of a file are counted.
 MOST_PROBLEMS = 1000
-#: Images per task of the thread pool: looking a file up takes less time than handing a task over.
+#: Images per task of the thread pool. Looking a file up takes less time than handing a task over.
 _LOOKED_UP_TOGETHER = 64
-#: Images handed to the pool at once, which would otherwise hold tasks for the whole dataset.
+#: Images that the pool gets at once, so that it does not hold tasks for the whole dataset.
 _LOOKED_UP_AT_ONCE = 128 * _LOOKED_UP_TOGETHER
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029]")
@@ -43,7 +43,7 @@ Progress = Callable[[int, int], None]
 
 
 class ManifestError(ValueError):
-    """A manifest cannot be used. The message is one line: file, entry, what is wrong, what to do."""
+    """A manifest cannot be used. The message is one line: the file, the entry, what is wrong and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +51,11 @@ class Problem:
     """One thing that is wrong with a manifest.
 
     Attributes:
-        kind: What sort of problem: `"missing"` and `"unreadable"` are about image files, the others about the
-            manifest.
+        kind: Kind of problem. `"missing"` and `"unreadable"` concern image files, the others the manifest.
         what: What is wrong and what to do, without the place.
-        entry: Number of the entry, from 1; None when the problem is in the header.
-        line: Line of the file on which the entry starts, from 1; None for manifests in memory.
-        image: Path of the entry's image as the manifest gives it.
+        entry: Number of the entry, from 1; None for a problem of the header.
+        line: Line of the file on which the entry starts, from 1; None for a manifest in memory.
+        image: Path of the image as the manifest gives it.
     """
 
     kind: ProblemKind
@@ -75,10 +74,10 @@ class Problem:
 
 
 def require_utf8_name(folder: Path) -> None:
-    """Refuse a folder whose name the tables of datasets cannot hold.
+    """Refuse a folder whose name the tables of `datasets` cannot hold.
 
     Raises:
-        ManifestError: When the name is no UTF-8.
+        ManifestError: If the name is not UTF-8.
     """
     name = str(folder)
     try:
@@ -89,24 +88,24 @@ def require_utf8_name(folder: Path) -> None:
 
 
 def is_number(value: object) -> TypeGuard[int | float]:
-    """Whether `value` is a number of JSON; a boolean is none, although Python counts it as an int."""
+    """Whether `value` is a number in JSON. A boolean is not, although Python counts it as an int."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def score_fault(score: object) -> str | None:
-    """What is wrong with an opinion score, or None."""
+    """Return what is wrong with an opinion score; None if it is valid."""
     if isinstance(score, str):
         return f"score is the string {shown(score)}; write it as a number without quotes"
     if not is_number(score):
         return f"score is {shown(score)}; it must be a number"
-    # Compared before any conversion: float() of an integer of hundreds of digits overflows.
+    # Compared before it is converted, because float() overflows for an integer of hundreds of digits.
     if not -LARGEST_SCORE <= score <= LARGEST_SCORE:
         return f"score is {shown(score)}; it must be finite and at most {LARGEST_SCORE:g} in size"
     return None
 
 
 def label_fault(name: str, value: object) -> str | None:
-    """What is wrong with a text field (scene, distortion, dataset …), or None."""
+    """Return what is wrong with a text field such as scene or dataset; None if it is valid."""
     if not isinstance(value, str):
         return f"{name} is {shown(value)}; it must be a string"
     if not value.strip():
@@ -117,10 +116,9 @@ def label_fault(name: str, value: object) -> str | None:
 
 
 def path_fault(name: str, value: object) -> str | None:
-    """What is wrong with a path of a manifest, or None.
+    """Return what is wrong with a path of a manifest; None if it is valid.
 
-    Paths are relative to the image root, POSIX, and stay inside it. Symbolic links are a matter of the disk:
-    `image_problems` follows them.
+    Paths are relative to the image root, POSIX, and stay inside it. `file_fault` checks symbolic links on the disk.
     """
     if fault := label_fault(name, value):
         return fault
@@ -138,23 +136,19 @@ def path_fault(name: str, value: object) -> str | None:
 
 
 def domain_fault(domain_id: object) -> str | None:
-    """What is wrong with a domain id, or None."""
+    """Return what is wrong with a domain ID; None if it is valid."""
     if not isinstance(domain_id, int) or isinstance(domain_id, bool) or not 0 <= domain_id <= LARGEST_DOMAIN_ID:
         return f"domain_id is {shown(domain_id)}; it must be an integer from 0 to {LARGEST_DOMAIN_ID}"
     return None
 
 
 def normal_path(path: str) -> str:
-    """`path` without the parts that mean nothing (`./`, `//`), so that two spellings of a file compare equal."""
+    """Return `path` without empty parts (`./`, `//`), so that two spellings of a file compare equal."""
     return "/".join(part for part in path.split("/") if part not in ("", "."))
 
 
 def header_problems(header: Mapping[str, object]) -> list[Problem]:
-    """Problems of everything in a manifest of schema version 1 but its entries.
-
-    Args:
-        header: The JSON object of the file without `files`.
-    """
+    """Return the problems of the header: all of a manifest of schema version 1 except `files`."""
     version = header.get("schema_version")
     if version != SCHEMA_VERSION or not isinstance(version, int) or isinstance(version, bool):
         what = f"schema_version is {shown(version)}; this version of sind-hf reads {SCHEMA_VERSION}: upgrade sind-hf"
@@ -173,7 +167,7 @@ def header_problems(header: Mapping[str, object]) -> list[Problem]:
 
 
 def unknown_key_fault(key: str, known: Sequence[str]) -> str:
-    """Says that `key` is unknown and which known key is nearest."""
+    """Return a message that `key` is unknown, with the nearest known key."""
     near = get_close_matches(key[:80], known, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"known keys are {', '.join(known)}"
     return f"the key {shown(key)} is unknown; {hint}"
@@ -212,7 +206,7 @@ def _domain_name_faults(domain_name: object) -> Iterator[str]:
 
 
 def entry_faults(record: Mapping[str, object]) -> list[tuple[ProblemKind, str]]:
-    """What is wrong with one entry, taken by itself."""
+    """Return what is wrong with one entry, without looking at the others."""
     faults: list[tuple[ProblemKind, str | None]] = [
         ("format", unknown_key_fault(key, ENTRY_KEYS)) for key in record if key not in ENTRY_KEYS
     ]
@@ -236,13 +230,13 @@ def entry_faults(record: Mapping[str, object]) -> list[tuple[ProblemKind, str]]:
 
 
 def record_problems(records: Sequence[object], domain_names: Mapping[int, str]) -> Iterator[Problem]:
-    """Problems of the entries of a manifest: each by itself, duplicates, and scenes that contradict each other.
+    """Yield the problems of the entries: faults, duplicates, and scenes that contradict each other.
 
-    They are found one after the other, so that a hostile file does not cost the memory of a million messages.
+    A generator, because a hostile file could otherwise cost the memory of a million messages.
 
     Args:
         records: The entries as JSON objects.
-        domain_names: Names of the domain ids, from the header.
+        domain_names: Names of the domain IDs, from the header.
     """
     if not records:
         yield Problem("format", "files is empty; a manifest needs at least one entry")
@@ -271,15 +265,21 @@ def record_problems(records: Sequence[object], domain_names: Mapping[int, str]) 
 
 
 def image_problems(
-    images: Sequence[str], image_root: str | os.PathLike[str], verify: bool = False, progress: Progress | None = None
+    images: Sequence[str],
+    image_root: str | os.PathLike[str],
+    verify: bool = False,
+    progress: Progress | None = None,
+    follow_links: bool = False,
 ) -> list[Problem]:
-    """Problems of the files that a manifest names: missing, outside the root, or (with `verify`) not readable.
+    """Find the image files that are missing, outside the image root or, with `verify`, unreadable.
 
     Args:
         images: Valid manifest paths.
         image_root: Folder that the paths are relative to.
-        verify: Decode every image completely, which finds truncated files; without it only the file is looked up.
+        verify: Whether to decode every image completely, which finds truncated files. Otherwise the files are only
+            looked up.
         progress: Called with (images done, images in all) after each image.
+        follow_links: See `file_fault`.
     """
     root = Path(image_root).resolve()
     if not root.is_dir():
@@ -290,11 +290,13 @@ def image_problems(
 
     def check(block: Sequence[str]) -> list[tuple[ProblemKind, str] | None]:
         return [
-            _file_fault(root, image, inside) or (_decoding_fault(root / image) if verify else None) for image in block
+            file_fault(root, image, follow_links=follow_links, inside=inside)
+            or (_decoding_fault(root / image) if verify else None)
+            for image in block
         ]
 
     problems = []
-    # Decoding releases the interpreter lock, and looking files up waits for the disk: threads help with both.
+    # Threads help: decoding releases the interpreter lock, and looking files up waits for the disk.
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
         for start in range(0, len(images), _LOOKED_UP_AT_ONCE):
             batch = images[start : start + _LOOKED_UP_AT_ONCE]
@@ -308,15 +310,26 @@ def image_problems(
     return problems
 
 
-def _file_fault(root: Path, image: str, inside: dict[str, bool]) -> tuple[ProblemKind, str] | None:
+def file_fault(
+    root: Path, image: str, *, follow_links: bool = False, inside: dict[str, bool] | None = None
+) -> tuple[ProblemKind, str] | None:
+    """Return why the file of a manifest entry cannot be used, without opening it; None if it can.
+
+    Args:
+        root: Image root, resolved.
+        image: Valid manifest path.
+        follow_links: Whether symbolic links, to the file or to a folder above it, may lead out of the image root.
+        inside: Folders that were looked up before, and whether they are inside the root. Pass the same dictionary for
+            all images of a dataset: it has hundreds of thousands of files in a few folders.
+    """
     path = root / image
+    inside = {} if inside is None else inside
     try:
         mode = path.lstat().st_mode
         if stat.S_ISLNK(mode):
             real_inside = path.resolve(strict=True).is_relative_to(root)
             mode = path.stat().st_mode
         else:
-            # One resolution per folder: a dataset has hundreds of thousands of files in a few folders.
             folder = str(path.parent)
             if folder not in inside:
                 inside[folder] = path.parent.resolve(strict=True).is_relative_to(root)
@@ -325,11 +338,17 @@ def _file_fault(root: Path, image: str, inside: dict[str, bool]) -> tuple[Proble
         return "missing", f"there is no such file under {shown(str(root))}; check the image root or the download"
     except (OSError, RuntimeError) as error:  # RuntimeError: a loop of symbolic links
         return "missing", f"the file cannot be looked up ({_reason(error)}); check the path and its permissions"
-    if not real_inside:
-        return "path", "a symbolic link leads out of the image root; copy the files, or move the image root up"
+    if not (real_inside or follow_links):
+        return "path", "a symbolic link leads out of the image root; allow it with --follow-links (follow_links=True)"
     if not stat.S_ISREG(mode):
         return "missing", "this is not a file; name an image file"
     return None
+
+
+def link_fault(root: Path, image: str, inside: dict[str, bool] | None = None) -> str | None:
+    """Return a message if a symbolic link leads from a manifest path out of the image root; see `file_fault`."""
+    kind, what = file_fault(root, image, inside=inside) or (None, None)
+    return what if kind == "path" else None
 
 
 def _decoding_fault(path: Path) -> tuple[ProblemKind, str] | None:
@@ -347,7 +366,7 @@ def _reason(error: Exception) -> str:
 
 
 def summary(problems: Sequence[Problem]) -> str:
-    """The first problem and the number of the others, in one line."""
+    """Return the first problem and the number of the others, in one line."""
     others = len(problems) - 1
     if not others:
         return str(problems[0])

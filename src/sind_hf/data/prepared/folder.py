@@ -1,20 +1,20 @@
-"""Prepared data: the two pictures that views are cut from, made once and read through the page cache ever after.
+"""Prepared data: every image decoded and resized once, in a folder that is read through the page cache.
 
-Decoding an image and resizing it to the sizes of the global and the local view are costly and not random; a view is
-then a random slice of each. `sind_hf.data.prepared.prepare.prepare` does the costly part once. A prepared folder holds
+Views are random slices of two resized versions of an image, the global and the local picture. Decoding and resizing
+are costly and not random, so `sind_hf.data.prepared.prepare.prepare` does them once. A prepared folder holds
 
-    shard-00000.arrow  …   one row per picture: name, both pictures as bytes, their shape (Arrow IPC streams)
-    shard-00000.json   …   what the shard was made from: settings, size, time and checksum of every source file
+    shard-00000.arrow  …   one row per image: its name, both pictures as bytes, their shape (Arrow IPC streams)
+    shard-00000.json   …   what the shard was made from: settings, and size, time and checksum of every source file
     manifest.json          the manifest that was prepared
-    index.json             written last: settings, and size and checksum of every file above
+    index.json             written last: settings, and size and checksum of every other file
 
-`load_prepared` opens it as an ordinary `datasets.Dataset`, memory-mapped, with the columns of `Manifest.to_dataset`
-and those of the pictures; it can be selected, shuffled, split and concatenated, and goes into `ViewDataset` and
-`SindTrainer` in the place of the original. Views are the same bit for bit (given the same versions of torch and
-Pillow, which every shard records).
+`load_prepared` opens it as an ordinary memory-mapped `datasets.Dataset` with the columns of `Manifest.to_dataset` and
+those of the pictures. It can be selected, shuffled, split and concatenated, and replaces the original in `ViewDataset`
+and `SindTrainer`. The views are equal bit for bit, given the same versions of torch and Pillow, which every shard
+records.
 
-Pictures above an aspect ratio of 8:1 have no local picture of reasonable size (see `StripPicture`): for them the
-upright RGB source is stored instead, and a view resizes seven strips of it.
+Images with an aspect ratio above 8:1 have no local picture of reasonable size (see `StripPicture`). Their upright RGB
+source is stored instead, and a view resizes seven strips of it.
 
 Example:
     ```python
@@ -27,7 +27,6 @@ Example:
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 import re
@@ -38,6 +37,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 from datasets import Dataset, Features, Value, concatenate_datasets
 
+from sind_hf.data.manifests.document import parse_json
 from sind_hf.data.manifests.manifest import Manifest
 from sind_hf.data.manifests.validation import path_fault
 from sind_hf.files import read_text
@@ -46,9 +46,9 @@ from sind_hf.image_processing_sind import ResizeBackend, open_regular_file
 logger = logging.getLogger(__name__)
 
 INDEX_FILE, MANIFEST_FILE = "index.json", "manifest.json"
-# Raised whenever the same picture would be prepared differently: older shards are then made again.
+# Raise it when the same image would be prepared differently, so that older shards are made again.
 RECIPE = 1
-# The files of a prepared folder: its index may name no others, wherever it comes from.
+# The only files that the index of a prepared folder may name.
 _OWN_FILE = re.compile(rf"shard-\d+\.(arrow|json)|{re.escape(MANIFEST_FILE)}")
 
 SHARD_SCHEMA = pa.schema(
@@ -56,7 +56,7 @@ SHARD_SCHEMA = pa.schema(
         pa.field("image", pa.string(), nullable=False),
         pa.field("global_picture", pa.large_binary(), nullable=False),
         pa.field("local_picture", pa.large_binary(), nullable=False),
-        # Shape of local_picture; where local_is_source, that of the RGB source which stands in its place.
+        # Shape of local_picture, which is the RGB source if local_is_source.
         pa.field("local_height", pa.int32(), nullable=False),
         pa.field("local_width", pa.int32(), nullable=False),
         pa.field("local_is_source", pa.bool_(), nullable=False),
@@ -65,7 +65,7 @@ SHARD_SCHEMA = pa.schema(
 
 
 class Settings(NamedTuple):
-    """Everything besides the source that a prepared picture depends on."""
+    """Everything besides the source that a prepared image depends on."""
 
     view_size: int
     resize_backend: ResizeBackend
@@ -73,14 +73,14 @@ class Settings(NamedTuple):
 
 
 class SourceFile(NamedTuple):
-    """One picture as it was found when it was prepared.
+    """State of one source image when it was prepared.
 
     Attributes:
         image: Path as in the manifest.
-        size: Bytes of the file; None when there was none.
-        mtime_ns: Time of its last modification.
-        sha256: Checksum of its content, so that a copy with a new time is no change.
-        failure: Why it could not be prepared; None when it was.
+        size: Size of the file in bytes; None if there was no file.
+        mtime_ns: Time of the last modification.
+        sha256: Checksum of the content, so that a copy with a new time is not a change.
+        failure: Why the image could not be prepared; None if it was.
     """
 
     image: str
@@ -90,11 +90,11 @@ class SourceFile(NamedTuple):
     failure: str | None = None
 
     def is_unchanged(self, image_root: Path) -> bool:
-        """Whether the file still is what it was."""
+        """Whether the file is still the same."""
         path = image_root / self.image
         try:
             state = path.stat()
-            if state.st_size != self.size or not path.is_file():  # a pipe or a device would never end
+            if state.st_size != self.size or not path.is_file():  # reading a pipe or a device might never end
                 return False
             return state.st_mtime_ns == self.mtime_ns or file_sha256(path) == self.sha256
         except OSError:
@@ -102,13 +102,13 @@ class SourceFile(NamedTuple):
 
 
 class ShardRecord(NamedTuple):
-    """What is known about a finished shard: the content of its JSON file.
+    """Record of a finished shard: the content of its JSON file.
 
     Attributes:
         file: Name of the Arrow file.
-        settings: What it was made with.
-        versions: Of the packages that made it.
-        sources: Its pictures, those that failed included, in the order of the manifest.
+        settings: Settings of the preparation.
+        versions: Versions of the packages that made it.
+        sources: Its images, including those that failed, in the order of the manifest.
         bytes: Size of the Arrow file.
         sha256: Checksum of the Arrow file.
     """
@@ -122,7 +122,7 @@ class ShardRecord(NamedTuple):
 
     @property
     def rows(self) -> int:
-        """Number of pictures in the Arrow file."""
+        """Number of images in the Arrow file."""
         return sum(source.failure is None for source in self.sources)
 
     def to_json(self) -> dict[str, Any]:
@@ -138,11 +138,11 @@ class ShardRecord(NamedTuple):
         """Read the record of a shard.
 
         Raises:
-            OSError: When it cannot be read.
-            ValueError: When it is damaged, or of another version of this package.
+            OSError: If it cannot be read.
+            ValueError: If it is damaged, or from another version of this package.
         """
         try:
-            values = json.loads(read_text(path))
+            values = parse_json(read_text(path))
             settings = Settings(**values.pop("settings"))
             sources = [SourceFile(*source) for source in values.pop("sources")]
             if not _OWN_FILE.fullmatch(values["file"]) or any(path_fault("image", each.image) for each in sources):
@@ -153,25 +153,25 @@ class ShardRecord(NamedTuple):
 
 
 class PreparedFolder:
-    """A finished folder of prepared pictures.
+    """A finished folder of prepared images.
 
     Args:
-        path: The folder, as `prepare` wrote it.
+        path: Folder that `prepare` wrote.
 
     Attributes:
-        settings: What the pictures were made with.
-        image_root: Where the source files were.
-        manifest: The manifest that was prepared, pictures that failed included.
-        shards: The records of its shards.
+        settings: Settings of the preparation.
+        image_root: Folder of the source files at that time.
+        manifest: The manifest that was prepared, including the images that failed.
+        shards: Records of the shards.
 
     Raises:
-        ValueError: When it is no such folder, is not finished, or a part of it is missing.
+        ValueError: If the folder holds no prepared data, is not finished, or lacks a file.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         try:
-            self._index = json.loads(read_text(self.path / INDEX_FILE))
+            self._index = parse_json(read_text(self.path / INDEX_FILE))
             self.settings = Settings(**self._index["settings"])
             self.image_root = Path(self._index["image_root"])
             files = self._index["files"]
@@ -197,7 +197,7 @@ class PreparedFolder:
 
     @property
     def failures(self) -> dict[str, str]:
-        """The pictures of the manifest that could not be prepared, with the reason."""
+        """The images of the manifest that could not be prepared, with the reason."""
         sources = (source for shard in self.shards for source in shard.sources)
         return {source.image: source.failure for source in sources if source.failure is not None}
 
@@ -208,8 +208,7 @@ class PreparedFolder:
             progress: Called with (files done, files in all).
 
         Returns:
-            Names of the files that are not what was written; empty when all is well. `prepare(…, verify=True)` makes
-            damaged shards again.
+            Names of the files that have changed since. `prepare(…, verify=True)` makes damaged shards again.
         """
         files: dict[str, str] = self._index["files"]
         bad = []
@@ -221,41 +220,41 @@ class PreparedFolder:
         return bad
 
     def stale(self, image_root: str | os.PathLike[str] | None = None) -> list[str]:
-        """Compare the source files with what they were when they were prepared.
+        """Find the source files that have changed since they were prepared.
 
         Args:
-            image_root: Where they are now; default: where they were.
+            image_root: Folder of the source files. Default: the folder at that time.
 
         Returns:
-            Images that were changed, removed or, if they were missing, added since.
+            Images that were changed or removed since, or were missing and have been added.
         """
         root = self.image_root if image_root is None else Path(image_root)
         sources = (source for shard in self.shards for source in shard.sources)
         return [source.image for source in sources if not source.is_unchanged(root)]
 
     def dataset(self, manifest: Manifest | None = None) -> Dataset:
-        """Open the pictures, see `load_prepared`."""
-        # Turned before anything is left out: without a declared range the zero depends on all scores.
+        """Open the images as a dataset; see `load_prepared`."""
+        # Oriented before anything is left out, because without a declared range the zero depends on all scores.
         whole = (self.manifest if manifest is None else manifest).oriented()
         failed = self.failures
         manifest = whole.filter(lambda entry: entry.image not in failed)
         if len(manifest) < len(whole):
             logger.warning(
-                "%s: %d pictures could not be prepared and are left out", self.path, len(whole) - len(manifest)
+                "%s: %d images could not be prepared and are left out", self.path, len(whole) - len(manifest)
             )
         if not manifest.entries:
-            raise ValueError(f"{self.path}: holds none of the pictures of {whole.dataset}.")
+            raise ValueError(f"{self.path}: holds none of the images of {whole.dataset}.")
         pictures = concatenate_datasets(
             [Dataset.from_file(str(self.path / shard.file)) for shard in self.shards if shard.rows]
         )
         row_of = {image: row for row, image in enumerate(pictures["image"][:])}
         if unknown := [entry.image for entry in manifest.entries if entry.image not in row_of]:
             raise ValueError(
-                f"{self.path}: {len(unknown)} pictures of {manifest.dataset} are not in this prepared data, first "
+                f"{self.path}: {len(unknown)} images of {manifest.dataset} are not in this prepared data, first "
                 f"{unknown[0]}; prepare them with their own manifest."
             )
-        # Tables without a selection can be joined side by side without copying pictures: so the labels are brought
-        # into the order of the pictures (a picture of no entry gets the first one's), and the join is selected from.
+        # Tables without a selection can be joined side by side without copying pictures. So the labels are put in the
+        # order of the pictures (a picture without an entry gets the first one's), and rows are selected from the join.
         entry_of = {entry.image: index for index, entry in enumerate(manifest.entries)}
         labels = self._labels(manifest, list(row_of), [entry_of.get(image, 0) for image in row_of])
         joined = concatenate_datasets([labels, pictures.remove_columns("image")], axis=1)
@@ -263,8 +262,8 @@ class PreparedFolder:
         return joined if rows == list(range(len(joined))) else joined.select(rows)
 
     def _labels(self, manifest: Manifest, images: list[str], order: list[int]) -> Dataset:
-        """Everything about the pictures that can change without preparing them again."""
-        labels = manifest.to_dataset(self.path)  # only the folder is looked up: the source files need not be there
+        """Return the columns that can change without a new preparation."""
+        labels = manifest.to_dataset(self.path)  # it checks only that the folder exists, not the source files
         columns: dict[str, list[Any]] = {"image": [str(self.image_root / image) for image in images]}
         features = Features({"image": Value("string")})
         for name in labels.column_names:
@@ -279,39 +278,39 @@ class PreparedFolder:
 
 
 def is_prepared(folder: str | os.PathLike[str]) -> bool:
-    """Whether a folder holds prepared pictures (and not, say, the pictures themselves)."""
+    """Whether a folder holds prepared images (and not, say, the images themselves)."""
     return (Path(folder) / INDEX_FILE).is_file() and (Path(folder) / MANIFEST_FILE).is_file()
 
 
 def load_prepared(
     folder: str | os.PathLike[str], manifest: Manifest | None = None, *, check_sources: bool = True
 ) -> Dataset:
-    """Open prepared pictures as a dataset that goes wherever `Manifest.to_dataset` does.
+    """Open prepared images as a dataset that can replace `Manifest.to_dataset`.
 
     Args:
-        folder: As `prepare` wrote it.
-        manifest: Which of the pictures, in which order and with which scores and scenes, such as one side of a split;
-            default: all, as prepared.
-        check_sources: Whether to look, where the source files are still there, if any was changed since.
+        folder: Folder that `prepare` wrote.
+        manifest: The images to open, with their order, scores and scenes, such as one side of a split. Default: all
+            images, as prepared.
+        check_sources: Whether to check that the source files have not changed, if their folder still exists.
 
     Returns:
-        A memory-mapped dataset: the columns of `Manifest.to_dataset` (with `image` as a path, not decoded), the
-        pictures, and their settings. Pictures that could not be prepared are left out, with a warning.
+        A memory-mapped dataset with the columns of `Manifest.to_dataset` (`image` is a path and is not decoded), the
+        pictures and their settings. Images that could not be prepared are left out with a warning.
 
     Raises:
-        ValueError: When the folder is not finished or not whole, lacks pictures of the manifest, or a source changed.
+        ValueError: If the folder is unfinished or damaged, lacks images of the manifest, or a source file has changed.
     """
     prepared = PreparedFolder(folder)
     if check_sources and prepared.image_root.is_dir() and (stale := prepared.stale()):
         raise ValueError(
-            f"{prepared.path}: {len(stale)} pictures under {prepared.image_root} were changed since they were "
+            f"{prepared.path}: {len(stale)} images under {prepared.image_root} were changed since they were "
             f"prepared, first {stale[0]}; run prepare again, or pass check_sources=False."
         )
     return prepared.dataset(manifest)
 
 
 def open_dataset(manifest: Manifest, image_root: str | os.PathLike[str]) -> Dataset:
-    """Open the pictures of a manifest from the folder that holds them, prepared or not."""
+    """Open the images of a manifest from a folder of images or of prepared data."""
     return load_prepared(image_root, manifest) if is_prepared(image_root) else manifest.to_dataset(image_root)
 
 

@@ -1,4 +1,4 @@
-"""Prepared images (see `sind_hf.data.prepared.folder`) as arrays: views into the memory map, without a copy."""
+"""Prepared images (see `sind_hf.data.prepared.folder`) as arrays that share the memory map, without a copy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sind_hf.image_processing_sind import (
 )
 
 PICTURE_COLUMNS = ("global_picture", "local_picture", "local_height", "local_width", "local_is_source")
-# Constant within a folder, yet columns: so they survive selection and concatenation and are checked row by row.
+# Constant within a folder, but stored as columns, so that selected and concatenated datasets keep them.
 SETTING_COLUMNS = ("view_size", "resize_backend")
 
 
@@ -30,7 +30,7 @@ class PreparedPicture:
     """The two pictures that all views of one image are cut from.
 
     Attributes:
-        name: Path of the source.
+        name: Path of the source image.
         view_size: Side s of the views.
         global_picture: uint8 (8s/7, 8s/7, 3), read-only.
         local_picture: uint8 with short side 3s, read-only; or a `StripPicture`.
@@ -47,7 +47,7 @@ class PreparedPicture:
     def make_views(
         self, mode: ViewMode = "center", generator: np.random.Generator | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Cut the views, as `SindImageProcessor.make_views` does: uint8 (T, 3, s, s) each."""
+        """Return the views of `SindImageProcessor.make_views`: uint8 (T, 3, s, s) each."""
         plans = plan_views(mode, self.local_picture.shape[:2], self.view_size, generator)
         return cut_views(self.global_picture, self.local_picture, plans, self.view_size)
 
@@ -55,34 +55,34 @@ class PreparedPicture:
 class PreparedPictures(Sequence[PreparedPicture]):
     """The pictures of a dataset that `load_prepared` opened, one `PreparedPicture` per row.
 
-    Nothing is read before it is cut: a picture is a view into the memory map. Processes that load in parallel open
-    the map anew or inherit it, whichever way they are started.
+    A picture is a part of the memory map, and its bytes are read when views are cut. Loader processes inherit the map
+    or open it again.
 
     Args:
-        dataset: Holds the columns of prepared pictures.
-        image_column: Name of the column of their paths.
+        dataset: Dataset with the columns of prepared images.
+        image_column: Name of the column of paths.
 
     Raises:
-        ValueError: When it lacks one of them.
+        ValueError: If a column is missing.
     """
 
     def __init__(self, dataset: Dataset, image_column: str = "image") -> None:
         columns = [image_column, *PICTURE_COLUMNS, *SETTING_COLUMNS]
         if missing := sorted(set(columns) - set(dataset.column_names)):
-            raise ValueError(f"The dataset lacks the column {missing[0]!r} of prepared pictures: use load_prepared.")
+            raise ValueError(f"The dataset lacks the column {missing[0]!r} of prepared images: use load_prepared.")
         self._rows = dataset.select_columns(columns).with_format("arrow")
         self._image_column = image_column
 
     @staticmethod
     def are_in(dataset: Dataset) -> bool:
-        """Whether a dataset holds prepared pictures."""
+        """Whether a dataset holds prepared images."""
         return set(dataset.column_names).issuperset((*PICTURE_COLUMNS, *SETTING_COLUMNS))
 
     def require(self, processor: SindImageProcessor) -> None:
-        """Check that the pictures are those that a processor would make.
+        """Check that the images were prepared for a processor.
 
         Raises:
-            ValueError: When they were prepared for another size of views or with another resize.
+            ValueError: If they were prepared for another view size or with another resize backend.
         """
         settings = self._rows.select_columns(list(SETTING_COLUMNS)).with_format(None)
         wanted = (processor.size["height"], processor.resize_backend)
@@ -90,7 +90,7 @@ class PreparedPictures(Sequence[PreparedPicture]):
         if other := sorted(found - {wanted}):
             (size, backend) = other[0]
             raise ValueError(
-                f"The pictures are prepared for view_size={size}, resize_backend={backend!r}, but the image processor "
+                f"The images are prepared for view_size={size}, resize_backend={backend!r}, but the image processor "
                 f"has size {wanted[0]} and {wanted[1]!r}: prepare them again, or change the processor."
             )
 
@@ -122,7 +122,7 @@ class PreparedPictures(Sequence[PreparedPicture]):
 
 
 def _content(column: pa.ChunkedArray) -> pa.Buffer:
-    """The bytes of a column's only value, where they lie: a scalar of Arrow would copy them."""
+    """Return the bytes of a column's only value without a copy, which an Arrow scalar would make."""
     value = column.chunk(0)
     _, offsets, content = value.buffers()
     start, stop = np.frombuffer(offsets, np.int64, count=2, offset=8 * value.offset).tolist()

@@ -19,7 +19,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from sind_hf.configuration_sind import GRID
 from sind_hf.data.manifests.manifest import Manifest
-from sind_hf.data.manifests.validation import require_utf8_name
+from sind_hf.data.manifests.validation import link_fault, require_utf8_name
 from sind_hf.data.prepared.folder import (
     INDEX_FILE,
     MANIFEST_FILE,
@@ -45,11 +45,11 @@ from sind_hf.image_processing_sind import (
 )
 from sind_hf.version import __version__
 
-#: Pictures in a shard: about 250 MB at the usual shapes. A kill loses the shards in work, no more.
+#: Images in a shard, about 250 MB at the usual shapes. A kill loses only unfinished shards.
 SHARD_PICTURES = 128
-# A record batch is buffered until it has this many bytes; the more, the fewer places are read to open a shard.
+# Bytes of a record batch. With larger batches fewer places are read to open a shard.
 _BATCH_BYTES = 64 * 2**20
-# Headers of this many pictures are enough to know the disk use of any number within the margin.
+# The headers of so many images are enough to estimate the disk use of any number within the margin.
 _MEASURED_PICTURES = 2000
 _MARGIN = 1.03
 _OURS = re.compile(r"shard-\d{5,}\.(arrow|json)")
@@ -57,13 +57,13 @@ _OURS = re.compile(r"shard-\d{5,}\.(arrow|json)")
 
 @dataclass(frozen=True)
 class DiskUse:
-    """What a preparation is about to write.
+    """Disk use of a preparation that is about to start.
 
     Attributes:
-        folder: Where to.
-        pictures: Pictures that are still to be prepared.
+        folder: Output folder.
+        pictures: Number of images to prepare.
         needed: Bytes that they will take, estimated from the sizes in their headers.
-        free: Bytes that are free there.
+        free: Free bytes on the disk of the folder.
     """
 
     folder: Path
@@ -73,20 +73,20 @@ class DiskUse:
 
     def __str__(self) -> str:
         return (
-            f"{self.pictures:,} pictures to prepare need {self.needed / 1e9:,.2f} GB in {self.folder}; "
+            f"{self.pictures:,} images to prepare need {self.needed / 1e9:,.2f} GB in {self.folder}; "
             f"{self.free / 1e9:,.2f} GB are free"
         )
 
 
 @dataclass(frozen=True)
 class PreparedResult:
-    """The outcome of a preparation.
+    """Result of a preparation.
 
     Attributes:
-        done: Pictures that the folder now holds.
-        reused: How many of them an earlier run had prepared.
-        failures: (image, reason) of those that could not be prepared and are left out.
-        bytes: What the folder takes.
+        done: Number of images that the folder now holds.
+        reused: Number of those that an earlier run had prepared.
+        failures: (image, reason) of the images that could not be prepared and are left out.
+        bytes: Size of the shards.
     """
 
     done: int
@@ -105,31 +105,31 @@ def prepare(
     workers: int = 0,
     shard_pictures: int = SHARD_PICTURES,
     verify: bool = False,
+    follow_links: bool = False,
     announce: Callable[[DiskUse], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> PreparedResult:
-    """Prepare the pictures of a manifest. Run again after an interruption or a change, it does what is missing.
+    """Prepare the images of a manifest. A new run after an interruption or a change does only what is missing.
 
-    A shard is taken over from an earlier run when its settings and its pictures are the same and none of the files
-    was changed. Pictures that cannot be read are left out and named in the result; those whose file exists are tried
-    again by the next run.
+    A shard of an earlier run is kept if its settings and images are the same and no source file has changed. Images
+    that cannot be read are left out and named in the result. The next run tries them again if their file exists.
 
     Args:
-        manifest: Which pictures.
-        image_root: Folder that its paths are relative to.
-        output_dir: Folder for the prepared data. It counts as finished once its `index.json` is there.
+        manifest: The images.
+        image_root: Folder that the image paths are relative to.
+        output_dir: Folder for the prepared data. It is finished once it holds `index.json`.
         view_size: Side s of the views: the image processor's `size`.
         resize_backend: The image processor's `resize_backend`.
-        workers: Processes that prepare shards; 0 prepares in this one.
-        shard_pictures: Pictures in a shard.
-        verify: Whether to compare shards of earlier runs with their checksums, and make damaged ones again.
-        announce: Called once before anything is written.
-        progress: Called with (pictures done, pictures in all) after each shard.
+        workers: Processes that prepare shards; 0 prepares in this process.
+        shard_pictures: Number of images in a shard.
+        verify: Whether to compare the shards of earlier runs with their checksums, and make damaged ones again.
+        follow_links: Whether symbolic links may lead out of the image root.
+        announce: Called with the disk use before anything is written.
+        progress: Called with (images done, images in all) after each shard.
 
     Raises:
-        ValueError: When the manifest or an option is not valid, the image root is no folder, the disk has not enough
-            room, or another run is writing there; nothing has been written then. Also when the disk fills up in
-            spite of that.
+        ValueError: If the manifest or an option is not valid, the image root is not a folder, the disk has too little
+            room, or another run is writing to the folder; nothing is written then. Also if the disk fills up later.
     """
     root, folder = Path(image_root).resolve(), Path(output_dir)
     _check(manifest, root, view_size, resize_backend, shard_pictures)
@@ -139,7 +139,8 @@ def prepare(
         images = [entry.image for entry in manifest.entries]
         plan = [images[start : start + shard_pictures] for start in range(0, len(images), shard_pictures)]
         records = {
-            number: _finished(folder, number, plan[number], settings, root, verify) for number in range(len(plan))
+            number: _reusable_shard(folder, number, plan[number], settings, root, verify)
+            for number in range(len(plan))
         }
         missing = [number for number, record in records.items() if record is None]
         reused = sum(record.rows for record in records.values() if record is not None)
@@ -159,7 +160,7 @@ def prepare(
         done = len(images) - len(to_write)
         if progress is not None:
             progress(done, len(images))
-        work = _ShardWork(root, folder, settings, [(number, plan[number]) for number in missing])
+        work = _ShardWork(root, folder, settings, [(number, plan[number]) for number in missing], follow_links)
         for number, made in _in_parallel(work, workers):
             records[number] = made
             done += len(plan[number])
@@ -187,14 +188,14 @@ def _check(manifest: Manifest, root: Path, view_size: int, backend: str, shard_p
     if problems := manifest.validate():
         raise ValueError(f"{manifest.dataset}: {problems[0]}")
     if not root.is_dir():
-        raise ValueError(f"{root}: the image root is not a folder; name the folder of the pictures.")
+        raise ValueError(f"{root}: the image root is not a folder; name the folder of the images.")
     require_utf8_name(root)
     if view_size <= 0 or view_size % (8 * GRID):
         raise ValueError(f"view_size is {view_size}: it must be a positive multiple of {8 * GRID}.")
     if backend not in ("torch", "pillow"):
         raise ValueError(f"resize_backend is {backend!r}: it must be 'torch' or 'pillow'.")
     if shard_pictures < 1:
-        raise ValueError(f"shard_pictures is {shard_pictures}: a shard holds at least one picture.")
+        raise ValueError(f"shard_pictures is {shard_pictures}: a shard holds at least one image.")
 
 
 def _check_folder(folder: Path, manifest: Manifest) -> None:
@@ -209,14 +210,17 @@ def _check_folder(folder: Path, manifest: Manifest) -> None:
 
 
 def estimate_bytes(images: Sequence[str], image_root: str | os.PathLike[str], view_size: int = 224) -> int:
-    """Estimate what prepared pictures take on the disk, from the sizes in the headers of up to 2,000 of them.
+    """Estimate the disk use of prepared images from the sizes in the headers of up to 2,000 of them.
 
-    Pictures without a readable header count nothing: they will not be prepared.
+    Images without a readable header do not count, because they will not be prepared.
 
     Args:
         images: Paths relative to `image_root`.
-        image_root: Folder of the pictures.
+        image_root: Folder of the images.
         view_size: Side s of the views.
+
+    Returns:
+        Number of bytes.
     """
     if not images:
         return 0
@@ -256,10 +260,10 @@ def _record_file(shard_file: str) -> str:
     return shard_file.removesuffix(".arrow") + ".json"
 
 
-def _finished(
+def _reusable_shard(
     folder: Path, number: int, images: list[str], settings: Settings, root: Path, verify: bool
 ) -> ShardRecord | None:
-    """The record of a shard of an earlier run, if the shard is what would be made now."""
+    """Return the record of a shard of an earlier run if a new shard would be the same; else None."""
     name = _shard_file(number)
     try:
         record = ShardRecord.from_file(folder / _record_file(name))
@@ -279,7 +283,7 @@ def _finished(
 
 
 def _leftovers(folder: Path, kept_shards: set[str]) -> list[Path]:
-    """What earlier runs left in the folder that is of no use now."""
+    """Return the files of earlier runs that are not used any more."""
     if not folder.is_dir():
         return []
     kept = kept_shards | {_record_file(name) for name in kept_shards}
@@ -288,7 +292,7 @@ def _leftovers(folder: Path, kept_shards: set[str]) -> list[Path]:
 
 def _begin(folder: Path, leftovers: list[Path]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / INDEX_FILE).unlink(missing_ok=True)  # from here on the folder is not finished
+    (folder / INDEX_FILE).unlink(missing_ok=True)  # marks the folder as unfinished
     for path in leftovers:
         path.unlink(missing_ok=True)
 
@@ -306,10 +310,18 @@ def _finish(folder: Path, manifest: Manifest, root: Path, settings: Settings, re
 
 
 class _ShardWork(TorchDataset):
-    """Item i: makes the i-th missing shard; its number and record, or the words of what went wrong."""
+    """Item i makes the i-th missing shard. It is the shard's number and record, or the reason of a failure."""
 
-    def __init__(self, root: Path, folder: Path, settings: Settings, shards: list[tuple[int, list[str]]]) -> None:
+    def __init__(
+        self,
+        root: Path,
+        folder: Path,
+        settings: Settings,
+        shards: list[tuple[int, list[str]]],
+        follow_links: bool,
+    ) -> None:
         self.root, self.folder, self.settings, self.shards = root, folder, settings, shards
+        self.follow_links = follow_links
 
     def __len__(self) -> int:
         return len(self.shards)
@@ -317,7 +329,9 @@ class _ShardWork(TorchDataset):
     def __getitem__(self, index: int) -> tuple[int, ShardRecord] | str:
         number, images = self.shards[index]
         try:
-            return number, _write_shard(self.root, self.folder, self.settings, _shard_file(number), images)
+            return number, _write_shard(
+                self.root, self.folder, self.settings, _shard_file(number), images, self.follow_links
+            )
         except ValueError as error:
             if not isinstance(error.__cause__, OSError):
                 raise
@@ -326,7 +340,7 @@ class _ShardWork(TorchDataset):
 
 def _in_parallel(work: _ShardWork, workers: int) -> Iterator[tuple[int, ShardRecord]]:
     workers = min(workers, len(work))
-    # The loader of training, for its care of worker processes; shards are taken as they get ready.
+    # A data loader, because it takes care of worker processes. Shards come in the order in which they are finished.
     loader = DataLoader(
         work,
         batch_size=None,
@@ -346,16 +360,20 @@ def _unchanged(outcome: Any) -> Any:
     return outcome
 
 
-def _write_shard(root: Path, folder: Path, settings: Settings, name: str, images: list[str]) -> ShardRecord:
-    """Write one shard whole: under a temporary name first, its record last."""
+def _write_shard(
+    root: Path, folder: Path, settings: Settings, name: str, images: list[str], follow_links: bool
+) -> ShardRecord:
+    """Write one shard under a temporary name, and its record last."""
     sources = []
+    inside: dict[str, bool] = {}
     with atomic_file(folder / name) as part:
         with part.open("wb") as sink, pa.ipc.new_stream(sink, SHARD_SCHEMA) as stream:
             rows: list[dict[str, object]] = []
             buffered = 0
             for image in images:
                 _stop_if_abandoned()
-                source, row, size = _prepare_picture(root, image, settings)
+                refused = None if follow_links else link_fault(root, image, inside)
+                source, row, size = _prepare_picture(root, image, settings, refused)
                 sources.append(source)
                 if row is not None:
                     rows.append(row)
@@ -367,18 +385,22 @@ def _write_shard(root: Path, folder: Path, settings: Settings, name: str, images
                 stream.write_batch(pa.RecordBatch.from_pylist(rows, schema=SHARD_SCHEMA))
         versions = {"sind-hf": __version__, **{name: importlib.metadata.version(name) for name in ("torch", "pillow")}}
         record = ShardRecord(name, settings, versions, sources, part.stat().st_size, file_sha256(part))
-        # A record without its shard is worth nothing, a shard without its record is made again.
+        # An old record must not describe the new shard. A shard without a record is made again.
         (folder / _record_file(name)).unlink(missing_ok=True)
     write_json(folder / _record_file(name), record.to_json())
     return record
 
 
-def _prepare_picture(root: Path, image: str, settings: Settings) -> tuple[SourceFile, dict[str, object] | None, int]:
+def _prepare_picture(
+    root: Path, image: str, settings: Settings, refused: str | None
+) -> tuple[SourceFile, dict[str, object] | None, int]:
     path = root / image
     try:
         state = path.stat()
     except OSError as error:
         return SourceFile(image, failure=error.strerror or "cannot be read"), None, 0
+    if refused is not None:
+        return SourceFile(image, state.st_size, state.st_mtime_ns, None, refused), None, 0
     try:
         checksum = file_sha256(path)
         picture = load_image(path)
@@ -401,7 +423,7 @@ def _prepare_picture(root: Path, image: str, settings: Settings) -> tuple[Source
 
 
 def _stop_if_abandoned() -> None:
-    """End a worker whose main process was killed: it must not write beside the next run."""
+    """End a worker whose main process was killed, so that it does not write while the next run does."""
     parent = multiprocessing.parent_process()
     if parent is not None and not parent.is_alive():
         raise SystemExit(1)

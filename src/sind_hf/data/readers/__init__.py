@@ -1,4 +1,4 @@
-"""Readers of the official downloads of sixteen datasets, and of an own study (`folder`)."""
+"""Readers of the official downloads of sixteen datasets, and of a user's own study (`folder`)."""
 
 from sind_hf.data.readers.build import READERS, BuildResult, build
 from sind_hf.data.readers.download import DatasetNotFoundError, LabelFileError

@@ -1,4 +1,4 @@
-"""AGIQA-3K (Li et al., TCSVT 2023): pictures of six generators, in the style that their prompt asked for."""
+"""AGIQA-3K (Li et al., TCSVT 2023): images of six generators in the styles of their prompts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sind_hf.data.readers.reader import LabelledImage, Labels, Reader, alphabeti
 
 
 def read(download: Download, facts: DatasetFacts) -> Labels:
-    """Read the quality MOS; the style of the prompt is the scene, an empty one is called "other"."""
+    """Read the quality MOS. The scene is the style of the prompt, or "other" if it has none."""
     rows = csv_table(download.label("scores"), ["name", "mos_quality", "style"])
     styles = [row["style"] or "other" for row in rows]
     ids = alphabetical_ids(styles, facts.domain_base)
@@ -25,7 +25,7 @@ def read(download: Download, facts: DatasetFacts) -> Labels:
 
 READER = Reader(
     name="agiqa3k",
-    folders=("AGIQA-3K", "AGIQA3K", "AGIQA_3K"),
+    folders=("AGIQA3K", "AGIQA_3K"),
     labels={"scores": ("data.csv",)},
     read=read,
 )

@@ -11,7 +11,7 @@ from sind_hf.data.readers.reader import LabelledImage, Labels, Reader
 
 
 def read(download: Download, facts: DatasetFacts) -> Labels:
-    """Average the ratings; a line holds an index, the image id, counts of the ratings 1–10, two tags, a challenge."""
+    """Average the ratings. A line: an index, the image ID, the counts of ratings 1–10, two tags and a challenge."""
     path = download.label("ratings")
     folder = download.images("data/image", "data/images", "images/images", "images", "image")
     images = []
@@ -30,7 +30,7 @@ def read(download: Download, facts: DatasetFacts) -> Labels:
 
 READER = Reader(
     name="ava",
-    folders=("AVA", "AVA_dataset", "AVA-dataset"),
+    folders=("AVA_dataset", "AVA-dataset"),
     labels={"ratings": ("data/AVA.txt", "AVA.txt")},
     read=read,
 )

@@ -9,7 +9,7 @@ from sind_hf.data.readers.reader import LabelledImage, Labels, Reader
 
 
 def read(download: Download, facts: DatasetFacts) -> Labels:
-    """Read image numbers and mean grades from the first two columns; the numbers have gaps."""
+    """Read the image numbers, which have gaps, and the mean grades from the first two columns."""
     path = download.label("grades")
     folder = download.images("")
     images = []
@@ -32,7 +32,7 @@ def read(download: Download, facts: DatasetFacts) -> Labels:
 
 READER = Reader(
     name="bid",
-    folders=("BID", "RBID", "ImageDatabase", "blur_image_database"),
+    folders=("RBID", "ImageDatabase", "blur_image_database"),
     labels={"grades": ("DatabaseGrades.xlsx", "ImageDatabase/DatabaseGrades.xlsx")},
     read=read,
 )

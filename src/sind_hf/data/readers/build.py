@@ -1,73 +1,38 @@
-"""From a user's download to a manifest, and a list of what is missing."""
+"""Building the manifest of a downloaded dataset, with a list of the missing images."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from sind_hf.data.manifests import catalog
-from sind_hf.data.manifests.catalog import DatasetFacts
+from sind_hf.data.manifests.catalog import CATALOG, DatasetFacts
 from sind_hf.data.manifests.manifest import Manifest, ManifestEntry, ScoreInfo
 from sind_hf.data.manifests.validation import Progress, image_problems, path_fault, score_fault
-from sind_hf.data.readers import (
-    agiqa3k,
-    ava,
-    bid,
-    cid2013,
-    csiq,
-    eva,
-    folder,
-    kadid10k,
-    koniq10k,
-    live,
-    livec,
-    nnid,
-    para,
-    pipal,
-    piq23,
-    spaq,
-    tid2013,
-)
 from sind_hf.data.readers.download import Download
 from sind_hf.data.readers.reader import LabelledImage, Reader
 from sind_hf.data.scenes.choice import SceneLabels, choose_scenes
 
+FOLDER = "folder"
+# The catalog is the only list of datasets: each has a module of its name here.
 READERS: dict[str, Reader] = {
-    module.READER.name: module.READER
-    for module in (
-        spaq,
-        koniq10k,
-        livec,
-        bid,
-        cid2013,
-        live,
-        csiq,
-        tid2013,
-        kadid10k,
-        eva,
-        para,
-        piq23,
-        agiqa3k,
-        nnid,
-        pipal,
-        ava,
-        folder,
-    )
+    name: import_module(f"sind_hf.data.readers.{name}").READER for name in (*CATALOG, FOLDER)
 }
 
 
 @dataclass(frozen=True)
 class BuildResult:
-    """A manifest, and what could not go into it.
+    """Result of a build.
 
     Attributes:
-        manifest: The images that exist (and could be opened, with `verify`).
+        manifest: The images that exist (with `verify`, that can be decoded).
         image_root: Folder that the image paths are relative to.
-        missing: Paths of images that the label files name and the disk lacks.
-        unreadable: (path, reason) of images that exist and cannot be used; (row, reason) of unusable rows of a table.
-        notes: What else the user should know.
+        missing: Paths of the images that the label files name and the disk lacks.
+        unreadable: (path, reason) of existing images that cannot be used, and (row, reason) of unusable rows.
+        notes: Notes for the user.
     """
 
     manifest: Manifest
@@ -90,38 +55,39 @@ def build(
     scene_labels: SceneLabels | None = None,
     seed: int = 0,
     progress: Progress | None = None,
+    follow_links: bool = False,
     **options: Any,
 ) -> BuildResult:
-    """Read the label files of a dataset as downloaded and look for every image they name.
+    """Read the label files of a downloaded dataset, and look for every image that they name.
 
     Args:
-        name: A name in `READERS`, or another name that the catalog knows the dataset by.
+        name: Name in `READERS`, or an alias of the catalog.
         root: The dataset's folder, or the folder that holds it. Image paths are relative to the latter.
-        verify: Open and decode every image as well.
-        scene_labels: Scenes by image path or file name, or a picker, for datasets whose label files leave the scene
-            open (`spaq`, `koniq10k`, `livec`, `bid`).
+        verify: Whether to decode every image.
+        scene_labels: Scenes by image path or file name, or a function that picks them, for datasets whose label files
+            leave the scene open (`spaq`, `koniq10k`, `livec`, `bid`).
         seed: Seed of the choice among several marked scenes (`spaq` without scene labels).
-        progress: Called after every image.
+        progress: Called with (images done, images in all) after every image.
+        follow_links: Whether symbolic links may lead out of the image root.
         **options: Options of the reader, e.g. `score="quality"` for `para` or `table="scores.csv"` for `folder`.
 
     Returns:
-        The manifest of the images found, and by name what is missing or unreadable.
+        The manifest of the images that were found, and the names of the missing and the unreadable ones.
 
     Raises:
-        ValueError: Unknown dataset or option, a missing or malformed label file, or none of the images found.
+        ValueError: If the dataset or an option is unknown, a label file is missing or damaged, or no image is found.
     """
-    facts = catalog.get(name) if name != folder.READER.name else None
+    facts = catalog.get(name) if name != FOLDER else None
     reader = READERS[facts.name if facts is not None else name]
     unknown = sorted(set(options) - set(reader.options))
     if unknown:
         takes = f"its options are {', '.join(reader.options)}" if reader.options else "it takes none"
         raise ValueError(f"{reader.name}: unknown option {', '.join(unknown)}; {takes}")
-    download = Download.open(
-        reader.name, root, reader.folders, reader.labels, facts.home_page if facts is not None else ""
-    )
+    folders = (facts.prefix.rstrip("/"), *reader.folders) if facts is not None else reader.folders
+    download = Download.open(reader.name, root, folders, reader.labels, facts.home_page if facts is not None else "")
     labels = reader.read(download, facts, **options)
 
-    usable, missing, unreadable = _check(labels.images, download.root, verify, progress)
+    usable, missing, unreadable = _check(labels.images, download.root, verify, progress, follow_links)
     unreadable = [*labels.left_out, *unreadable]
     if not usable:
         raise ValueError(_nothing_usable(reader.name, labels.images, download.root, unreadable))
@@ -137,7 +103,7 @@ def build(
         seed=seed,
     )
     if any(image.scenes for image in usable) and all(image.scene is None for image in chosen):
-        names = {}  # the base id of a set whose scenes are still open must not read as its first scene
+        names = {}  # the base ID of a dataset whose scenes are still open must not read as its first scene
     source = labels.source or download.source
     manifest = Manifest(
         dataset=labels.dataset or reader.name,
@@ -156,13 +122,13 @@ def build(
 
 
 def _check(
-    images: Sequence[LabelledImage], root: Path, verify: bool, progress: Progress | None
+    images: Sequence[LabelledImage], root: Path, verify: bool, progress: Progress | None, follow_links: bool
 ) -> tuple[list[LabelledImage], list[str], list[tuple[str, str]]]:
     """Sort the images into usable ones, missing ones, and unusable ones with the reason."""
     reasons = {index: fault for index, image in enumerate(images) if (fault := path_fault("image", image.image))}
     lookups = [index for index in range(len(images)) if index not in reasons]
     absent = set()
-    for problem in image_problems([images[index].image for index in lookups], root, verify, progress):
+    for problem in image_problems([images[index].image for index in lookups], root, verify, progress, follow_links):
         if problem.entry is None:
             continue
         index = lookups[problem.entry - 1]
@@ -188,7 +154,7 @@ def _check(
 def _entry(image: LabelledImage, names: Mapping[int, str]) -> ManifestEntry:
     scene = image.scene
     if scene is None and image.domain_id is not None:
-        scene = names.get(image.domain_id)  # a distortion or a resolution stands in the place of the scene
+        scene = names.get(image.domain_id)  # a distortion or a resolution takes the place of the scene
     return ManifestEntry(image.image, image.score, scene, image.domain_id, image.reference, image.distortion)
 
 

@@ -9,13 +9,13 @@ from sind_hf.data.readers.reader import LabelledImage, Labels, Reader
 
 
 def read(download: Download, facts: DatasetFacts) -> Labels:
-    """Read the MOS that a realignment study put on one scale; the scores of a single image set are not comparable."""
+    """Read the realigned MOS. The scores of the six image sets themselves are on different scales."""
     folder = download.images("")
     rows = xlsx_table(download.label("scores"), ["Source_ID", "Realigned MOS"], sheet="CID2013 MOS")
     return Labels(
         [
             LabelledImage(
-                # The archive sorts the pictures into IS1/co1 … IS6/co8, the published manifests have one folder.
+                # The archive has the folders IS1/co1 … IS6/co8, the published manifests have one folder.
                 image=folder.find(f"{row['Source_ID']}.jpg", anywhere=True),
                 score=number(row["Realigned MOS"]),
                 domain_id=facts.domain_base,
@@ -27,7 +27,7 @@ def read(download: Download, facts: DatasetFacts) -> Labels:
 
 READER = Reader(
     name="cid2013",
-    folders=("CID2013", "CID_2013", "CID2013_database"),
+    folders=("CID_2013", "CID2013_database"),
     labels={"scores": ("CID2013 data - version 12112014.xlsx",)},
     read=read,
 )

@@ -9,7 +9,7 @@ from sind_hf.data.readers.download import Download, LabelFileError
 from sind_hf.data.readers.labels import number, score_list, xlsx_table
 from sind_hf.data.readers.reader import LabelledImage, Labels, Reader
 
-# The spreadsheet's name of a distortion -> the one in folders and file names.
+# Name of a distortion in the spreadsheet -> name in folders and file names.
 SHEET_NAMES = {
     "noise": "AWGN",
     "blur": "BLUR",
@@ -21,7 +21,7 @@ SHEET_NAMES = {
 
 
 def read(download: Download, facts: DatasetFacts) -> Labels:
-    """Read DMOS from the widespread name list, or from the spreadsheet that the authors offer."""
+    """Read DMOS from the widespread list of names, or from the authors' spreadsheet."""
     ids = {name: domain_id for domain_id, name in facts.domains.items()}
     folder = download.images("dst_imgs", "dst_imgs_all", "distorted_images", "")
     images = []
@@ -30,7 +30,7 @@ def read(download: Download, facts: DatasetFacts) -> Labels:
         distortion = parts[1].lower() if len(parts) == 4 else ""
         if distortion not in ids:
             raise LabelFileError(
-                f"{download.folder}: {name!r} is no CSIQ name, expected <reference>.<type>.<level>.png"
+                f"{download.folder}: {name!r} is not a CSIQ name, expected <reference>.<type>.<level>.png"
             )
         images.append(
             LabelledImage(
@@ -59,7 +59,6 @@ def _scores(download: Download) -> Iterator[tuple[str, float]]:
 
 READER = Reader(
     name="csiq",
-    folders=("CSIQ",),
     labels={"list": ("csiq_label.txt",), "sheet": ("csiq.DMOS.xlsx",)},
     read=read,
 )

@@ -1,9 +1,8 @@
-"""What a user has on disk: the unpacked archive of one dataset, found under the spellings that archives come in.
+"""The unpacked archive of one dataset on the user's disk.
 
-Official archives differ from mirror to mirror: `koniq10k/1024x768/x.jpg` in one, `koniq10k_1024x768/1024x768/x.jpg`
-in another, `I01_01_1.bmp` listed in the labels and `i01_01_1.BMP` in the folder. Everything is therefore looked up
-without regard to case, in the dataset's folder and one folder below it, and the spelling on disk is what the
-manifest gets.
+Archives differ from mirror to mirror: `koniq10k/1024x768/x.jpg` in one, `koniq10k_1024x768/1024x768/x.jpg` in another,
+or `I01_01_1.bmp` in the labels and `i01_01_1.BMP` in the folder. Names are therefore looked up without regard to case,
+in the dataset's folder and one folder below it. The manifest gets the spelling on disk.
 """
 
 from __future__ import annotations
@@ -15,19 +14,19 @@ from pathlib import Path
 
 
 class LabelFileError(ValueError):
-    """A label file of a dataset is missing or not what the official download holds."""
+    """A label file of a dataset is missing or damaged."""
 
 
 class DatasetNotFoundError(LabelFileError):
-    """None of the label files of a dataset is where the user says it is."""
+    """No label file of a dataset is in the folder that the user named."""
 
 
 class ImageFolder:
-    """The files below one folder, indexed once, so that a look-up costs no system call.
+    """Index of the files below one folder, so that a look-up costs no system call.
 
     Args:
         folder: Folder to index; it need not exist.
-        root: Image root that the paths are given relative to; `folder` or one of its parents.
+        root: Image root, which the paths are relative to: `folder` or one of its parents.
     """
 
     def __init__(self, folder: Path, root: Path) -> None:
@@ -37,16 +36,16 @@ class ImageFolder:
         self._by_path: dict[str, str] = {}
         self._by_name: dict[str, str] = {}
         for path in sorted(self._paths, key=lambda path: (path.count("/"), path)):
-            # The shallowest file wins where two differ in case or folder only: a copy in a backup folder is no rival.
+            # Of files that differ only in case or folder the least nested one wins, and not a copy in a backup folder.
             self._by_path.setdefault(path.lower(), path)
             self._by_name.setdefault(path.rsplit("/", 1)[-1].lower(), path)
 
     def find(self, name: str, *, anywhere: bool = False) -> str:
-        """Path of an image relative to the image root: as spelled on disk, or where it should be if it is missing.
+        """Return the path of an image relative to the image root, as spelled on disk or, if missing, as expected.
 
         Args:
             name: Relative path, with either kind of slash.
-            anywhere: Accept a file of the same name in any subfolder. Only for datasets whose file names are unique.
+            anywhere: Whether to accept a file of the same name in any subfolder, for datasets with unique file names.
         """
         name = name.strip().replace("\\", "/").lstrip("/")
         path = name if name in self._paths else self._by_path.get(name.lower())
@@ -59,11 +58,11 @@ class Download:
     """The folder of one dataset and its label files.
 
     Args:
-        name: Dataset name, for messages.
-        folder: The dataset's folder.
+        name: Name of the dataset, for messages.
+        folder: Folder of the dataset.
         labels: Spellings of each label file, by a short key.
-        homepage: Where the dataset is obtained, for messages.
-        nested: Look one folder below as well.
+        homepage: Address to get the dataset from, for messages.
+        nested: Whether to look one folder below as well.
 
     Attributes:
         root: Image root: the parent of the dataset's folder.
@@ -80,7 +79,7 @@ class Download:
     ) -> None:
         self.name, self.folder, self.root = name, folder, folder.parent
         self._spellings, self._homepage = labels, homepage
-        # Most archives unpack to the layout itself, some to one more folder around it. Label files tell which.
+        # Some archives unpack to one more folder around the layout. The label files tell which.
         self._bases = [folder, *(_subfolders(folder) if nested else ())]
         self._bases.sort(key=lambda base: -sum(_first(base, spellings) is not None for spellings in labels.values()))
         self._used: dict[str, None] = {}
@@ -97,40 +96,40 @@ class Download:
         """Find the dataset in `root`, which is its parent folder or the folder itself.
 
         Raises:
-            LabelFileError: `root` is no folder.
-            DatasetNotFoundError: None of the label files is in it.
+            LabelFileError: If `root` is not a folder.
+            DatasetNotFoundError: If none of the label files is in it.
         """
         top = Path(root).expanduser().resolve()
         if not top.is_dir():
             raise LabelFileError(f"{name}: {top} is not a folder; pass the folder that holds the dataset as root")
         known = [spelling.lower() for spelling in folders]
         inside = [folder for spelling in known if (folder := resolve_case(top, spelling)) and folder.is_dir()]
-        # A folder that goes by the dataset's name is the dataset, unless it wraps one of the very same name.
+        # A folder with the dataset's name is the dataset, unless it holds another folder of the same name.
         wrapped = [
             folder for folder in inside if top.name.lower() in known and folder.name.lower() != top.name.lower()
         ]
         first = [folder for folder in inside if folder not in wrapped]
-        # A linked dataset folder is followed: a manifest refuses links that lead out of its image root.
+        # A linked dataset folder is resolved, because a manifest refuses links that lead out of its image root.
         places = dict.fromkeys(folder.resolve() for folder in [*first, top, *wrapped])
         # Label files one folder below a parent folder may be those of another dataset.
         candidates = [
             cls(name, place, labels, homepage, nested=place != top or top.name.lower() in known) for place in places
         ]
-        # A part of the label files is a better find than none: its error then names what is missing beside them.
+        # Some of the label files are better than none: the error then names the missing ones.
         best = max(candidates, key=lambda download: len(download.found()))
         if labels and not best.found():
             raise DatasetNotFoundError(best._not_found(list(labels), [download.folder for download in candidates]))
         return best
 
     def found(self) -> list[str]:
-        """Keys of the label files that exist."""
+        """Return the keys of the label files that exist."""
         return [key for key in self._spellings if self._locate(self._spellings[key]) is not None]
 
     def label(self, key: str) -> Path:
-        """Path of a label file (or folder of label files).
+        """Return the path of a label file (or folder of label files).
 
         Raises:
-            LabelFileError: It does not exist; the message names every spelling that was tried.
+            LabelFileError: If it does not exist. The message names every spelling that was tried.
         """
         path = self.optional_label(key)
         if path is None:
@@ -138,20 +137,20 @@ class Download:
         return path
 
     def optional_label(self, key: str) -> Path | None:
-        """Path of a label file, None where the download has none."""
+        """Return the path of a label file; None if the download has none."""
         path = self._locate(self._spellings[key])
         if path is not None:
             self._used[path.name] = None
         return path
 
     def images(self, *spellings: str) -> ImageFolder:
-        """Index the image folder that goes by one of these names ("" is the dataset's folder itself)."""
+        """Index the image folder that has one of these names ("" is the dataset's folder itself)."""
         folder = self._locate(spellings, folder=True)
         return ImageFolder(folder or self.folder / spellings[0], self.root)
 
     @property
     def source(self) -> str:
-        """Names of the label files that were read, for the manifest."""
+        """The names of the label files that were read, for the manifest."""
         return ", ".join(self._used)
 
     def _locate(self, spellings: Iterable[str], *, folder: bool = False) -> Path | None:
@@ -172,7 +171,7 @@ class Download:
 
 
 def resolve_case(base: Path, relative: str) -> Path | None:
-    """Path of `relative` below `base` without regard to case, None where there is none."""
+    """Return the path of `relative` below `base`, found without regard to case; None if there is none."""
     path = base
     for part in Path(relative).parts:
         if (path / part).exists():
@@ -199,7 +198,7 @@ def _files_below(folder: Path) -> Iterable[str]:
     visited: set[tuple[int, int]] = set()
     for current, subfolders, files in os.walk(folder, followlinks=True):
         status = os.stat(current)
-        if (status.st_dev, status.st_ino) in visited:  # linked folders are common for datasets; a cycle of them is not
+        if (status.st_dev, status.st_ino) in visited:  # links to folders are followed, but not in a circle
             subfolders.clear()
             continue
         visited.add((status.st_dev, status.st_ino))

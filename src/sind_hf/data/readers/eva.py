@@ -11,7 +11,7 @@ from sind_hf.data.readers.reader import LabelledImage, Labels, Reader
 
 
 def read(download: Download, facts: DatasetFacts) -> Labels:
-    """Average the votes of every image; images that the filtering left without votes are left out."""
+    """Average the votes of every image. Images without filtered votes are left out."""
     votes: dict[str, list[float]] = defaultdict(list)
     for row in csv_table(download.label("votes"), ["image_id", "score"], delimiter="="):
         votes[row["image_id"]].append(number(row["score"]))
@@ -50,7 +50,7 @@ def read(download: Download, facts: DatasetFacts) -> Labels:
 
 READER = Reader(
     name="eva",
-    folders=("EVA", "eva-dataset-master", "eva-dataset"),
+    folders=("eva-dataset-master", "eva-dataset"),
     labels={
         "votes": ("eva-dataset-master/data/votes_filtered.csv", "data/votes_filtered.csv", "votes_filtered.csv"),
         "categories": (

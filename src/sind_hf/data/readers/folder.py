@@ -1,7 +1,7 @@
-"""A study of the user: a folder of images with one table of scores, as `sind_hf.data.importing.importer` reads it.
+"""A user's own study: a folder of images with one table of scores, read by `sind_hf.data.importing.importer`.
 
-What this adds to an import: the scenes get domain ids, and the folder's name leads the image paths, so that several
-studies and datasets can lie side by side under one image root.
+Compared with an import, the scenes get domain IDs and the image paths start with the folder's name. Several studies
+and datasets can then share one image root.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from sind_hf.data.readers.download import Download
 from sind_hf.data.readers.labels import number
 from sind_hf.data.readers.reader import LabelledImage, Labels, Reader, alphabetical_ids
 
-# Above the ids of the published datasets, so that a joint training keeps the scenes apart.
+# Above the IDs of the published datasets, so that a joint training keeps the scenes apart.
 FIRST_DOMAIN = 2000
 _COLUMNS = ("image", "score", "scene", "reference", "distortion")
 
@@ -32,19 +32,19 @@ def read(
     """Read a table of scores.
 
     Args:
-        download: The study's folder.
-        facts: None; an own study is not in the catalog.
-        table: Path of the table below the folder; by default the only table that lies in it.
-        dataset: Name of the dataset; the folder's name by default.
-        score_range: Lowest and highest possible score, `"1,5"`; open by default.
-        lower_is_better: True for difference scores.
-        first_domain_id: Domain id of the alphabetically first scene, where the table has no domain ids.
-        **columns: Columns of `image`, `score` (also its name in the manifest), `scene`, `reference` and `distortion`;
-            by default those with the usual names.
+        download: Folder of the study.
+        facts: None, because a user's study is not in the catalog.
+        table: Path of the table below the folder. Default: the only table in the folder.
+        dataset: Name of the dataset. Default: the folder's name.
+        score_range: Lowest and highest possible score, such as `"1,5"`. Default: an open scale.
+        lower_is_better: Whether low scores are good, as for difference scores.
+        first_domain_id: Domain ID of the alphabetically first scene, if the table has no domain IDs.
+        **columns: Columns of `image`, `score` (also its name in the manifest), `scene`, `reference` and `distortion`.
+            Default: the columns with the usual names.
 
     Raises:
-        ManifestError: No table or several, a column is missing, or no row can be used.
-        ValueError: An option cannot be read.
+        ManifestError: If there is no table or several, a column is missing, or no row can be used.
+        ValueError: If an option cannot be read.
     """
     limits = _limits(score_range)
     first_id = _domain_id(first_domain_id)
@@ -106,7 +106,6 @@ def _domain_id(value: str | int) -> int:
 
 READER = Reader(
     name="folder",
-    folders=(),
     labels={},
     read=read,
     options=("table", "dataset", *_COLUMNS, "score_range", "lower_is_better", "first_domain_id"),

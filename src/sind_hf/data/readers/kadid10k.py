@@ -9,14 +9,14 @@ from sind_hf.data.readers.reader import LabelledImage, Labels, Reader
 
 
 def read(download: Download, facts: DatasetFacts) -> Labels:
-    """Read the scores, which the file calls dmos although higher is better."""
+    """Read the scores, which the file calls DMOS although higher is better."""
     path = download.label("scores")
     folder = download.images("images", "distorted_images")
     images = []
     for row in csv_table(path, ["dist_img", "ref_img", "dmos"]):
         parts = row["dist_img"].split("_")
         if len(parts) != 3 or not parts[1].isdigit():
-            raise LabelFileError(f"{path}: {row['dist_img']!r} is no KADID-10k name, expected I01_01_01.png")
+            raise LabelFileError(f"{path}: {row['dist_img']!r} is not a KADID-10k name, expected I01_01_01.png")
         domain_id = facts.domain_base + int(parts[1])
         images.append(
             LabelledImage(
@@ -32,7 +32,7 @@ def read(download: Download, facts: DatasetFacts) -> Labels:
 
 READER = Reader(
     name="kadid10k",
-    folders=("kadid10k", "kadid-10k"),
+    folders=("kadid-10k",),
     labels={"scores": ("dmos.csv",)},
     read=read,
 )

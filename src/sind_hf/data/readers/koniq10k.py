@@ -1,4 +1,4 @@
-"""KonIQ-10k (Hosu et al., TIP 2020): photographs from the web; scenes come from CLIP, not from the dataset."""
+"""KonIQ-10k (Hosu et al., TIP 2020): photographs from the web, without scenes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sind_hf.data.readers.reader import LabelledImage, Labels, Reader
 
 
 def read(download: Download, facts: DatasetFacts) -> Labels:
-    """Read the z-scored MOS, rescaled to 0–100 by the authors."""
+    """Read the z-scored MOS, which the authors rescaled to 0–100."""
     folder = download.images("1024x768", "koniq10k_1024x768", "images", "512x384", "koniq10k_512x384")
     return Labels(
         [
@@ -25,7 +25,7 @@ def read(download: Download, facts: DatasetFacts) -> Labels:
 
 READER = Reader(
     name="koniq10k",
-    folders=("koniq10k", "koniq-10k", "KonIQ10k_1024x768"),
+    folders=("koniq-10k", "KonIQ10k_1024x768"),
     labels={"scores": ("koniq10k_scores_and_distributions.csv", "koniq10k_scores_and_distributions.csv.csv")},
     read=read,
 )

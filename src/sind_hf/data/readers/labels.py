@@ -1,4 +1,4 @@
-"""The kinds of label files that datasets come with: spreadsheets, delimited text, name-score lists, MATLAB arrays."""
+"""The label files of datasets: spreadsheets, delimited text, lists of names and scores, MATLAB arrays."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from sind_hf.image_processing_sind import open_regular_file, printable
 Row = dict[str, Any]
 RowT = TypeVar("RowT", bound=Sequence[Any])
 
-# What one label file may hold. The largest of the datasets has a quarter of a million rows.
-MOST_BYTES = 2**28  # as it is stored
+# Limits of one label file. The largest dataset has a quarter of a million rows.
+MOST_BYTES = 2**28
 MOST_ROWS = 2_000_000
 MOST_CELLS = 40_000_000
-MOST_PACKED = 2**24  # bytes of a compressed file; unpacked it may have a thousand times as many
+MOST_PACKED = 2**24  # bytes of a compressed file, which may unpack to a thousand times as many
 MOST_UNPACKED = 2**26
-MOST_STYLES = 2**21  # bytes of an unpacked part of a workbook that is not a table
+MOST_STYLES = 2**21  # bytes of an unpacked part of a workbook that is neither a table nor an image
 # Types of elements of MATLAB files, and classes of arrays: cells, and those of text and numbers.
 _MAT_ARRAY, _MAT_COMPRESSED = 14, 15
 _MAT_CELLS, _MAT_PLAIN = 1, (4, *range(6, 16))
@@ -39,21 +39,21 @@ def xlsx_table(path: Path, columns: Sequence[str], sheet: str | None = None) -> 
 
     Args:
         path: An .xlsx file.
-        columns: Columns to read; matched without regard to case, spaces and punctuation.
-        sheet: Sheet name; the first sheet by default.
+        columns: Columns to read, matched without regard to case, spaces and punctuation.
+        sheet: Name of the sheet. Default: the first sheet.
 
     Returns:
         One dictionary per row below the header, keyed by the names in `columns`.
 
     Raises:
-        LabelFileError: No such sheet, or no row that names all the columns.
-        ImportError: openpyxl is not installed.
+        LabelFileError: If there is no such sheet, or no row names all the columns.
+        ImportError: If openpyxl is not installed.
     """
     return list(table(xlsx_rows(path, sheet), columns, path))
 
 
 def xlsx_rows(path: Path, sheet: str | None = None) -> Iterator[Sequence[Any]]:
-    """Cells of every row of a sheet, the first one by default; see `xlsx_table`."""
+    """Yield the cells of every row of a sheet; see `xlsx_table`."""
     try:
         from openpyxl import load_workbook
     except ImportError as error:
@@ -68,11 +68,11 @@ def xlsx_rows(path: Path, sheet: str | None = None) -> Iterator[Sequence[Any]]:
                 present = printable(", ".join(workbook.sheetnames))
                 raise LabelFileError(f"{path}: no sheet {sheet!r}; it has {present}")
             worksheet = workbook[names[squeeze(sheet)] if sheet is not None else workbook.sheetnames[0]]
-            worksheet.reset_dimensions()  # the size that a file declares is often wrong, and would cut the table
+            worksheet.reset_dimensions()  # the declared size is often wrong and would cut the table
             yield from _bounded(worksheet.iter_rows(values_only=True), path)
         except LabelFileError:
             raise
-        except Exception as error:  # whatever damaged XML and ZIP data lead openpyxl to
+        except Exception as error:  # openpyxl raises all kinds of errors for damaged files
             raise LabelFileError(f"{path}: not a readable .xlsx file ({_reason(error)})") from error
         finally:
             if workbook is not None:
@@ -80,13 +80,14 @@ def xlsx_rows(path: Path, sheet: str | None = None) -> Iterator[Sequence[Any]]:
 
 
 def _require_small_parts(path: Path, file: BinaryIO) -> None:
-    """Refuse a workbook that would fill the memory, by the sizes that its ZIP archive declares and keeps to."""
+    """Refuse a workbook that would fill the memory, by the sizes that its ZIP archive declares (and cannot exceed)."""
     with ZipFile(file) as archive:
         unpacked = 0
         for part in archive.infolist():
             unpacked += part.file_size
             is_table = part.filename.startswith("xl/worksheets/") or part.filename.endswith("sharedStrings.xml")
-            if unpacked > MOST_UNPACKED or (part.file_size > MOST_STYLES and not is_table and ".xml" in part.filename):
+            is_image = part.filename.startswith("xl/media/")
+            if unpacked > MOST_UNPACKED or (part.file_size > MOST_STYLES and not (is_table or is_image)):
                 raise LabelFileError(
                     f"{path}: its part {printable(part.filename)} unpacks to {part.file_size:,} bytes, which is too "
                     "much for a table of scores; save the sheet alone in a new workbook"
@@ -94,7 +95,7 @@ def _require_small_parts(path: Path, file: BinaryIO) -> None:
 
 
 def _bounded(rows: Iterable[RowT], path: Path) -> Iterator[RowT]:
-    """Pass rows on, and end where a table has more rows or cells than any label file."""
+    """Yield the rows, and refuse a table with more rows or cells than any label file has."""
     cells = 0
     for number, row in enumerate(rows, start=1):
         cells += len(row)
@@ -126,10 +127,10 @@ def csv_table(path: Path, columns: Sequence[str], delimiter: str = ",") -> list[
 
 
 def csv_rows(path: Path, delimiter: str = ",") -> Iterator[list[str]]:
-    """Fields of every line of a delimited text file.
+    """Yield the fields of every line of a delimited text file.
 
     Raises:
-        LabelFileError: The file is no text.
+        LabelFileError: If the file is not text.
     """
     try:
         with io.TextIOWrapper(_opened(path), encoding="utf-8-sig", newline="") as file:
@@ -139,16 +140,16 @@ def csv_rows(path: Path, delimiter: str = ",") -> Iterator[list[str]]:
 
 
 def table(rows: Iterable[Sequence[Any]], columns: Sequence[str], path: Path, *, ragged: bool = True) -> Iterator[Row]:
-    """Turn rows of cells into dictionaries, from the first row on that names all the columns.
+    """Turn rows of cells into dictionaries. The header is the first row that names all the columns.
 
     Args:
         rows: Rows of cells.
         columns: Columns to pick.
-        path: File that the rows come from, for messages.
-        ragged: Rows may end early, as those of spreadsheets do; in a text file that is the mark of a cut download.
+        path: File of the rows, for messages.
+        ragged: Whether rows may end early. In spreadsheets they do; in a text file it is a sign of a cut download.
 
     Raises:
-        LabelFileError: No row names all the columns, or a row of a text file ends early.
+        LabelFileError: If no row names all the columns, or a row ends early.
     """
     first: Sequence[Any] | None = None
     index: list[int] = []
@@ -162,9 +163,9 @@ def table(rows: Iterable[Sequence[Any]], columns: Sequence[str], path: Path, *, 
         if row and not ragged and len(row) <= max(index):
             raise LabelFileError(f"{path}, row {row_number}: ends after {len(row)} fields; download the file again")
         cells = [row[i] if i < len(row) else None for i in index]
-        # A blank behind a name would keep it from matching the same name in another file.
+        # With a blank at its end a name would not match the same name in another file.
         cells = [cell.strip() if isinstance(cell, str) else cell for cell in cells]
-        if cells[0] is not None and str(cells[0]).strip():  # spreadsheets end in rows that only look empty
+        if cells[0] is not None and str(cells[0]).strip():  # spreadsheets end with empty rows
             yield dict(zip(columns, cells, strict=True))
     if not index:
         missing = [column for column in columns if squeeze(column) not in [squeeze(cell) for cell in first or ()]]
@@ -176,7 +177,7 @@ def score_list(path: Path, order: Literal["name score", "score name"] = "name sc
     """Read a text file with an image name and a score on every line, separated by a comma, spaces or tabs.
 
     Raises:
-        LabelFileError: A line has no two fields, or the file is no text.
+        LabelFileError: If a line does not have two fields, or the file is not text.
     """
     pairs = []
     for line_number, line in enumerate(text_lines(path), start=1):
@@ -191,10 +192,10 @@ def score_list(path: Path, order: Literal["name score", "score name"] = "name sc
 
 
 def text_lines(path: Path) -> list[str]:
-    """Lines of a text file.
+    """Return the lines of a text file.
 
     Raises:
-        LabelFileError: The file is no text.
+        LabelFileError: If the file is not text.
     """
     try:
         with io.TextIOWrapper(_opened(path), encoding="utf-8-sig") as file:
@@ -205,10 +206,10 @@ def text_lines(path: Path) -> list[str]:
 
 
 def mat_arrays(path: Path, *names: str) -> tuple[np.ndarray, ...]:
-    """Read variables of a MATLAB file as flat arrays; cells of text become strings.
+    """Read variables of a MATLAB file as flat arrays. Cells of text become strings.
 
     Raises:
-        LabelFileError: The file is not readable or lacks a variable.
+        LabelFileError: If the file cannot be read or lacks a variable.
     """
     from scipy.io import loadmat, whosmat
 
@@ -222,7 +223,7 @@ def mat_arrays(path: Path, *names: str) -> tuple[np.ndarray, ...]:
             present = printable(", ".join(name for name, *_ in whosmat(file)) or "none") if missing else ""
         except LabelFileError:
             raise
-        except Exception as error:  # whatever damaged data lead scipy to
+        except Exception as error:  # scipy raises all kinds of errors for damaged files
             raise LabelFileError(f"{path}: not a readable MATLAB file ({_reason(error)})") from error
     if missing:
         raise LabelFileError(f"{path}: no variable {missing[0]!r}; its variables are {present}")
@@ -230,9 +231,9 @@ def mat_arrays(path: Path, *names: str) -> tuple[np.ndarray, ...]:
 
 
 def _require_sound_variables(path: Path, file: BinaryIO, names: Sequence[str]) -> None:
-    """Refuse variables of a MATLAB file that declare or unpack to more than the file should hold.
+    """Refuse variables of a MATLAB file that declare more than they hold, or unpack to too much.
 
-    scipy takes the memory that a variable declares before it reads its values.
+    scipy allocates the memory that a variable declares before it reads the values.
     """
     header = file.read(128)
     if 0 in header[:4]:
@@ -252,7 +253,7 @@ def _require_sound_variables(path: Path, file: BinaryIO, names: Sequence[str]) -
 
 
 def _require_sound_array(data: bytes, order: Literal["little", "big"]) -> None:
-    """Raise a ValueError unless the array holds as many values as it declares, and so do all arrays inside it."""
+    """Raise a ValueError unless the array and all arrays in it hold as many values as they declare."""
     if not data:
         return
     (_, flags), (_, sides), _, *values = _mat_elements(data, order)
@@ -270,7 +271,7 @@ def _require_sound_array(data: bytes, order: Literal["little", "big"]) -> None:
 
 
 def _mat_elements(data: bytes, order: Literal["little", "big"]) -> Iterator[tuple[int, bytes]]:
-    """Yield type and content of the elements that fill a part of a MATLAB file."""
+    """Yield the type and the content of the elements of a part of a MATLAB file."""
     place = 0
     while place < len(data):
         word = int.from_bytes(data[place : place + 4], order)
@@ -290,13 +291,13 @@ def _mat_elements(data: bytes, order: Literal["little", "big"]) -> Iterator[tupl
 def _flat(array: np.ndarray) -> np.ndarray:
     flat = array.ravel()
     if flat.dtype == object:
-        # Objects, because an array of strings takes the length of the longest for each.
+        # Objects, because an array of strings takes the longest length for each of them.
         flat = np.array([str(np.asarray(cell).ravel()[0]) if np.size(cell) else "" for cell in flat], dtype=object)
     return flat
 
 
 def number(value: Any) -> float:
-    """A score as a float; NaN for what is no number, so that its image is reported and the others go on."""
+    """Return a score as a float; NaN if it is not a number, so that only its image is left out."""
     try:
         return float(value)
     except (TypeError, ValueError):

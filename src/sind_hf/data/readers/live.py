@@ -7,12 +7,12 @@ from sind_hf.data.readers.download import Download, LabelFileError
 from sind_hf.data.readers.labels import mat_arrays, number
 from sind_hf.data.readers.reader import LabelledImage, Labels, Reader
 
-# The arrays run through the folders in this order (readme of the database); the files are img1.bmp, img2.bmp, ….
+# The arrays list the folders in this order (readme of the database), and in each img1.bmp, img2.bmp, ….
 IMAGES_PER_DISTORTION = {"jp2k": 227, "jpeg": 233, "wn": 174, "gblur": 174, "fastfading": 174}
 
 
 def read(download: Download, facts: DatasetFacts) -> Labels:
-    """Read realigned DMOS and reference names; the pristine pictures among the files count as images with DMOS 0."""
+    """Read the realigned DMOS and the reference names. The pristine images are among the entries, with a DMOS of 0."""
     scores, pristine = mat_arrays(download.label("scores"), "dmos_new", "orgs")
     (references,) = mat_arrays(download.label("references"), "refnames_all")
     files = [
@@ -37,12 +37,12 @@ def read(download: Download, facts: DatasetFacts) -> Labels:
         )
         for (distortion, name), score, reference in zip(files, scores, references, strict=True)
     ]
-    return Labels(images, notes=(f"{int(pristine.sum())} of the {len(files)} entries are pristine pictures",))
+    return Labels(images, notes=(f"{int(pristine.sum())} of the {len(files)} entries are pristine images",))
 
 
 READER = Reader(
     name="live",
-    folders=("LIVE", "databaserelease2", "LIVEIQA_release2", "LIVE_release2", "live_iqa"),
+    folders=("databaserelease2", "LIVEIQA_release2", "LIVE_release2", "live_iqa"),
     labels={
         "scores": ("dmos_realigned.mat",),
         "references": ("refnames_all.mat",),

@@ -9,7 +9,7 @@ from sind_hf.data.readers.reader import LabelledImage, Labels, Reader
 
 
 def read(download: Download, facts: DatasetFacts) -> Labels:
-    """Read names and MOS, which lie in two arrays of the same order."""
+    """Read the names and the MOS from two arrays with the same order."""
     (names,) = mat_arrays(download.label("names"), "AllImages_release")
     (scores,) = mat_arrays(download.label("scores"), "AllMOS_release")
     if len(names) != len(scores):
@@ -18,7 +18,7 @@ def read(download: Download, facts: DatasetFacts) -> Labels:
     return Labels(
         [
             LabelledImage(
-                # The seven pictures that trained the observers (t1.bmp …) lie in Images/trainingImages in the archive.
+                # The archive has the seven training images of the observers (t1.bmp …) in Images/trainingImages.
                 image=folder.find(name, anywhere=True),
                 score=number(score),
                 domain_id=facts.domain_base,
@@ -31,7 +31,7 @@ def read(download: Download, facts: DatasetFacts) -> Labels:
 
 READER = Reader(
     name="livec",
-    folders=("LIVEChallenge", "ChallengeDB_release", "LIVEC", "LIVEW", "CLIVE", "LIVE_Challenge", "LIVE-Challenge"),
+    folders=("ChallengeDB_release", "LIVEC", "LIVEW", "CLIVE", "LIVE_Challenge", "LIVE-Challenge"),
     labels={
         "names": ("Data/AllImages_release.mat", "AllImages_release.mat"),
         "scores": ("Data/AllMOS_release.mat", "AllMOS_release.mat"),

@@ -11,7 +11,7 @@ FOLDERS = {"512": "sub512", "1024": "sub1024", "2048": "Sub2048"}
 
 
 def read(download: Download, facts: DatasetFacts) -> Labels:
-    """Read the three lists of MOS; the resolution is the domain."""
+    """Read the three lists of MOS. The domain is the resolution."""
     images = []
     for index, (size, name) in enumerate(FOLDERS.items()):
         folder = download.images(name)
@@ -24,7 +24,6 @@ def read(download: Download, facts: DatasetFacts) -> Labels:
 
 READER = Reader(
     name="nnid",
-    folders=("NNID",),
     labels={size: (f"mos{size}_with_names.txt",) for size in FOLDERS},
     read=read,
 )

@@ -17,15 +17,15 @@ def read(download: Download, facts: DatasetFacts, score: str = "aesthetic") -> L
     Args:
         download: The user's download.
         facts: The catalog's facts.
-        score: "aesthetic" (the published manifests) or "quality".
+        score: "aesthetic" (as in the published manifests) or "quality".
 
     Raises:
-        ValueError: Another score.
+        ValueError: If `score` is neither.
     """
     if score not in SCORES:
         raise ValueError(f"para: option score must be {' or '.join(SCORES)}, got {score!r}")
     columns = ["imageName", "sessionId", "semantic", SCORES[score]]
-    # Some mirrors carry only the two parts; a download with neither is told that the whole file is missing.
+    # Some mirrors have only the two parts. If they are missing too, the message asks for the whole file.
     whole = download.optional_label("all") is not None or download.optional_label("train") is None
     rows = [
         row for key in (["all"] if whole else ["train", "test"]) for row in csv_table(download.label(key), columns)
@@ -50,7 +50,6 @@ def read(download: Download, facts: DatasetFacts, score: str = "aesthetic") -> L
 
 READER = Reader(
     name="para",
-    folders=("PARA",),
     labels={
         "all": ("annotation/PARA-GiaaAll.csv", "PARA-GiaaAll.csv"),
         "train": ("annotation/PARA-GiaaTrain.csv", "PARA-GiaaTrain.csv"),

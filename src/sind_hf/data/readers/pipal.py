@@ -1,4 +1,4 @@
-"""PIPAL (Gu et al., ECCV 2020): distortions of restoration and GAN methods, as given out for the NTIRE challenges."""
+"""PIPAL (Gu et al., ECCV 2020): distortions of restoration and GAN methods, in the edition of the NTIRE challenges."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from sind_hf.data.readers.download import Download, ImageFolder, LabelFileError
 from sind_hf.data.readers.labels import score_list
 from sind_hf.data.readers.reader import LabelledImage, Labels, Reader
 
-# Training labels are Elo scores, validation labels lie in 0–1 already; this range of Elo scores becomes 0–1.
+# Training labels are Elo scores; this range of them is mapped to 0–1, the scale of the validation labels.
 ELO_RANGE = (868.2988, 1857.0)
 
 
 def read(download: Download, facts: DatasetFacts) -> Labels:
-    """Read training and, where the user has them, validation labels; the domain of an image is its reference."""
+    """Read the training labels and, if present, the validation labels. The domain of an image is its reference."""
     lowest, highest = ELO_RANGE
     label_folder = download.label("training")
     training = download.images("training", "train", "")
@@ -39,9 +39,9 @@ def _references(images: list[LabelledImage]) -> dict[int, str]:
 def _labelled(folder: ImageFolder, base: int, name: str, score: float) -> LabelledImage:
     parts = name.split(".")[0].split("_")
     if len(parts) != 3 or not parts[0][1:].isdigit():
-        raise LabelFileError(f"{folder.folder}: {name!r} is no PIPAL name, expected A0001_00_00.bmp")
+        raise LabelFileError(f"{folder.folder}: {name!r} is not a PIPAL name, expected A0001_00_00.bmp")
     return LabelledImage(
-        # Training images are spread over Distortion_1 … Distortion_4; their names are unique.
+        # The training images have unique names in the folders Distortion_1 … Distortion_4.
         image=folder.find(name, anywhere=True),
         score=score,
         domain_id=base + int(parts[0][1:]),
@@ -52,7 +52,6 @@ def _labelled(folder: ImageFolder, base: int, name: str, score: float) -> Labell
 
 READER = Reader(
     name="pipal",
-    folders=("PIPAL",),
     labels={
         "training": ("training/Train_Label", "train/Train_Label", "Train_Label"),
         "validation": ("validation/val_label.txt", "val/val_label.txt", "val_label.txt"),

@@ -11,7 +11,7 @@ from sind_hf.data.readers.reader import LabelledImage, Labels, Reader
 
 
 def read(download: Download, facts: DatasetFacts) -> Labels:
-    """Read overall quality in just-objectionable differences; the paths in the file are Windows paths."""
+    """Read the overall quality in just-objectionable differences. The file has Windows paths."""
     path = download.label("scores")
     folder = download.images("")
     images = []
@@ -36,7 +36,7 @@ def read(download: Download, facts: DatasetFacts) -> Labels:
 
 READER = Reader(
     name="piq23",
-    folders=("PIQ23", "PIQ2023", "PIQ"),
+    folders=("PIQ2023", "PIQ"),
     labels={"scores": ("Scores_Overall.csv",)},
     read=read,
 )

@@ -1,4 +1,4 @@
-"""What a reader of a dataset is: where its label files are, and how a row of them becomes a labelled image."""
+"""The parts of a dataset reader: the names of its label files, and the labeled images that it reads from them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ class LabelledImage:
     """An image as the label files of its dataset describe it.
 
     Attributes:
-        image: Path relative to the image root; where the image is missing, where it should be.
-        score: Raw score on the scale of the dataset; NaN where the label file holds no number.
-        scene: Scene, where the label files say it.
-        domain_id: Scene or distortion id, see the catalog.
-        reference: File name of the pristine image that it was made from.
+        image: Path relative to the image root. For a missing image, the path where it should be.
+        score: Raw score on the scale of the dataset; NaN if the label file holds no number.
+        scene: Scene, if the label files name it.
+        domain_id: ID of the scene or distortion; see the catalog.
+        reference: File name of the pristine image that this one was made from.
         distortion: Name of the distortion.
-        scenes: Scenes to choose from, where the label files leave a choice.
+        scenes: Scenes to choose from, if the label files leave a choice.
     """
 
     image: str
@@ -38,12 +38,12 @@ class Labels:
 
     Attributes:
         images: The images, present or not.
-        domain_names: Name of each `domain_id`, where the label files and not the catalog define them.
-        score: What the score is, where an option chose another one than the catalog's.
-        dataset: Dataset name, where it is not the reader's.
-        source: Where the labels come from, where it is not the names of the label files.
-        left_out: (place, reason) of what is in the label files and cannot be read as an image with a score.
-        notes: What the user should know.
+        domain_names: Name of each `domain_id`, if the label files define them and not the catalog.
+        score: Meaning of the score, if it is not the catalog's.
+        dataset: Name of the dataset, if it is not the reader's.
+        source: Source of the labels, if it is not the label files by name.
+        left_out: (place, reason) of the rows that cannot be read as an image with a score.
+        notes: Notes for the user.
     """
 
     images: Sequence[LabelledImage]
@@ -57,26 +57,26 @@ class Labels:
 
 @dataclass(frozen=True)
 class Reader:
-    """How one dataset is read.
+    """The reader of one dataset.
 
     Attributes:
-        name: Dataset name in the catalog.
-        folders: Names that the dataset's folder goes by; the published manifests' first.
+        name: Name of the dataset in the catalog.
+        folders: Other names that the dataset's folder goes by, besides the catalog's.
         labels: Spellings of every label file below that folder, by a short key.
-        read: Makes the `Labels`; called with the download and the options.
-        options: Names of the options that `read` takes.
-        without_label: What an image gets that has scenes to choose from, but no scene label was supplied for it:
-            a seeded choice, or none.
+        read: Function that makes the `Labels` from the download, the catalog's facts and the options.
+        options: Names of the options of `read`.
+        without_label: Scene of an image that has scenes to choose from and no supplied label: a seeded choice, or
+            none.
     """
 
     name: str
-    folders: tuple[str, ...]
     labels: dict[str, tuple[str, ...]]
     read: Callable[..., Labels]
+    folders: tuple[str, ...] = ()
     options: tuple[str, ...] = field(default=())
     without_label: Literal["choice", "none"] = "none"
 
 
 def alphabetical_ids(names: Sequence[str], base: int) -> dict[str, int]:
-    """Number the distinct names in alphabetical order from `base` on."""
+    """Number the distinct names in alphabetical order, starting at `base`."""
     return {name: base + index for index, name in enumerate(sorted(set(names)))}

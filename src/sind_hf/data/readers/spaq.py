@@ -9,7 +9,7 @@ from sind_hf.data.readers.reader import LabelledImage, Labels, Reader
 
 
 def read(download: Download, facts: DatasetFacts) -> Labels:
-    """Read MOS and the scenes that are marked present; which scene counts is decided later, see `scene_choice`."""
+    """Read the MOS and the marked scenes of every image. `sind_hf.data.scenes.choice` selects one of them."""
     scenes = tuple(facts.domains.values())
     marked = {
         str(row["Image name"]).lower(): tuple(scene for scene in scenes if number(row[scene]) > 0)
@@ -30,7 +30,7 @@ def read(download: Download, facts: DatasetFacts) -> Labels:
 
 READER = Reader(
     name="spaq",
-    folders=("SPAQ", "SPAQ_fixed", "SPAQ-dataset"),
+    folders=("SPAQ_fixed", "SPAQ-dataset"),
     labels={
         "scores": (
             "annotations/MOS and Image attribute scores.xlsx",

@@ -9,14 +9,14 @@ from sind_hf.data.readers.reader import LabelledImage, Labels, Reader
 
 
 def read(download: Download, facts: DatasetFacts) -> Labels:
-    """Read MOS; the domain of an image is its reference, as in the published manifests."""
+    """Read the MOS. The domain of an image is its reference, as in the published manifests."""
     folder = download.images("distorted_images")
     images = []
     for name, score in score_list(download.label("scores"), order="score name"):
         parts = name.split("_")
         if len(parts) != 3 or not parts[0][1:].isdigit():
             raise LabelFileError(
-                f"{download.folder}: {name!r} is no TID2013 name, expected I<reference>_<type>_<level>.bmp"
+                f"{download.folder}: {name!r} is not a TID2013 name, expected I<reference>_<type>_<level>.bmp"
             )
         images.append(
             LabelledImage(
@@ -32,7 +32,6 @@ def read(download: Download, facts: DatasetFacts) -> Labels:
 
 READER = Reader(
     name="tid2013",
-    folders=("TID2013",),
     labels={"scores": ("mos_with_names.txt",)},
     read=read,
 )

@@ -1,4 +1,4 @@
-"""A file of similarities that a labelling can be stopped and continued from."""
+"""A file of similarities, from which an interrupted labeling continues."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _VERSION = 1
 
 
 class SimilarityCache:
-    """Similarities by image, kept in a JSON Lines file: the settings on the first line, then an image a line.
+    """Similarities by image in a JSON Lines file: the settings on the first line, then one image per line.
 
-    Similarities and not scenes are kept, so that a change of candidates asks nothing new of the model. Every batch is
-    on the disk when `add` returns; a line that a kill cut off is taken away when the file is opened again.
+    The file holds similarities rather than scenes, so that other candidates need no new run of the model. Every batch
+    is on the disk when `add` returns. A line that a kill cut off is removed when the file is opened again.
 
     Args:
-        path: The file; None keeps them in memory only.
-        settings: What the similarities depend on; a file with other settings is refused.
+        path: Path of the file; None for memory only.
+        settings: Settings that the similarities depend on.
 
     Raises:
-        ValueError: When the file is of other settings, is none of ours, is damaged, or cannot be written.
+        ValueError: If the file has other settings, is not such a cache, is damaged, or cannot be written.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None, settings: Mapping[str, Any]) -> None:
@@ -42,7 +42,7 @@ class SimilarityCache:
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 if self.path.exists():
-                    open_regular_file(self.path).close()  # refused, if it is a pipe or a device
+                    open_regular_file(self.path).close()  # refuses pipes and devices
                 self._file = self.path.open("a+b")
                 self._file.seek(0)
                 self._read(self._file.read())
@@ -67,7 +67,7 @@ class SimilarityCache:
         return self._values[image]
 
     def add(self, images: Sequence[str], similarities: npt.NDArray[np.floating]) -> None:
-        """Keep the similarities of a batch: one row of (B, number of scenes) an image."""
+        """Add the similarities of a batch: one row of (B, number of scenes) for each image."""
         rows = [[float(str(value)) for value in row] for row in similarities]  # 25.31, not 25.309999465942383
         self._values.update(zip(images, rows, strict=True))
         self._append({"image": image, "similarities": row} for image, row in zip(images, rows, strict=True))
@@ -88,13 +88,13 @@ class SimilarityCache:
             return
         first, *lines = content.split(b"\n")
         header = json.dumps(self.settings, ensure_ascii=False).encode()
-        if not lines and header.startswith(first):  # new, or stopped while the first line was written
+        if not lines and header.startswith(first):  # a new file, or one that was cut off in its first line
             self._file.truncate(0)
             self._append([self.settings])
             return
         found = _json(first)
         if not isinstance(found, dict) or found.get("similarity_cache") != _VERSION or not lines:
-            raise ValueError(f"{self.path}: is no cache of scene similarities; name another file.")
+            raise ValueError(f"{self.path}: is not a cache of scene similarities; name another file.")
         for key, wanted in self.settings.items():
             if found.get(key) != wanted:
                 raise ValueError(

@@ -1,7 +1,7 @@
-"""The scene of an image whose label files leave a choice: several are marked (SPAQ), or none (the zero-shot sets).
+"""Choice of one scene for images with several marked scenes (SPAQ) or none (the zero-shot datasets).
 
-Scene sampling needs exactly one scene per image. Labels that the user supplies decide. Without them SPAQ gets a seeded
-choice among the marked scenes; the zero-shot sets have no scene until `sind_hf.data.scenes.labeling` adds them.
+Scene sampling needs exactly one scene per image. Labels that the user supplies take precedence. Without them SPAQ gets
+a seeded choice among the marked scenes, and the zero-shot datasets get scenes from `sind_hf.data.scenes.labeling`.
 """
 
 from __future__ import annotations
@@ -10,15 +10,16 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from sind_hf.data.readers.reader import LabelledImage
+if TYPE_CHECKING:
+    from sind_hf.data.readers.reader import LabelledImage
 
 ScenePicker = Callable[[Sequence[Path], Sequence[Sequence[str]]], Sequence[str]]
-"""Picks one scene for every image: (image files, scenes to choose from, one list per image) -> scenes."""
+"""Picks one scene for every image: (image files, scenes to choose from for each) -> scenes."""
 
 SceneLabels = Mapping[str, str] | ScenePicker
-"""Scene by manifest path or by file name, or a picker such as a CLIP model."""
+"""Scene by manifest path or by file name, or a function that picks scenes, such as a CLIP model."""
 
 
 def choose_scenes(
@@ -30,22 +31,21 @@ def choose_scenes(
     root: Path,
     seed: int,
 ) -> tuple[list[LabelledImage], str]:
-    """Give every image with scenes to choose from its scene and domain id.
+    """Give a scene and a domain ID to every image that has scenes to choose from.
 
     Args:
         images: Images that exist.
-        labels: The user's scene labels, if any.
-        ids: Domain id of every scene.
-        without_label: What an image gets that has no label: a seeded choice, or no scene.
+        labels: Scene labels that the user supplied.
+        ids: Domain ID of every scene.
+        without_label: Scene of an image without a label: a seeded choice, or none.
         root: Image root, for a picker that opens the files.
-        seed: Seed of the choice. The choice depends on seed and file name only, so a part of the images or another
-            order gets the same scenes.
+        seed: Seed of the choice; see `seeded_choice`.
 
     Returns:
-        The images in the same order, and where their scenes come from, for the manifest ("" if nothing was open).
+        The images in the same order, and the source of their scenes for the manifest ("" if there was no choice).
 
     Raises:
-        ValueError: A label is not among the scenes of its image, or a picker returns another number of scenes.
+        ValueError: If a label is not among the scenes of its image, or a picker returns a wrong number of scenes.
     """
     open_choices = [index for index, image in enumerate(images) if len(image.scenes) > 1]
     given = _labelled([images[index] for index in open_choices], labels, root)
@@ -61,12 +61,11 @@ def choose_scenes(
         if len(image.scenes) == 1:
             scene = image.scenes[0]
         elif scene is None and image.scenes and without_label == "choice":
-            name = image.image.rsplit("/", 1)[-1].lower()
-            scene = random.Random(f"{seed}/{name}").choice(image.scenes)
+            scene = seeded_choice(image.image, image.scenes, seed)
             drawn += 1
         elif scene is None and image.scenes:
             left_open += 1
-            if some_labelled:  # its base id would read as that of the first scene
+            if some_labelled:  # the base ID would read as the ID of the first scene
                 image = replace(image, domain_id=None)
         chosen.append(image if scene is None else replace(image, scene=scene, domain_id=ids[scene], scenes=()))
     counts = {
@@ -77,6 +76,12 @@ def choose_scenes(
     if not open_choices:
         return chosen, ""
     return chosen, "scenes: " + ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+
+
+def seeded_choice(image: str, scenes: Sequence[str], seed: int) -> str:
+    """Choose one of the scenes of an image. The choice depends only on the seed, the file name and the scenes."""
+    name = image.rsplit("/", 1)[-1].lower()
+    return random.Random(f"{seed}/{name}").choice(scenes)
 
 
 def _labelled(images: Sequence[LabelledImage], labels: SceneLabels | None, root: Path) -> Sequence[str | None]:

@@ -1,4 +1,4 @@
-"""What pictures show, as vectors: embeddings of a CLIP model or of a SIND model's backbone, batch by batch."""
+"""Embeddings of images by a CLIP model or by the backbone of a SIND model, batch by batch."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, BaseImageProcessor, CLIPModel
 
+from sind_hf.data.manifests.validation import link_fault
 from sind_hf.distributed import worker_deaths_named
 from sind_hf.image_processing_sind import ImageError, SindImageProcessor, load_image, printable
 from sind_hf.modeling_sind import SindModel
@@ -24,11 +25,11 @@ Embeddings = npt.NDArray[np.float32]
 
 
 class ImageEncoder(Protocol):
-    """Turns pictures into vectors of length 1.
+    """Turns images into vectors of length 1.
 
     Attributes:
-        prepare: Loads one picture as the model's input, without the batch dimension. It runs in the loader's
-            processes: so it is no method, which would take the model along.
+        prepare: Function that loads one image as the model's input, without the batch dimension. It runs in the
+            loader's processes. It is not a method, because a method would be sent there with the model.
     """
 
     prepare: Callable[[Path], Tensor]
@@ -39,14 +40,14 @@ class ImageEncoder(Protocol):
 
 
 class ClipEncoder:
-    """A CLIP model of transformers, for pictures and for words.
+    """A CLIP model of transformers, for images and for words.
 
     Args:
-        path: Folder or Hub repository with the model, its tokenizer and its image processor.
-        device: Where it runs; default: the first accelerator there is, else the CPU.
+        path: Folder or Hub repository ID with the model, its tokenizer and its image processor.
+        device: Device to run on. Default: the first accelerator, else the CPU.
 
     Raises:
-        ValueError: When there is no such checkpoint, a part of it is missing, or it is no CLIP model.
+        ValueError: If there is no such checkpoint, a part of it is missing, or it is not a CLIP model.
     """
 
     def __init__(self, path: str | os.PathLike[str], device: str | None = None) -> None:
@@ -57,7 +58,7 @@ class ClipEncoder:
                 raise ValueError(f"it is a model of kind {kind!r}, not 'clip'")
             self.model = CLIPModel.from_pretrained(path).eval()
             self.tokenizer = AutoTokenizer.from_pretrained(path)
-            # The Pillow backend needs no torchvision and gives the same pixels wherever it runs.
+            # The Pillow backend needs no torchvision and gives the same pixels on every device.
             images = AutoImageProcessor.from_pretrained(path, backend="pil")
         except (OSError, ValueError, RuntimeError, KeyError) as error:
             raise ValueError(f"{path}: cannot load this CLIP model ({' '.join(str(error).split())[:300]}).") from None
@@ -66,12 +67,12 @@ class ClipEncoder:
 
     @property
     def revision(self) -> str | None:
-        """Commit of the Hub repository that the model came from."""
+        """Commit of the model's Hub repository; None for a folder."""
         return getattr(self.model.config, "_commit_hash", None)
 
     @torch.inference_mode()
     def embed(self, batch: Tensor) -> Embeddings:
-        """Embed pictures in the space that they share with words."""
+        """Embed images in the space that they share with words."""
         return _unit(self.model.get_image_features(pixel_values=batch.to(self.model.device)).pooler_output)
 
     @torch.inference_mode()
@@ -82,11 +83,11 @@ class ClipEncoder:
 
 
 class SindEncoder:
-    """The global embedding of a SIND model, whatever its backbone.
+    """The global embedding of a SIND model with any backbone.
 
     Args:
-        model: On its device.
-        processor: Of the same checkpoint.
+        model: Model, on its device.
+        processor: Image processor of the same checkpoint.
     """
 
     def __init__(self, model: SindModel, processor: SindImageProcessor) -> None:
@@ -101,12 +102,12 @@ class SindEncoder:
 
 
 def _clip_input(image_processor: BaseImageProcessor, path: Path) -> Tensor:
-    """One picture, (3, H, W), resized and normalised as the model wants it."""
+    """Return one image, (3, H, W), resized and normalized for the model."""
     return image_processor(load_image(path), return_tensors="pt")["pixel_values"][0]
 
 
 def _center_views(processor: SindImageProcessor, path: Path) -> Tensor:
-    """The two centred views of one picture, (2, 3, s, s), uint8."""
+    """Return the two center views of one image, (2, 3, s, s), uint8."""
     return torch.from_numpy(np.concatenate(processor.make_views(path, "center")))
 
 
@@ -127,22 +128,24 @@ def embed_images(
     batch_size: int = 32,
     workers: int = 0,
     progress: Callable[[int, int], None] | None = None,
+    follow_links: bool = True,
 ) -> Iterator[tuple[list[str], Embeddings, list[tuple[str, str]]]]:
-    """Embed pictures batch by batch.
+    """Embed images batch by batch.
 
     Args:
         encoder: The model.
         image_root: Folder that the paths are relative to.
         images: The paths.
-        batch_size: Pictures per forward pass.
-        workers: Processes that load pictures ahead of the model; 0 loads in this one.
-        progress: Called with (pictures done, pictures in all) after each batch.
+        batch_size: Images per forward pass.
+        workers: Processes that load images ahead of the model; 0 loads in this process.
+        progress: Called with (images done, images in all) after each batch.
+        follow_links: Whether symbolic links may lead out of the image root.
 
     Yields:
         The images of a batch that could be read, their embeddings (B, D), and (image, reason) of the others.
     """
     loader = DataLoader(
-        _Inputs(encoder, image_root, images), batch_size=batch_size, num_workers=workers, collate_fn=list
+        _Inputs(encoder, image_root, images, follow_links), batch_size=batch_size, num_workers=workers, collate_fn=list
     )
     done = 0
     with worker_deaths_named("what was read so far is in the cache, if one was named"):
@@ -161,17 +164,21 @@ def embed_images(
 
 
 class _Inputs(TorchDataset):
-    """The model's input for each picture, or the words of the error."""
+    """The model's input for each image, or the reason why it cannot be read."""
 
-    def __init__(self, encoder: ImageEncoder, image_root: Path, images: Sequence[str]) -> None:
+    def __init__(self, encoder: ImageEncoder, image_root: Path, images: Sequence[str], follow_links: bool) -> None:
         self.prepare = encoder.prepare
-        self.image_root, self.images = image_root, images
+        self.image_root, self.images = image_root.resolve(), images
+        self.follow_links = follow_links
+        self._inside: dict[str, bool] = {}
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> Tensor | str:
         path = self.image_root / self.images[index]
+        if not self.follow_links and (fault := link_fault(self.image_root, self.images[index], self._inside)):
+            return fault
         try:
             return self.prepare(path)
         except ImageError as error:

@@ -1,8 +1,8 @@
-"""Scenes for images that have none: by a CLIP model that knows words, by clustering, or by a seeded choice.
+"""Scene labels for images without scenes: by a CLIP model, by clustering, or by a seeded choice.
 
-Zero-shot labels are made as in the published experiments: cosine similarity (× 100) of the image with "a photo of
-{scene}" for every scene; the most similar scene is the label. An image that comes with several scenes (SPAQ) is
-compared with those only. Data that has no names for its scenes gets pseudo-scenes: clusters of image embeddings.
+As in the published experiments, the label is the scene with the highest cosine similarity (× 100) between the image
+and "a photo of {scene}". An image with several scenes (SPAQ) is compared only with those. If there are no names for
+the scenes, clusters of image embeddings are the pseudo-scenes.
 
 Example:
     ```python
@@ -14,7 +14,6 @@ Example:
 from __future__ import annotations
 
 import os
-import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,12 +24,13 @@ import numpy.typing as npt
 from sind_hf.data.manifests.catalog import CATALOG, SCENES
 from sind_hf.data.manifests.manifest import Manifest
 from sind_hf.data.scenes.cache import SimilarityCache
+from sind_hf.data.scenes.choice import seeded_choice
 from sind_hf.data.scenes.embeddings import ClipEncoder, ImageEncoder, embed_images
 
 PROMPT = "a photo of {scene}"
-#: Where CLIP's similarities come to by its learned temperature, and what the published labels used.
+#: CLIP's learned temperature, which the published labels used too.
 _SCALE = 100.0
-# Similarities keep this many decimals, so that those of a cache are those of a fresh run.
+# Decimals of a similarity, so that those of a cache equal those of a fresh run.
 _DECIMALS = 4
 
 
@@ -39,9 +39,9 @@ class SceneLabel:
     """The scene of one image.
 
     Attributes:
-        scene: Its name.
-        confidence: Probability of the scene by the softmax over the scenes it was chosen from; None where no model
-            knew the names (clusters, seeded choice).
+        scene: Name of the scene.
+        confidence: Probability of the scene by the softmax over its candidates; None if no model compared them
+            (clusters, seeded choice).
     """
 
     scene: str
@@ -53,10 +53,10 @@ class SceneLabels:
     """The scenes of a set of images.
 
     Attributes:
-        scenes: All scenes there are to choose from, in the order of their domain ids.
+        scenes: All candidate scenes, in the order of their domain IDs.
         labels: Scene by image.
         failures: (image, reason) of the images that could not be read.
-        source: How the scenes were found, for the manifest.
+        source: Source of the scenes, for the manifest.
     """
 
     scenes: tuple[str, ...]
@@ -65,13 +65,13 @@ class SceneLabels:
     source: str = ""
 
     def counts(self) -> dict[str, int]:
-        """Number of images of each scene, scenes without any included."""
+        """Return the number of images of each scene, scenes without images included."""
         found = [label.scene for label in self.labels.values()]
         return {scene: found.count(scene) for scene in self.scenes}
 
 
 def default_scenes(dataset: str) -> tuple[str, ...]:
-    """The scenes that a dataset is labelled with: those of the catalog where it leaves them open, else SPAQ's nine."""
+    """Return the candidate scenes of a dataset: the catalog's if the dataset leaves them open, else SPAQ's nine."""
     facts = CATALOG.get(dataset)
     return tuple(facts.domains.values()) if facts is not None and not facts.fixed_scenes else SCENES
 
@@ -90,28 +90,30 @@ def label_scenes(
     device: str | None = None,
     cache: str | os.PathLike[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
+    follow_links: bool = False,
 ) -> SceneLabels:
     """Give every image of a manifest one scene.
 
     Args:
         manifest: The images.
         image_root: Folder that their paths are relative to.
-        clip: Folder, Hub repository or loaded model. None: a seeded choice among the candidates.
-        scenes: What to choose from; default: see `default_scenes`.
-        prompt: What the model is asked, with `{scene}` in it.
-        candidates: Scenes by image, for images that may have only some of them; one alone is taken as it is.
-        seed: Of the choice without a model. It depends on seed and file name only, as in `data build`.
-        batch_size: Pictures per forward pass.
-        workers: Processes that load pictures; 0 loads in this one.
-        device: Where the model runs.
-        cache: JSON Lines file that similarities are appended to after each batch, and read from by the next run.
-        progress: Called with (pictures done, pictures in all).
+        clip: Folder, Hub repository ID or loaded model. None: a seeded choice among the candidates.
+        scenes: Candidate scenes. Default: see `default_scenes`.
+        prompt: Text that the model compares with the image, with `{scene}` in it.
+        candidates: Scenes by image, for images with fewer candidates. A single candidate is the label.
+        seed: Seed of the choice without a model; see `seeded_choice`.
+        batch_size: Images per forward pass.
+        workers: Processes that load images; 0 loads in this process.
+        device: Device of the model.
+        cache: JSON Lines file for the similarities, from which an interrupted run continues.
+        progress: Called with (images done, images in all).
+        follow_links: Whether symbolic links may lead out of the image root.
 
     Returns:
-        The labels; images that cannot be read are in `failures`.
+        The labels. Images that cannot be read are in `failures`.
 
     Raises:
-        ValueError: When a setting is not valid, the model cannot be loaded, or the cache is of other settings.
+        ValueError: If a setting is not valid, the model cannot be loaded, or the cache has other settings.
     """
     names = tuple(scenes if scenes is not None else default_scenes(manifest.dataset))
     images = [entry.image for entry in manifest.entries]
@@ -135,7 +137,7 @@ def label_scenes(
         failures = []
         words = encoder.embed_words([prompt.format(scene=name) for name in names]) if todo else None
         for good, embeddings, bad in embed_images(
-            encoder, root, todo, batch_size=batch_size, workers=workers, progress=report
+            encoder, root, todo, batch_size=batch_size, workers=workers, progress=report, follow_links=follow_links
         ):
             failures += bad
             if good and words is not None:
@@ -158,8 +160,8 @@ def most_similar(
 
     Args:
         similarities: Cosine similarity × 100 with every scene.
-        scenes: Their names.
-        candidates: The names that may be picked.
+        scenes: Names of the scenes.
+        candidates: Names that may be picked.
 
     Example:
         >>> most_similar([20.0, 30.0, 25.0], ["Animal", "Human", "Plant"], ["Animal", "Plant"]).scene
@@ -183,25 +185,27 @@ def pseudo_scenes(
     workers: int = 0,
     device: str | None = None,
     progress: Callable[[int, int], None] | None = None,
+    follow_links: bool = False,
 ) -> SceneLabels:
-    """Group the images of a manifest by what they show (k-means on embeddings of length 1).
+    """Group the images of a manifest by content (k-means on embeddings of length 1).
 
     Args:
         manifest: The images.
         image_root: Folder that their paths are relative to.
-        encoder: Folder or Hub repository of a CLIP model, a `ClipEncoder`, or a `SindEncoder` for any backbone.
+        encoder: Folder or Hub repository ID of a CLIP model, a `ClipEncoder`, or a `SindEncoder` for any backbone.
         clusters: Number of pseudo-scenes.
-        seed: Of the clustering.
-        batch_size: Pictures per forward pass.
-        workers: Processes that load pictures; 0 loads in this one.
-        device: Where a CLIP model that is loaded here runs.
-        progress: Called with (pictures done, pictures in all).
+        seed: Seed of the clustering.
+        batch_size: Images per forward pass.
+        workers: Processes that load images; 0 loads in this process.
+        device: Device of a CLIP model that is loaded here.
+        progress: Called with (images done, images in all).
+        follow_links: Whether symbolic links may lead out of the image root.
 
     Returns:
         Labels "cluster 1" (the largest) to "cluster k".
 
     Raises:
-        ValueError: When there are fewer readable images than clusters, or scikit-learn is not installed.
+        ValueError: If there are fewer readable images than clusters, or scikit-learn is not installed.
     """
     try:
         from sklearn.cluster import KMeans
@@ -220,6 +224,7 @@ def pseudo_scenes(
         batch_size=batch_size,
         workers=workers,
         progress=progress,
+        follow_links=follow_links,
     ):
         failures += bad
         if good:
@@ -233,7 +238,7 @@ def pseudo_scenes(
         )
     found = KMeans(clusters, n_init=10, random_state=seed).fit_predict(np.concatenate(vectors).astype(np.float64))
     sizes = np.bincount(found, minlength=clusters)
-    # Numbered by size, then by their first image: the numbers of k-means mean nothing.
+    # Numbered by size, then by first image, because the numbers of k-means are arbitrary.
     first = [int(np.argmax(found == cluster)) for cluster in range(clusters)]
     order = sorted(range(clusters), key=lambda cluster: (-sizes[cluster], first[cluster]))
     name_of = {cluster: f"cluster {rank}" for rank, cluster in enumerate(order, start=1)}
@@ -246,15 +251,15 @@ def apply(manifest: Manifest, labels: SceneLabels, base_domain: int | None = Non
     """Write scenes into a manifest.
 
     Args:
-        manifest: The images that were labelled.
+        manifest: The labeled images.
         labels: Their scenes.
-        base_domain: Domain id of the first scene, the others follow; default: the catalog's, else 0.
+        base_domain: Domain ID of the first scene. Default: the catalog's, else 0.
 
     Returns:
-        A copy with scene and domain id of every labelled image; those that could not be read are left out.
+        A copy with the scene and domain ID of every labeled image. Images that could not be read are left out.
 
     Raises:
-        ValueError: When an image was not labelled at all.
+        ValueError: If an image was not labeled at all.
     """
     if base_domain is None:
         facts = CATALOG.get(manifest.dataset)
@@ -285,11 +290,11 @@ def scene_picker(
     workers: int = 0,
     device: str | None = None,
 ) -> Callable[[Sequence[Path], Sequence[Sequence[str]]], list[str]]:
-    """A CLIP model as the `scene_labels` of `sind_hf.data.readers.build`.
+    """Return a CLIP model as the `scene_labels` of `sind_hf.data.readers.build`.
 
     Returns:
-        A function (image files, scenes to choose from for each) -> scenes. It raises `ValueError` when an image
-        cannot be read: build with `verify`, which leaves such images out before.
+        A function (image files, scenes to choose from for each) -> scenes. It raises `ValueError` for an image that
+        cannot be read. Build with `verify` to leave such images out before.
     """
     encoder = clip if isinstance(clip, ClipEncoder) else ClipEncoder(clip, device)
 
@@ -299,7 +304,7 @@ def scene_picker(
         words = encoder.embed_words([prompt.format(scene=scene) for scene in scenes])
         possible = dict(zip(map(str, images), candidates, strict=True))
         picked = {}
-        # An absolute path stays what it is when it is joined to a folder.
+        # An absolute path does not change when it is joined to a folder.
         for good, embeddings, failures in embed_images(
             encoder, Path(), list(possible), batch_size=batch_size, workers=workers
         ):
@@ -320,10 +325,7 @@ def _choose(
         raise ValueError(
             f"{open_images[0]} may show any of {len(scenes)} scenes: name a CLIP model, or give its candidates."
         )
-    labels = {}
-    for image in images:
-        name = image.rsplit("/", 1)[-1].lower()
-        labels[image] = SceneLabel(random.Random(f"{seed}/{name}").choice(allowed[image]))
+    labels = {image: SceneLabel(seeded_choice(image, allowed[image], seed)) for image in images}
     return SceneLabels(scenes, labels, [], f"scenes: chosen among several with seed {seed}")
 
 

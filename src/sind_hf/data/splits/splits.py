@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sind_hf.data.manifests.manifest import Manifest, ManifestEntry
+from sind_hf.files import shown
 
 logger = logging.getLogger(__name__)
 
@@ -56,11 +57,12 @@ class Fold:
         if not score.higher_is_better and score.range is None:
             scores = [entry.score for side in self.sides for entry in side.entries]
             score = replace(score, range=(min(scores), max(scores)))
-        train, validation, test = (
-            None if side is None else replace(side, score=score).oriented()
-            for side in (self.train, self.validation, self.test)
-        )
-        return replace(self, train=train, validation=validation, test=test)
+
+        def orient(side: Manifest) -> Manifest:
+            return replace(side, score=score).oriented()
+
+        validation = None if self.validation is None else orient(self.validation)
+        return replace(self, train=orient(self.train), validation=validation, test=orient(self.test))
 
 
 def shared_scenes(folds: Iterable[Fold]) -> tuple[int, int]:
@@ -325,7 +327,7 @@ def listed_images(manifest: Manifest, names: Iterable[str], origin: str) -> set[
             len(missing),
             len(listed),
             origin,
-            missing[0],
+            shown(missing[0]),
         )
     return {image for image in images if image is not None}
 

@@ -1,8 +1,8 @@
-"""Opinion scores as they would be if every scene had been rated by people of another habit.
+"""Simulation of opinion scores with a different annotator bias in every scene.
 
-SIND's claim is that opinion scores of different scenes differ by a scale and a shift. On a set whose scenes were all
-rated by the same people under the same conditions these are small; here they are put on, so that what alignment is
-worth can be measured against how large they are.
+SIND's claim is that the opinion scores of different scenes differ by a scale and a shift. If the same people rated all
+scenes under the same conditions, the differences are small. This module adds them, so that the gain of the alignment
+can be measured against their size.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ __all__ = ["with_annotator_bias"]
 
 
 def with_annotator_bias(manifest: Manifest, strength: float, seed: int = 0) -> Manifest:
-    """Put a scale and a shift of its own on the scores of every scene.
+    """Add a scale and a shift to the scores of every scene.
 
     With m the median score of a scene and σ the standard deviation of all scores, a score y becomes
-    `m + exp(strength·u)·(y - m) + strength·σ·v`; u is uniform in [-1, 1] and v standard normal, drawn once per scene.
-    A strength of 1 so moves scenes against each other by as much as pictures differ, and stretches the scores of the
-    most generous scene seven times as far as those of the most sparing. The order within a scene never changes.
+    `m + exp(strength·u)·(y - m) + strength·σ·v`. Each scene draws u uniformly from [-1, 1] and v from the standard
+    normal distribution. A strength of 1 shifts scenes against each other by as much as images differ, and stretches
+    the scores of one scene up to seven times as much as those of another. The order within a scene does not change.
 
     Args:
-        manifest: A set with scenes.
-        strength: 0 leaves the scores alone.
-        seed: Of u and v; the same seed draws the same ones for every strength, so that strengths can be compared.
+        manifest: A dataset with scenes.
+        strength: Size of the bias, 0 or more; 0 changes nothing.
+        seed: Seed of u and v. The same seed draws the same values for every strength, so that strengths compare.
 
     Returns:
-        The manifest with other scores, and without a range, since the scores leave it.
+        The manifest with other scores and no range, because the scores leave it.
 
     Raises:
-        ValueError: When the strength is negative or not finite.
+        ValueError: If the strength is negative or not finite.
     """
     if not (math.isfinite(strength) and strength >= 0):
-        raise ValueError(f"strength is {strength}: the bias of a scene has a strength of 0 or more.")
+        raise ValueError(f"strength is {strength}: give a number of 0 or more.")
     if strength == 0:
         return manifest
     scores = np.array([entry.score for entry in manifest.entries])

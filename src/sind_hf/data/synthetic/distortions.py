@@ -1,8 +1,8 @@
 """Kinds of distortion at levels from 1 (hardly visible) to 5 (very annoying).
 
-Every function takes an RGB picture, the level and a generator (only some draw from it) and returns a new RGB picture
-of the same size. Levels between those whole ones, and from 0 (nothing happens) on, are in between. They were set by
-eye on photographs of 384 pixels: equal levels look about equally bad.
+Every function takes an RGB image, the level and a generator (only some draw from it), and returns a new RGB image of
+the same size. Level 0 changes nothing, and levels between whole ones are interpolated. The levels were set by eye on
+photographs of 384 pixels, so that equal levels look about equally bad.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ Distortion = Callable[[Image.Image, float, np.random.Generator], Image.Image]
 
 
 def at_level(level: float, nothing: float, *levels: float) -> float:
-    """Return the parameter of a level, by lines between those of the whole levels.
+    """Return the parameter of a level, interpolated linearly between whole levels.
 
     Args:
-        level: 0 to the number of `levels`.
-        nothing: The parameter with which nothing happens.
-        *levels: The parameters of level 1, 2, …
+        level: Level, from 0 to the number of `levels`.
+        nothing: Parameter of level 0.
+        *levels: Parameters of level 1, 2, …
     """
     return float(np.interp(level, range(len(levels) + 1), (nothing, *levels)))
 
 
 def at_384(image: Image.Image, pixels: float) -> float:
-    """Scale a length from a picture with a short side of 384 to this one, so that it covers as much of the content.
+    """Scale a length for an image with a short side of 384 to this image, so that it covers as much of the content.
 
-    Below 256 it stays at that of 256: Pillow's blur does nothing where its radius is a third of a pixel.
+    Short sides below 256 count as 256, because Pillow's blur does nothing at a radius of a third of a pixel.
     """
     return pixels * max(256, min(image.size)) / 384
 
 
 def to_picture(values: np.ndarray) -> Image.Image:
-    """Return the picture of (H, W, 3) values, rounded and cut to 0..255."""
+    """Return the image of (H, W, 3) values, rounded and clipped to 0..255."""
     return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8))
 
 
 def gaussian_blur(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
-    """Defocus: Gaussian with a growing radius."""
+    """Defocus: Gaussian blur with a growing radius."""
     return image.filter(ImageFilter.GaussianBlur(at_384(image, at_level(level, 0, 0.8, 1.4, 2.1, 3.1, 4.5))))
 
 
@@ -86,9 +86,9 @@ def downscaling(image: Image.Image, level: float, rng: np.random.Generator) -> I
 
 
 def contrast_loss(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
-    """Flat tones: all values move towards the mean grey of the picture."""
-    grey = float(np.asarray(image.convert("L"), np.float32).mean())
-    return to_picture(grey + at_level(level, 1, 0.76, 0.6, 0.46, 0.34, 0.23) * (np.asarray(image, np.float32) - grey))
+    """Flat tones: all values move toward the mean gray of the image."""
+    gray = float(np.asarray(image.convert("L"), np.float32).mean())
+    return to_picture(gray + at_level(level, 1, 0.76, 0.6, 0.46, 0.34, 0.23) * (np.asarray(image, np.float32) - gray))
 
 
 def overexposure(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:

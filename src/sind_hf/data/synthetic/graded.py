@@ -1,9 +1,9 @@
-"""A graded set: photographs, distorted in known steps, with **synthetic** opinion scores.
+"""A graded dataset: photographs, distorted in known steps, with **synthetic** opinion scores.
 
-Nobody rated these pictures. The score of a picture follows from the level of its distortion, and every photograph (a
-scene) has its own scale and shift of scores: these set real opinion scores of different scenes apart and are what SIND
-is trained to see through. The set is for demos, tests and trying out own photographs; correlations on it say nothing
-about how well a model agrees with people.
+The score of an image follows from the level of its distortion, and every photograph (a scene) has its own scale and
+shift of scores. Real opinion scores of different scenes differ in the same way, and SIND is trained to see through it.
+The dataset is for demos, for tests and for trials with own photographs. Correlations on it say nothing about how well
+a model agrees with people.
 
     manifest = grade(packaged_photographs(), "graded")
     print(len(manifest.entries), manifest.entries[0].image)
@@ -14,7 +14,6 @@ from __future__ import annotations
 import difflib
 import hashlib
 import importlib.util
-import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -23,10 +22,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from sind_hf.data.manifests.document import parse_json
 from sind_hf.data.manifests.manifest import Manifest, ManifestEntry, ScoreInfo
 from sind_hf.data.synthetic.distortions import DISTORTIONS, Distortion
 from sind_hf.files import atomic_file, read_text, write_json
-from sind_hf.image_processing_sind import ImageError, load_image, open_regular_file
+from sind_hf.image_processing_sind import ImageError, load_image, open_regular_file, printable
 
 __all__ = [
     "DISTORTIONS",
@@ -55,27 +55,27 @@ _PACKAGED = {
     "tissue": "ihc.png",
 }
 _SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
-_RECIPE = 2  # raise it when the same settings give other pictures or scores
+_RECIPE = 2  # raise it when the same settings give other images or scores
 _CROP_SIDE = 0.85  # of the short side of the photograph
 _QUALITY_STEP = 0.18  # loss of base quality per level: level 5 is left with 0.1
 _OBSERVER_NOISE = 0.025  # standard deviation, cut at three: less than half a step, so that levels keep their order
 _SCALES = (0.3, 1.0)  # range of the scene-specific scale; 1 spans the whole score range
 _SCORE_RANGE = (1.0, 5.0)
-_FIRST_DOMAIN = 10_000  # domain ids are unique over all datasets; those of the catalog end well below
+_FIRST_DOMAIN = 10_000  # above the domain IDs of all datasets of the catalog
 
 
 class PhotographWarning(UserWarning):
-    """A photograph could not be used and is left out of the graded set."""
+    """A photograph cannot be used and is left out of the graded dataset."""
 
 
 def packaged_photographs() -> dict[str, Path]:
-    """The photographs that come inside the scikit-image package, by name; nothing is downloaded.
+    """Return the photographs inside the scikit-image package, by name. Nothing is downloaded.
 
     Returns:
-        Fourteen photographs (people, things, textures, space, medicine; six of them grey), sorted by name.
+        Fourteen photographs (people, things, textures, space, medicine; six of them gray), sorted by name.
 
     Raises:
-        ValueError: scikit-image is not installed, or its package has none of them.
+        ValueError: If scikit-image is not installed, or its package has none of them.
     """
     spec = importlib.util.find_spec("skimage")
     if spec is None or not spec.submodule_search_locations:
@@ -89,7 +89,7 @@ def packaged_photographs() -> dict[str, Path]:
 
 @dataclass(frozen=True)
 class _Settings:
-    """All that decides which pictures and scores come out; kept beside them as grading.json."""
+    """Everything that the images and scores depend on; saved with them as grading.json."""
 
     recipe: int
     seed: int
@@ -111,33 +111,33 @@ def grade(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Manifest:
-    """Make a graded set from photographs: every crop, clean and with each kind of distortion at each level.
+    """Make a graded dataset from photographs: every crop, clean and with each kind of distortion at each level.
 
-    The score of a picture is `1 + 4 * (shift + scale * base)`, where the base quality is 1 when clean and falls by
-    0.18 per level, with a little observer noise that keeps the order of levels; scale in [0.3, 1] and shift are drawn
-    once per scene, so that all scores lie in 1..5. A picture depends on the seed, its photograph, its kind and its
-    level alone: adding photographs or kinds changes no other picture. With the same versions of Pillow and NumPy
-    the same settings give the same bytes.
+    The score of an image is `1 + 4 * (shift + scale * base)`. The base quality is 1 for a clean image and falls by
+    0.18 per level, with a little observer noise that keeps the order of the levels. Each scene draws its scale from
+    [0.3, 1] and its shift so that all scores are in 1..5. An image depends only on the seed, its photograph, its kind
+    and its level: adding photographs or kinds changes no other image. With the same versions of Pillow and NumPy the
+    same settings give the same bytes.
 
     Args:
-        photographs: files by scene name, or a folder, where every picture file becomes a scene named by its stem.
-        output_dir: gets `images/<scene>/*.png`, `manifest.json` (paths relative to this folder) and `grading.json`,
-            the settings and the photographs that were left out. A set made with the same settings is completed, or
-            returned as it is.
-        kinds: names from `DISTORTIONS`; all of them by default.
-        levels: the levels 1..levels are made, at most 5.
-        crops: square crops of 85 % of the short side, at random places of each photograph.
-        size: side of the pictures in pixels; crops are resized to it.
-        seed: non-negative seed of places, noise, scales and shifts.
-        progress: called with (pictures done, pictures in all).
+        photographs: Files by scene name, or a folder, whose image files become scenes named after them.
+        output_dir: Folder for `images/<scene>/*.png`, `manifest.json` (paths relative to this folder) and
+            `grading.json`, the settings and the photographs that were left out. A dataset that was made with the same
+            settings is completed.
+        kinds: Names from `DISTORTIONS`. Default: all.
+        levels: Number of levels, 1 to 5.
+        crops: Number of square crops of each photograph, with 85 % of its short side, at random places.
+        size: Side of the images in pixels.
+        seed: Non-negative seed of places, noise, scales and shifts.
+        progress: Called with (images done, images in all).
 
     Returns:
-        The manifest, saved as `output_dir/manifest.json`: one scene and one domain per photograph; `reference` is
-        photograph and crop, `distortion` the kind (`None` when clean). Photographs that cannot be used are left out
-        with a `PhotographWarning` each.
+        The manifest, saved as `output_dir/manifest.json`, with one scene and one domain per photograph. `reference`
+        names photograph and crop, and `distortion` the kind (`None` for a clean image). Photographs that cannot be
+        used are left out, each with a `PhotographWarning`.
 
     Raises:
-        ValueError: a bad argument, no usable photograph, or an output folder with other content.
+        ValueError: If an argument is not valid, no photograph can be used, or the output folder has other content.
     """
     files = _photograph_files(photographs)
     settings = _settings(files, kinds, levels, crops, size, seed)
@@ -188,7 +188,7 @@ def grade(
 
 
 def _photograph_files(photographs: Mapping[str, Path | str] | Path | str) -> dict[str, Path]:
-    """Files by scene name, sorted by name; the names are checked because they become folders."""
+    """Return the files by scene name, sorted. The names are checked because they become folders."""
     if isinstance(photographs, Mapping):
         files = {name: Path(path) for name, path in photographs.items()}
     else:
@@ -205,7 +205,7 @@ def _photograph_files(photographs: Mapping[str, Path | str] | Path | str) -> dic
         raise ValueError("no photographs given")
     for name in files:
         if not name or name.startswith(".") or any(character in name for character in "/\\:\0"):
-            raise ValueError(f"{name!r} is no scene name: it becomes a folder, so no leading dot, slash or colon")
+            raise ValueError(f"{name!r} cannot be a scene: it names a folder, so use no leading dot, slash or colon")
     return dict(sorted(files.items()))
 
 
@@ -217,7 +217,7 @@ def _settings(
         if kind not in DISTORTIONS:
             near = difflib.get_close_matches(kind, DISTORTIONS, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(DISTORTIONS)}"
-            raise ValueError(f"{kind!r} is no kind of distortion; {hint}")
+            raise ValueError(f"{kind!r} is not a kind of distortion; {hint}")
     for name, value, low, high in (
         ("levels", levels, 1, 5),
         ("crops", crops, 1, None),
@@ -239,23 +239,23 @@ def _digest(path: Path) -> str | None:
 
 
 def _previous_record(output_dir: Path, record_path: Path, settings: _Settings) -> dict | None:
-    """The record of a set with the same settings, None for a fresh folder; anything else in the folder is refused."""
+    """Return the record of a dataset with the same settings, or None for a new folder; refuse any other folder."""
     advice = "choose another output folder or delete this one"
     if output_dir.exists() and not output_dir.is_dir():
         raise ValueError(f"{output_dir} is a file; {advice}")
     if not output_dir.exists() or not any(output_dir.iterdir()):
         return None
     if not record_path.is_file():
-        raise ValueError(f"{output_dir} holds other files and no graded set; {advice}")
+        raise ValueError(f"{output_dir} holds other files and no graded dataset; {advice}")
     try:
-        record = json.loads(read_text(record_path))
+        record = parse_json(read_text(record_path))
         earlier = {name: record[name] for name in [*asdict(settings), "left_out"]}
     except (OSError, ValueError, KeyError, TypeError):
-        raise ValueError(f"{record_path} cannot be read as the record of a graded set; {advice}") from None
+        raise ValueError(f"{record_path} cannot be read as the record of a graded dataset; {advice}") from None
     for name, value in asdict(settings).items():
         if earlier[name] != value:
             difference = "" if name == "photographs" else f" ({earlier[name]}, now {value})"
-            raise ValueError(f"{output_dir} holds a graded set with other {name}{difference}; {advice}")
+            raise ValueError(f"{output_dir} holds a graded dataset with other {name}{difference}; {advice}")
     return earlier
 
 
@@ -265,10 +265,10 @@ def _warn_left_out(left_out: Mapping[str, str]) -> None:
 
 
 def _open_photograph(path: Path, size: int) -> Image.Image:
-    """Load a photograph that is large enough; the message of an error starts with its path."""
+    """Load a photograph, and refuse one that is too small."""
     image = load_image(path)
     if min(image.size) < size / 2:
-        raise ImageError(f"{path}: {image.width}x{image.height} pixels are too few for pictures of {size}")
+        raise ImageError(f"{printable(path)}: {image.width}x{image.height} pixels are too few for images of {size}")
     return image
 
 
@@ -310,7 +310,7 @@ def _grade_scene(
         ]
         for kind, level in variants:
             path = folder / (f"{crop}-clean.png" if level == 0 else f"{crop}-{kind}-{level}.png")
-            if not path.is_file():  # written whole or not at all, so what an interrupted run left is right
+            if not path.is_file():  # a file of an interrupted run is complete
                 rng = keyed_generator(settings.seed, "distortion", scene, crop, kind, level)
                 write_png(path, clean if level == 0 else DISTORTIONS[kind](clean, level, rng))
             yield ManifestEntry(

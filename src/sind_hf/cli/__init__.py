@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import signal
 import sys
+from typing import Any
 
 import typer
 
+from sind_hf.cli import terminal
 from sind_hf.cli.app import web_app
 from sind_hf.cli.convert import convert
 from sind_hf.cli.data import data
@@ -20,13 +22,12 @@ from sind_hf.cli.experiment import experiment
 from sind_hf.cli.export import export
 from sind_hf.cli.push import push
 from sind_hf.cli.score import score
-from sind_hf.cli.terminal import fail
 from sind_hf.cli.train import train
 from sind_hf.version import __version__
 
 app = typer.Typer(
     name="sind-hf",
-    help="SIND: how good does a photograph look? No reference picture needed.",
+    help="SIND: how good does an image look? No reference image needed.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -61,23 +62,35 @@ app.command("app")(web_app)
 app.add_typer(data, name="data")
 
 
+def _hide_types_of_flags(command: Any) -> None:
+    """Keep the help from showing a type such as `<bool>` beside flags, which take no value."""
+    for parameter in command.get_params(command.context_class(command)):
+        if getattr(parameter, "is_flag", False):
+            parameter.metavar = ""
+    for each in getattr(command, "commands", {}).values():
+        _hide_types_of_flags(each)
+
+
 def main() -> None:
     """Run the command line; turn expected errors into one line and exit code 2."""
+    command = typer.main.get_command(app)
+    _hide_types_of_flags(command)
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     try:
-        code = app(arguments, standalone_mode=False)
+        code = command.main(arguments, prog_name="sind-hf", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort) as error:
         cause = error if isinstance(error, KeyboardInterrupt) else error.__cause__  # the parser wraps it
-        fail(str(cause or "") or "interrupted", code=128 + getattr(cause, "signal", signal.SIGINT))
+        terminal.fail(str(cause or "") or "interrupted", code=128 + getattr(cause, "signal", signal.SIGINT))
     except Exception as error:
         if debug:
-            raise
+            terminal.show_traceback(error)
+            sys.exit(2)
         # The parser puts wrong usage into words itself; it has none where it has shown the help already.
         describe = getattr(error, "format_message", None)
         if describe is None:
-            fail(error)
+            terminal.fail(error)
         if message := describe():
-            fail(f"{message.rstrip('.')}; see --help")
+            terminal.fail(f"{message.rstrip('.')}; see --help")
         sys.exit(2)
     sys.exit(code if isinstance(code, int) else 0)

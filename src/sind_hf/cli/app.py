@@ -7,8 +7,6 @@ from typing import Annotated
 
 import typer
 
-from sind_hf.app import build_app, launch_app, wait_for_end
-from sind_hf.app.static_site import LARGE_MODEL, write_site
 from sind_hf.cli import terminal
 from sind_hf.cli.options import BUNDLED, CardOption, DeviceOption, ModelOption, RuntimeOption, ViewsOption
 
@@ -42,6 +40,9 @@ def web_app(
 
     Example: [bold]sind-hf app --model demo_output/model --reference scores.csv --open[/bold]
     """
+    from sind_hf.app import build_app, launch_app, wait_for_end
+    from sind_hf.app.static_site import LARGE_MODEL, write_site
+
     terminal.quiet_libraries()
     if static is not None:
         site = write_site(

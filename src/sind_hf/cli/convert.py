@@ -8,7 +8,6 @@ from typing import Annotated, Literal
 import typer
 
 from sind_hf.cli import terminal
-from sind_hf.conversion.convert import convert_checkpoint
 
 
 def convert(
@@ -34,6 +33,8 @@ def convert(
 
     Sizes and variant are read from the weights. Heads and activation are not in them: what is assumed is printed.
     """
+    from sind_hf.conversion.convert import convert_checkpoint
+
     terminal.quiet_libraries()
     done = convert_checkpoint(
         weights,

@@ -8,8 +8,6 @@ from typing import Annotated
 import typer
 
 from sind_hf.cli import terminal
-from sind_hf.experiments.demo import HELD_OUT, run_demo
-from sind_hf.training.callbacks import TrainingProgress
 
 
 def demo(
@@ -21,6 +19,9 @@ def demo(
 
     Example: [bold]sind-hf demo --output demo_output[/bold]
     """
+    from sind_hf.experiments.demo import HELD_OUT, run_demo
+    from sind_hf.training.callbacks import TrainingProgress
+
     terminal.quiet_libraries()
     terminal.say("Photographs, graded distortions, made-up scores: this shows how SIND works, not how good it is.")
     result = run_demo(output, terminal.stage, TrainingProgress)

@@ -4,19 +4,12 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, Any, cast
 
 import typer
 
-from sind_hf.checkpoints import load_scorer
 from sind_hf.cli import terminal
 from sind_hf.cli.options import BatchSizeOption, DeviceOption, DtypeOption, ModelOption, Views, WorkersOption
-from sind_hf.configuration_sind import SindConfig
-from sind_hf.data.manifests.manifest import Manifest
-from sind_hf.experiments.checkpoint_calibration import calibrate_checkpoint, check_calibration
-from sind_hf.experiments.evaluation import evaluate_manifest
-from sind_hf.experiments.figures import draw_evaluation, prepare_figures
-from sind_hf.files import sole_use, write_json
 
 COLUMNS = ("srcc", "plcc", "krcc", "rmse", "plcc_logistic4", "plcc_logistic5", "n")
 
@@ -45,6 +38,13 @@ def evaluate(
     --calibrate then fits scale and shift of the scores to the opinion scores, and keeps them, with the declared range,
     in the folder's config.json; the table shows the model as it was before.
     """
+    from sind_hf.checkpoints import load_scorer
+    from sind_hf.data.manifests.manifest import Manifest
+    from sind_hf.experiments.checkpoint_calibration import calibrate_checkpoint, check_calibration
+    from sind_hf.experiments.evaluation import evaluate_manifest
+    from sind_hf.experiments.figures import draw_evaluation, prepare_figures
+    from sind_hf.files import sole_use, write_json
+
     terminal.quiet_libraries()
     if calibrate:
         check_calibration(model, len(manifest))
@@ -90,7 +90,7 @@ def evaluate(
         terminal.say(f"report written to {output}")
     incomplete = any(evaluation.failures for evaluation in evaluations)
     if calibrate:
-        config = cast(SindConfig, scorer.config)  # of a folder, as was checked
+        config = cast(Any, scorer.config)  # of a folder, as was checked
         calibration = calibrate_checkpoint(model, config, evaluations[0], manifests[0].oriented_range())
         for line in calibration.summary():
             terminal.say(line)

@@ -5,20 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from accelerate import PartialState
-from transformers import TrainerCallback
 
 from sind_hf.cli import terminal
-from sind_hf.experiments.config import RunConfig, config_from_arguments
-from sind_hf.experiments.figures import draw_figures
-from sind_hf.experiments.protocols import build_folds
-from sind_hf.experiments.records import load_records
-from sind_hf.experiments.report import summary_rows
-from sind_hf.experiments.runner import run_experiment
-from sind_hf.training.callbacks import TrainingProgress
+
+if TYPE_CHECKING:
+    from transformers import TrainerCallback
+
+    from sind_hf.experiments.config import RunConfig
 
 SHORT = {"srcc": "SRCC", "plcc": "PLCC", "srcc_plcc": "(S+P)/2"}  # a row has to fit in 80 columns
 
@@ -49,6 +45,8 @@ def experiment(
 
     Example: [bold]sind-hf experiment leave-one-out configs/leave_one_out_spaq.yaml[/bold]
     """
+    from sind_hf.experiments.config import config_from_arguments
+
     terminal.quiet_libraries()
     words = arguments or []
     run = config_from_arguments(words, config, ("--config", "--fresh", "--dry-run", "--help"))
@@ -67,6 +65,8 @@ def experiment(
 
 def show_folds(config: RunConfig) -> None:
     """Print the folds of an experiment: the train and test sides of each, and their origins."""
+    from sind_hf.experiments.protocols import build_folds
+
     folds = build_folds(config.data, config.experiment)
     rows = []
     for fold in folds:
@@ -80,9 +80,15 @@ def show_folds(config: RunConfig) -> None:
 
 def show_experiment(config: RunConfig, *, resume: bool = True) -> None:
     """Run an experiment with progress on the terminal, then print and draw its results."""
+    from sind_hf.distributed import is_main_process
+    from sind_hf.experiments.figures import draw_figures
+    from sind_hf.experiments.records import load_records
+    from sind_hf.experiments.report import summary_rows
+    from sind_hf.experiments.runner import run_experiment
+
     config.training.disable_tqdm = True
     run_experiment(config, resume, watch=_watched)
-    if not PartialState().is_main_process:
+    if not is_main_process():
         return
     folder = Path(str(config.training.output_dir))
     records = load_records(folder)
@@ -111,7 +117,10 @@ def show_experiment(config: RunConfig, *, resume: bool = True) -> None:
 
 @contextmanager
 def _watched(title: str) -> Iterator[Sequence[TrainerCallback]]:
-    if not PartialState().is_main_process:
+    from sind_hf.distributed import is_main_process
+    from sind_hf.training.callbacks import TrainingProgress
+
+    if not is_main_process():
         yield []
         return
     with terminal.stage(title) as update:

@@ -7,9 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sind_hf.checkpoints import load_checkpoint
 from sind_hf.cli import terminal
-from sind_hf.onnx.export import export_onnx, require_onnx
 
 
 def export(
@@ -20,6 +18,9 @@ def export(
 
     Example: [bold]sind-hf export demo_output/model sind.onnx[/bold]
     """
+    from sind_hf.checkpoints import load_checkpoint
+    from sind_hf.onnx.export import export_onnx, require_onnx
+
     terminal.quiet_libraries()
     require_onnx()
     scorer, processor = load_checkpoint(model, device="cpu")

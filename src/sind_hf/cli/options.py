@@ -47,7 +47,7 @@ CardOption = Annotated[
 DtypeOption = Annotated[str, typer.Option(help="Of the backbone: float32, bfloat16 or float16.")]
 BatchSizeOption = Annotated[int, typer.Option(min=1, help="Pictures per forward pass.")]
 WorkersOption = Annotated[
-    int, typer.Option(min=0, help="Processes that load pictures ahead of the model; 0: load in this one.")
+    int, typer.Option(min=0, help="Processes that load images ahead of the model; 0: load in this one.")
 ]
 ManifestArgument = Annotated[Path, typer.Argument(help="Manifest of a dataset (.json).", show_default=False)]
 ManifestOutput = Annotated[Path, typer.Option("--output", "-o", help="Manifest to write (.json).")]

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sind_hf.cli import terminal
 from sind_hf.cli.options import ClipOption, FollowLinksOption, SeedOption, key_values
 from sind_hf.data.manifests.catalog import CATALOG
-from sind_hf.data.readers import READERS, BuildResult, DatasetNotFoundError
-from sind_hf.data.readers import build as build_manifest
-from sind_hf.data.scenes.labeling import scene_picker
+
+if TYPE_CHECKING:
+    from sind_hf.data.readers import BuildResult
 
 
 def build(
     name: Annotated[
         str,
-        typer.Argument(help=f"One of {', '.join(READERS)}, or all for those in ROOT.", show_default=False),
+        typer.Argument(help=f"One of {', '.join([*CATALOG, 'folder'])}, or all for those in ROOT.", show_default=False),
     ],
     root: Annotated[Path, typer.Option(help="Folder of the dataset, or the folder that holds it.")],
     output: Annotated[
@@ -37,6 +37,10 @@ def build(
 
     Example: [bold]sind-hf data build koniq10k --root ~/datasets --output data_json[/bold]
     """
+    from sind_hf.data.readers import DatasetNotFoundError
+    from sind_hf.data.readers import build as build_manifest
+    from sind_hf.data.scenes.labeling import scene_picker
+
     terminal.quiet_libraries()
     if name == "all" and output.suffix == ".json":
         raise ValueError("--output must be a folder when all datasets are built")

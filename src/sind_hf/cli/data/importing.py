@@ -9,9 +9,6 @@ import typer
 
 from sind_hf.cli import terminal
 from sind_hf.cli.options import FollowLinksOption, ManifestOutput, key_values
-from sind_hf.data.importing.importer import import_manifest
-from sind_hf.data.importing.tables import COLUMN_NAMES
-from sind_hf.data.manifests.manifest import ScoreInfo
 
 
 def import_scores(
@@ -32,7 +29,10 @@ def import_scores(
     ] = None,
     column: Annotated[
         list[str] | None,
-        typer.Option(metavar="KIND=NAME", help=f"Column for one of {', '.join(COLUMN_NAMES)}. Repeat for several."),
+        typer.Option(
+            metavar="KIND=NAME",
+            help="Column for one of image, score, scene, reference, distortion, domain_id. Repeat for several.",
+        ),
     ] = None,
     score_range: Annotated[
         tuple[float, float] | None, typer.Option(metavar="LOW HIGH", help="Lowest and highest possible score.")
@@ -49,6 +49,9 @@ def import_scores(
 
     Example: [bold]sind-hf data import study/scores.csv --score-range 1 5 --output study.json[/bold]
     """
+    from sind_hf.data.importing.importer import import_manifest
+    from sind_hf.data.manifests.manifest import ScoreInfo
+
     terminal.quiet_libraries()
     result = import_manifest(
         source,

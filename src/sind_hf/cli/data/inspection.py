@@ -9,13 +9,6 @@ import typer
 
 from sind_hf.cli import terminal
 from sind_hf.cli.options import FollowLinksOption, ManifestArgument
-from sind_hf.data.manifests.manifest import Manifest
-from sind_hf.data.statistics import (
-    compare_with_catalog,
-    manifest_statistics,
-    plot_scene_distributions,
-    render_statistics,
-)
 
 
 def validate(
@@ -30,6 +23,9 @@ def validate(
 
     Example: [bold]sind-hf data validate data_json/koniq10k/all.json --image-root ~/datasets --verify[/bold]
     """
+    from sind_hf.data.manifests.manifest import Manifest
+    from sind_hf.data.statistics import compare_with_catalog
+
     if verify and image_root is None:
         raise ValueError("--verify decodes the images; name their folder with --image-root")
     loaded = Manifest.load(manifest)
@@ -60,6 +56,9 @@ def stats(
 
     Example: [bold]sind-hf data stats data_json/spaq/all.json --plot spaq.png[/bold]
     """
+    from sind_hf.data.manifests.manifest import Manifest
+    from sind_hf.data.statistics import manifest_statistics, plot_scene_distributions, render_statistics
+
     loaded = Manifest.load(manifest)
     terminal.show(render_statistics(manifest_statistics(loaded)))
     if plot is not None:

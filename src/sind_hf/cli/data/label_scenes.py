@@ -18,8 +18,6 @@ from sind_hf.cli.options import (
     SeedOption,
     WorkersOption,
 )
-from sind_hf.data.manifests.manifest import Manifest
-from sind_hf.data.scenes import labeling as scene_labels
 
 
 def label_scenes(
@@ -35,7 +33,7 @@ def label_scenes(
     ] = None,
     prompt: Annotated[
         str, typer.Option(help="Text to compare the images with; {scene} is replaced.")
-    ] = scene_labels.PROMPT,
+    ] = "a photo of {scene}",
     cache: Annotated[
         Path | None, typer.Option(help="File of similarities (.jsonl), from which an interrupted run continues.")
     ] = None,
@@ -50,6 +48,9 @@ def label_scenes(
     Example: [bold]sind-hf data label-scenes livec.json --image-root data --clip openai/clip-vit-base-patch16 -o
     livec_scenes.json[/bold]
     """
+    from sind_hf.data.manifests.manifest import Manifest
+    from sind_hf.data.scenes import labeling as scene_labels
+
     terminal.quiet_libraries()
     if clusters is not None and (scene or cache):
         raise ValueError("--clusters finds the scenes itself: leave --scene and --cache out")

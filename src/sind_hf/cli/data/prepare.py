@@ -9,8 +9,6 @@ import typer
 
 from sind_hf.cli import terminal
 from sind_hf.cli.options import FollowLinksOption, ImageRootOption, ManifestArgument, WorkersOption
-from sind_hf.data.manifests.manifest import Manifest
-from sind_hf.data.prepared import prepare as preparation
 
 
 def prepare(
@@ -33,6 +31,9 @@ def prepare(
 
     Example: [bold]sind-hf data prepare data_json/spaq/all.json --image-root data -o prepared/spaq --workers 8[/bold]
     """
+    from sind_hf.data.manifests.manifest import Manifest
+    from sind_hf.data.prepared import prepare as preparation
+
     loaded = Manifest.load(manifest)
     with terminal.progress(f"preparing {loaded.dataset}") as update:
         result = preparation.prepare(

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from sind_hf.cli import terminal
 from sind_hf.cli.options import ManifestArgument, SeedOption
 from sind_hf.data.manifests.catalog import CATALOG
-from sind_hf.data.manifests.manifest import Manifest
-from sind_hf.data.splits.library import SplitKind, write_folds
-from sind_hf.data.splits.published_lists import make_folds
-from sind_hf.data.splits.splits import shared_scenes
+
+SplitKind = Literal["leave-one-out", "cross-set", "random-split", "k-folds", "official"]
 
 
 def split(
@@ -47,6 +45,11 @@ def split(
 
     Example: [bold]sind-hf data split data_json/spaq/all.json --protocol leave-one-out --output data_json[/bold]
     """
+    from sind_hf.data.manifests.manifest import Manifest
+    from sind_hf.data.splits.library import write_folds
+    from sind_hf.data.splits.published_lists import make_folds
+    from sind_hf.data.splits.splits import shared_scenes
+
     loaded = Manifest.load(manifest)
     keep_scenes = not mix_scenes and loaded.dataset not in CATALOG
     folds = make_folds(loaded, protocol, lists=lists or (), seed=seed, splits=splits, keep_scenes=keep_scenes)

@@ -30,7 +30,7 @@ def test_export_then_score(run, exported, picture_files, tmp_path, capsys):
     assert run("score", *picture_files, "--model", folder, "--device", "cpu", *options)[0] == 0
     expected = scores(tmp_path / "scores.csv")
     code, out, err = run("score", *picture_files, "--model", path, *options, "--quality-maps", tmp_path / "maps")
-    assert (code, out) == (0, "") and "5 pictures scored" in err and "0 to 100" in err
+    assert (code, out) == (0, "") and "5 images scored" in err and "0 to 100" in err
     assert scores(tmp_path / "scores.csv") == pytest.approx(expected, abs=1e-4)
     assert len(set(expected)) == 5 and len(list((tmp_path / "maps").iterdir())) == 5
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sind_hf import Manifest, ManifestEntry, ScoreInfo, SindImageProcessor, cli, score_images
+from sind_hf import Manifest, ManifestEntry, ScoreInfo, SindImageProcessor, score_images
 from sind_hf.cli import terminal
 
 
@@ -24,7 +24,7 @@ def test_scores_a_folder_in_order(run, tiny_checkpoint, picture_files, tmp_path)
     code, out, err = run("score", *picture_files, "--model", tiny_checkpoint)
     assert code == 0
     assert [line.split()[1] for line in out.splitlines()] == picture_files
-    assert "5 pictures scored" in err and "0 to 100" in err
+    assert "5 images scored" in err and "0 to 100" in err
 
     code, out, _ = run("score", folder, "--model", tiny_checkpoint, "--output", tmp_path / "s.csv", "--workers", 1)
     assert code == 0 and out == ""
@@ -64,7 +64,7 @@ def test_bad_pictures_are_named_and_the_rest_is_scored(run, tiny_checkpoint, pic
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["{empty}"], "no pictures"),
+        (["{empty}"], "no images"),
         (["{picture}", "--output", "scores.txt"], "unknown format"),
         (["{picture}", "--dtype", "float12"], "dtype is 'float12'"),
         (["{picture}", "--device", "toaster"], "device 'toaster' cannot be used"),
@@ -88,10 +88,11 @@ def test_a_folder_that_is_no_checkpoint_is_named(run, picture_files, tmp_path):
     assert code == 2 and "of 'vit', not of SIND" in err and len(err.strip().splitlines()) == 1
 
 
-def test_debug_shows_the_traceback(monkeypatch, tmp_path):
-    monkeypatch.setattr("sys.argv", ["sind-hf", "score", "x.png", "--model", str(tmp_path / "nowhere"), "--debug"])
-    with pytest.raises(ValueError, match="no such checkpoint folder"):
-        cli.main()
+def test_debug_shows_the_traceback_and_escapes_names(run, tmp_path):
+    code, _, err = run("score", "x.png", "--model", tmp_path / "no\x1b[2Jwhere", "--debug")
+    assert code == 2 and err.startswith("Traceback") and "check_folder" in err
+    assert err.splitlines()[-1].endswith("no\\x1b[2Jwhere: there is no such checkpoint folder.")
+    assert all(character.isprintable() or character == "\n" for character in err)
 
 
 def test_resume_scores_only_what_is_missing(run, interrupt, tiny_checkpoint, picture_files, tmp_path):
@@ -102,11 +103,84 @@ def test_resume_scores_only_what_is_missing(run, interrupt, tiny_checkpoint, pic
     code, _, err = run("score", *picture_files, "--model", tiny_checkpoint, "--output", output)
     assert code == 2 and "2 scores of an interrupted job" in err and part.exists()
     code, _, err = run("score", *picture_files, "--model", tiny_checkpoint, "--output", output, "--resume")
-    assert code == 0 and "3 pictures scored" in err and not part.exists()
+    assert code == 0 and "3 images scored" in err and not part.exists()
     found = rows_of(output)
     assert [row["image"] for row in found] == picture_files and {row["error"] for row in found} == {""}
     scores = [float(row["score"]) for row in found]
     assert scores[:2] == [7.0, 7.0] and 7.0 not in scores[2:]
+
+
+def listed(out: str) -> list[str]:
+    return [line.split()[1] for line in out.splitlines()]
+
+
+def test_the_best_images_are_printed_and_written(run, tiny_checkpoint, picture_files, tmp_path):
+    code, out, _ = run("score", *picture_files, "--model", tiny_checkpoint)
+    score_of = {line.split()[1]: float(line.split()[0]) for line in out.splitlines()}
+    best_first = sorted(score_of, key=score_of.__getitem__, reverse=True)
+    threshold = score_of[best_first[2]] - 1e-3
+
+    def score(*options):
+        code, out, err = run("score", *picture_files, tmp_path / "gone.png", "--model", tiny_checkpoint, *options)
+        assert code == 1 and "gone.png: no such file" in err
+        return out, err
+
+    assert listed(score("--sort")[0]) == best_first
+    assert listed(score("--top", 2)[0]) == best_first[:2]
+    out, err = score("--min-score", threshold)
+    assert listed(out) == [name for name in picture_files if name in best_first[:3]]
+    assert f"2 of 5 images score below {threshold:g}" in err
+    out, _ = score("--sort", "--output", tmp_path / "s.csv")
+    assert out == "" and [row["image"] for row in rows_of(tmp_path / "s.csv")] == [
+        *(*best_first, str(tmp_path / "gone.png"))
+    ]
+    score("--top", 2, "--output", tmp_path / "s.csv")
+    assert [row["image"] for row in rows_of(tmp_path / "s.csv")] == best_first[:2]
+
+
+def test_good_images_are_copied_and_bad_ones_moved(run, interrupt, tiny_checkpoint, picture_files, tmp_path):
+    """After an interruption, too: images that were scored before count."""
+    output = tmp_path / "out" / "s.csv"
+    output.parent.mkdir()
+    interrupt(tiny_checkpoint, picture_files, output, 2)  # with scores of 7, the lowest
+    options = ["--min-score", 10, "--copy-good", tmp_path / "good", "--move-bad", tmp_path / "bad"]
+    base = ["score", *picture_files, "--model", tiny_checkpoint, "--output", output, "--resume", *options]
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "picture1.png").write_text("of somebody else")
+    code, _, err = run(*base, "--report", tmp_path / "out" / "r.html")
+    assert code == 1 and "3 images copied to" in err and "1 images moved to" in err
+    assert "picture1.png is another file, which is not overwritten" in err
+    assert sorted(path.name for path in (tmp_path / "good").iterdir()) == [f"picture{n}.png" for n in (2, 3, 4)]
+    assert (tmp_path / "bad" / "picture1.png").read_text() == "of somebody else"
+    assert [Path(file).exists() for file in picture_files] == [False, True, True, True, True]
+    assert [row["image"] for row in rows_of(output)] == picture_files[2:]
+    page = (tmp_path / "out" / "r.html").read_text()
+    assert page.count("<figure>") == 5 and "2 below 10" in page
+
+
+def test_a_report_that_cannot_be_written_is_refused_before_the_work(run, tiny_checkpoint, picture_files, tmp_path):
+    (tmp_path / "file").write_text("")
+    report = tmp_path / "file" / "r.html"
+    code, out, err = run("score", *picture_files, "--model", tiny_checkpoint, "--report", report)
+    assert (code, out) == (2, "") and f"{report}: cannot be written there" in err
+
+
+def test_unread_formats_are_counted(run, tiny_checkpoint, picture_files, tmp_path):
+    for name in ("a.HEIC", "b.heif", "c.dng"):
+        (tmp_path / name).write_bytes(b"")
+    code, _, err = run("score", tmp_path / "*.[pHhd]*", tmp_path, "--model", tiny_checkpoint)
+    assert code == 1 and "formats that are not read: 2 HEIC, 1 raw" in err and "5 images scored" in err
+
+
+def test_progress_has_a_rate_and_the_time_left(capsys, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    with terminal.progress("scoring", "images") as update:
+        for done in range(901, 1000):  # a resumed job begins where it was
+            clock[0] += 0.5
+            update(done, 10_000)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "scoring: 920/10000, 2.0 images/s, 76 min left" and len(lines) == 4
 
 
 def test_quality_maps_are_written(run, tiny_checkpoint, picture_files, tmp_path):
@@ -149,7 +223,7 @@ def test_other_sources_and_fast_decoding(run, tiny_checkpoint, tiny_model, tmp_p
     found = {}
     for fast in (False, True):
         code, _, err = run("score", tmp_path / "m.json", *base, *(["--fast-decode"] if fast else []))
-        assert code == 0 and "3 pictures scored" in err
+        assert code == 0 and "3 images scored" in err
         rows = rows_of(tmp_path / "s.csv")
         assert [row["image"] for row in rows] == [str(tmp_path / name) for name in names]
         processor = SindImageProcessor(fast_decode=fast)

@@ -74,6 +74,27 @@ def test_a_manifest_is_its_files_in_its_order(
     assert str(found[6].error).startswith(f"{tmp_path}/bad.jpg: not an image in a supported format")
 
 
+def test_links_of_a_manifest_stay_in_the_image_root(
+    tiny_model: SindModel, picture_files: list[str], tmp_path: Path
+) -> None:
+    root = tmp_path / "root"
+    (root / "sub").mkdir(parents=True)
+    shutil.copy(picture_files[0], root / "sub" / "a.png")
+    (root / "inside.png").symlink_to("sub/a.png")
+    (root / "file.png").symlink_to(picture_files[1])
+    (root / "folder").symlink_to(tmp_path)
+    named = ["inside.png", "file.png", f"folder/{NAMES[2]}", "sub/a.png"]
+    path = tmp_path / "links.json"
+    path.write_text(json.dumps({"files": [{"image": name} for name in named]}))
+    found = score(tiny_model, path, {"image_root": root})
+    assert [row.score is None for row in found] == [False, True, True, False]
+    assert found[1].error == f"{root}/file.png: is a link that leads out of {root}; add --follow-links to read it"
+    (tmp_path / "link").symlink_to(root)  # the image root itself may be one
+    assert [row.score is None for row in score(tiny_model, path, {"image_root": tmp_path / "link"})][0] is False
+    followed = score(tiny_model, path, {"image_root": root, "follow_links": True})
+    same_scores(followed[:3], tiny_model, picture_files[:3])
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_prepared_folder_needs_no_originals(
     tiny_model: SindModel, manifest: Path, picture_files: list[str], tmp_path: Path, workers: int
@@ -133,6 +154,27 @@ def test_every_form_of_a_dataset(
         found = score(tiny_model, tmp_path / path, options, workers=1)
         assert [row.image for row in found] == [f"{tmp_path}/{title}#{number}" for number in range(5)], path
         same_scores(found, tiny_model, picture_files)
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_other_columns_are_not_read(
+    encoded: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, saved: bool
+) -> None:
+    """A job over many columns, and its resumption, read as much as one over the images alone."""
+    path = tmp_path / ("saved" if saved else "t.parquet")
+    if saved:
+        encoded.save_to_disk(path)
+    else:
+        encoded.to_parquet(path)
+    rows = DatasetRows(str(path)).checked()
+    read: list[set[str]] = []
+    select = datasets.IterableDataset.select_columns
+    monkeypatch.setattr(
+        datasets.IterableDataset,
+        "select_columns",
+        lambda self, names: read.append(set(self.features)) or select(self, names),
+    )
+    assert len(list(rows)) == 5 and read == [{"photo"}]
 
 
 def test_columns_of_paths_or_bytes_are_named(tiny_model: SindModel, picture_files: list[str], tmp_path: Path) -> None:
@@ -472,9 +514,13 @@ def test_options_without_their_source_are_refused(
         names(tmp_path, image_root=tmp_path)
     with pytest.raises(ValueError, match="--split belongs to datasets"):
         names(tmp_path, split="train")
+    with pytest.raises(ValueError, match="--follow-links belongs to manifests"):
+        names(tmp_path, follow_links=True)
     encoded.to_parquet(tmp_path / "t.parquet")
     with pytest.raises(ValueError, match="has no column 'image': choose one of id, photo"):
         names(tmp_path / "t.parquet", image_column="image")
+    with pytest.raises(ValueError, match="--copy-good and --move-bad need image files"):
+        names(tmp_path / "t.parquet", need_files=True)
     (tmp_path / "broken.parquet").write_text("no parquet")
     with pytest.raises(ValueError, match=r"broken\.parquet: cannot be opened as a dataset"):
         names(tmp_path / "broken.parquet")

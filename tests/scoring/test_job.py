@@ -12,7 +12,7 @@ from PIL import Image
 
 from sind_hf import SindConfig, SindImageProcessor, SindModel
 from sind_hf.scoring import images as pictures
-from sind_hf.scoring.job import run_job
+from sind_hf.scoring.job import choose_workers, run_job
 from sind_hf.scoring.scorer import ScoredImage
 
 
@@ -158,6 +158,26 @@ def test_an_image_that_is_another_one_by_now_is_scored_again(
     assert [float(score) for _, score in table(output)] == [row.score for row in found]
 
 
+@pytest.mark.parametrize(
+    ("cores", "processes", "images", "device", "workers"),
+    [
+        (2, 1, 10, "cpu", 0),
+        (2, 1, 1000, "cpu", 1),
+        (1, 1, 1000, "cpu", 0),
+        (12, 1, None, "cpu", 6),
+        (64, 1, 1000, "cpu", 8),
+        (4, 1, 1000, "cuda", 4),
+        (16, 4, 1000, "cuda", 4),
+    ],
+)
+def test_workers_are_chosen_from_the_cores(
+    monkeypatch: pytest.MonkeyPatch, cores: int, processes: int, images: int | None, device: str, workers: int
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+    assert choose_workers(images, device) == workers
+
+
 def test_every_batch_reaches_the_disk(tiny_model: SindModel, picture_files: list[str], tmp_path: Path) -> None:
     """What a killed process leaves behind: at most the pictures of one batch are scored again."""
     stream = run_job(tiny_model, SindImageProcessor(), picture_files, output=tmp_path / "s.csv", batch_size=2)
@@ -186,8 +206,8 @@ def test_unusable_options_score_nothing(
     (tmp_path / "empty.txt").write_text("\n")
     (tmp_path / "file").write_text("")
     cases: list[tuple[Any, dict[str, Any], str]] = [
-        ([], {}, "No pictures to score"),
-        ([tmp_path / "empty.txt"], {}, "No pictures to score"),
+        ([], {}, "No images to score"),
+        ([tmp_path / "empty.txt"], {}, "No images to score"),
         (picture_files, {"output": tmp_path / "s.xlsx"}, "unknown format"),
         (picture_files, {"output": tmp_path / "file" / "s.csv"}, "cannot be written there"),
         (picture_files, {"quality_maps": tmp_path / "file"}, "cannot make this folder"),

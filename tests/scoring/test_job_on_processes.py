@@ -122,7 +122,7 @@ def test_two_processes_write_the_file_of_one(
     arguments = [pictures, "--model", tiny_checkpoint, "--batch-size", 4, "--output", output]
     code, err = ended(start(arguments, processes=2))
     assert code == 1, err  # of the bad picture
-    assert "40 pictures scored" in err and "1 left out" in err and err.count("pictures scored") == 1
+    assert "40 images scored" in err and "1 left out" in err and err.count("pictures scored") == 1
     assert err.count("left out: ") == 1 and "07_bad.png: not an image" in err
     seen = noted(tmp_path)
     assert Counter(process for process, _ in seen) == {0: 21, 1: 20}  # eleven batches, the last one of one picture
@@ -150,7 +150,7 @@ def test_two_processes_are_killed_and_one_goes_on_and_the_other_way_round(
     assert code == 1, err
     seen = noted(tmp_path)
     assert {process for process, _ in seen} == {0, 1} and not {image for _, image in seen} & set(second)
-    assert f"{COUNT - len(second)} pictures scored" in err
+    assert f"{COUNT - len(second)} images scored" in err
     found = table(output)
     files = sorted(str(path) for path in pictures.iterdir())
     assert list(found) == files
@@ -170,7 +170,7 @@ def test_a_dataset_is_killed_and_goes_on(
     kept = kill_after(start([*arguments, "--workers", 1], slow=0.1), output, rows=8)
     noted(tmp_path)
     code, err = ended(start([*arguments, "--resume"]))
-    assert code == 0 and f"{COUNT - len(kept)} pictures scored" in err, err
+    assert code == 0 and f"{COUNT - len(kept)} images scored" in err, err
     assert not {image for _, image in noted(tmp_path)} & set(kept)
     found = table(output)
     assert list(found) == [f"{tmp_path}/d.parquet#{number}" for number in range(COUNT)]
@@ -179,4 +179,4 @@ def test_a_dataset_is_killed_and_goes_on(
 
 def test_what_stops_one_process_stops_all(tiny_checkpoint: Path, pictures: Path, tmp_path: Path) -> None:
     code, err = ended(start([tmp_path / "gone.txt", "--model", tiny_checkpoint], processes=2))
-    assert code != 0 and err.count("gone.txt: cannot read this list of pictures") == 2
+    assert code != 0 and err.count("gone.txt: cannot read this list of images") == 2

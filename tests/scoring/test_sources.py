@@ -42,24 +42,45 @@ def test_the_order_does_not_come_from_the_file_system(tree: Path, monkeypatch: p
 
 
 def test_what_a_folder_passes_over_is_named(tree: Path) -> None:
-    """Images in formats that are not read, links to folders, and folders that cannot be listed."""
+    """Images in formats that are not read, and links to folders that hold this one."""
     unread = ["b/a.HEIC", "b/b.jxl", "a/c.dng", "a/d.CR3", "e.svg"]
     for name in unread:
         (tree / name).write_bytes(b"")
-    (tree.parent / "disk").mkdir()
-    (tree.parent / "disk" / "x.png").write_bytes(b"")
-    (tree / "2024").symlink_to(tree.parent / "disk")
     (tree / "loop").symlink_to(tree)
+    (tree / "a" / "disk").symlink_to("/")
     found = list(open_sources(["photos"]))
     reasons = {picture.name: picture.source.reason for picture in found if isinstance(picture.source, Unusable)}
-    assert set(reasons) == {f"photos/{name}" for name in (*unread, "2024", "loop")}
+    assert set(reasons) == {f"photos/{name}" for name in (*unread, "loop", "a/disk")}
     assert reasons["photos/b/a.HEIC"].startswith("photos/b/a.HEIC: HEIC images are not read")
-    assert reasons["photos/2024"].startswith("photos/2024: is a link to a folder")
+    assert reasons["photos/loop"].startswith("photos/loop: is a link to a folder that holds this one")
     assert [picture.name for picture in found if picture.name not in reasons] == list(list_images(["photos"]))
     Path("only").mkdir()
     Path("only/a.heif").write_bytes(b"")
     (only,) = open_sources(["only"])
     assert isinstance(only.source, Unusable)
+
+
+def test_linked_folders_are_followed_once_and_last(tree: Path) -> None:
+    """A folder that has a name of its own goes by it; circles end."""
+    disk = tree.parent / "disk"
+    (disk / "deep").mkdir(parents=True)
+    (disk / "deep" / "x.png").write_bytes(b"")
+    (disk / "deep" / "back").symlink_to(disk)
+    (tree / "2024").symlink_to(disk)
+    (tree / "2025").symlink_to(disk)
+    (tree / "_b").symlink_to(tree / "b")
+    expected = ["a.tiff", "c.bmp", "a/z.jpeg", "a/c/deep.webp", "b/a.JPG", "b/z.png", "2024/deep/x.png"]
+    assert [picture.source for picture in open_sources(["photos"])] == [f"photos/{name}" for name in expected]
+
+
+def test_patterns_are_expanded_as_a_shell_does(tree: Path) -> None:
+    assert list(list_images(["photos/b/*.[pJ]*"])) == ["photos/b/a.JPG", "photos/b/z.png"]
+    assert list(list_images(["photos/**/*.webp", "ph?tos/a"])) == [
+        *("photos/a/c/deep.webp", "photos/a/z.jpeg", "photos/a/c/deep.webp")
+    ]
+    assert list(list_images(["photos/*.gone", "https://host/*.jpg"])) == ["photos/*.gone", "https://host/*.jpg"]
+    (tree / "x[1].png").write_bytes(b"")  # the name of a file, not a pattern
+    assert list(list_images(["photos/x[1].png"])) == ["photos/x[1].png"]
 
 
 def test_a_folder_may_be_deeper_than_calls_or_paths_may(tree: Path) -> None:
@@ -109,9 +130,9 @@ def test_names_that_are_no_utf8(tree: Path) -> None:
 def test_what_cannot_be_listed_is_named(tree: Path) -> None:
     Path("empty/below").mkdir(parents=True)
     Path("empty/note.txt").write_text("x")
-    with pytest.raises(ValueError, match="^empty: no pictures in this folder"):
+    with pytest.raises(ValueError, match="^empty: no images in this folder"):
         list(list_images(["photos", "empty"]))
-    with pytest.raises(ValueError, match=r"gone\.txt: cannot read this list of pictures \(No such file"):
+    with pytest.raises(ValueError, match=r"gone\.txt: cannot read this list of images \(No such file"):
         list(list_images(["gone.txt"]))
 
 

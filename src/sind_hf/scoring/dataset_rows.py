@@ -92,7 +92,7 @@ class DatasetRows:
 
     def __iter__(self) -> Iterator[Picture]:
         assert self.column is not None, "iterate over what checked() returns"
-        splits = _open(self.address, self.subset)
+        splits = _open(self.address, self.subset, self.column)
         dataset = splits[self.split or next(iter(splits))].select_columns([self.column])
         number = -1
         try:
@@ -162,13 +162,22 @@ def split_is_made_up(address: str, splits: dict[str, IterableDataset]) -> bool:
     return len(splits) == 1 and (address.lower().endswith(PARQUET) or is_saved_dataset(Path(address)))
 
 
-def _open(address: str, subset: str | None) -> dict[str, IterableDataset]:
-    """Return the splits of a dataset by name; nothing but descriptions is read yet, and rows will not be decoded."""
+def _open(address: str, subset: str | None, column: str | None = None) -> dict[str, IterableDataset]:
+    """Return the splits of a dataset by name; nothing but descriptions is read yet, and rows will not be decoded.
+
+    Args:
+        address: See `DatasetRows`.
+        subset: Configuration of the dataset.
+        column: The only column that is needed, so that files on disk are not read for the others.
+    """
     # Decoding opens what a row names, whatever that is. Images are decoded by our own loaders, by our own rules.
-    return {name: split.decode(False) if split.features else split for name, split in _load(address, subset).items()}
+    return {
+        name: split.decode(False) if split.features else split
+        for name, split in _load(address, subset, column).items()
+    }
 
 
-def _load(address: str, subset: str | None) -> dict[str, IterableDataset]:
+def _load(address: str, subset: str | None, column: str | None) -> dict[str, IterableDataset]:
     from datasets import DatasetDict, load_dataset
 
     options: dict[str, Any] = {"streaming": True}
@@ -181,10 +190,14 @@ def _load(address: str, subset: str | None) -> dict[str, IterableDataset]:
             raise ValueError("its name holds '::', which chains addresses; rename it")
         require_regular_files(Path(address))
         if address.lower().endswith(PARQUET):
+            if column is not None:
+                options["columns"] = [column]
             return dict(load_dataset("parquet", data_files={"train": [glob.escape(address)]}, **options))
         if is_saved_dataset(Path(address)):
             saved = load_saved_dataset(Path(address))
             splits = dict(saved) if isinstance(saved, DatasetDict) else {str(saved.split or "train"): saved}
+            if column is not None:
+                splits = {name: split.select_columns([column]) for name, split in splits.items()}
             return {name: split.to_iterable_dataset() for name, split in splits.items()}
         check_data_files(Path(address))
         return dict(load_dataset(address, subset, **options))

@@ -1,13 +1,13 @@
-"""One scoring job: pictures in, a file of scores and quality maps out."""
+"""One scoring job: images in, a file of scores and quality maps out."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from accelerate import PartialState
+from accelerate.utils import gather_object
 
 from sind_hf.data.prepared.folder import file_sha256
 from sind_hf.distributed import in_all, on_main_process, only_run_in, worker_deaths_named
@@ -25,6 +26,7 @@ from sind_hf.scoring.images import Picture
 from sind_hf.scoring.quality_maps import save_overlay
 from sind_hf.scoring.results import ScoreFile
 from sind_hf.scoring.scorer import ScoredImage, score_pictures
+from sind_hf.scoring.selection import Selection
 from sind_hf.scoring.sources import SourceOptions, Sources, open_sources
 
 Progress = Callable[[int, int | None], None]
@@ -32,6 +34,32 @@ Engine = Callable[[Iterable[Picture]], Iterator[tuple[Picture, ScoredImage]]]
 
 # Settings of a configuration that scores do not depend on, or that are compared by themselves.
 VOLATILE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures", "auto_map")
+
+FEW_IMAGES = 64  # they are scored sooner than loader processes have started
+MOST_WORKERS = 8
+
+
+@dataclass(frozen=True)
+class JobResults:
+    """What a finished job knows about all of its images, those that an earlier run scored included.
+
+    Attributes:
+        rows: Results in the order of the input, without quality maps.
+        sources: Where the images are.
+    """
+
+    rows: Sequence[ScoredImage]
+    sources: Sources
+
+    def find(self, names: Collection[str]) -> dict[str, Picture]:
+        """Return images of the job by name; datasets are read again from their beginning."""
+        found: dict[str, Picture] = {}
+        for picture in self.sources:
+            if picture.name in names:
+                found.setdefault(picture.name, picture)
+            if len(found) == len(names):
+                break
+        return found
 
 
 def run_job(
@@ -42,15 +70,17 @@ def run_job(
     source_options: SourceOptions | None = None,
     views: ViewMode | None = None,
     batch_size: int = 16,
-    workers: int = 0,
+    workers: int | None = 0,
     output: str | os.PathLike[str] | None = None,
     quality_maps: str | os.PathLike[str] | None = None,
     resume: bool = False,
     prefix_formulas: bool = False,
     progress: Progress | None = None,
     engine: Engine | None = None,
+    selection: Selection | None = None,
+    finished: Callable[[JobResults], None] | None = None,
 ) -> Iterator[ScoredImage]:
-    """Score the pictures that `paths` stand for, keep the results, and yield them as they come.
+    """Score the images that `paths` stand for, keep the results, and yield them as they come.
 
     Under `accelerate launch` the processes take batches in turn, and each yields its own results; all of them must be
     taken to the end. The output is one file of all.
@@ -58,18 +88,20 @@ def run_job(
     Args:
         model: See `score_images`, as `processor`, `views`, `batch_size` and `workers`.
         processor: Of the same checkpoint.
-        paths: Files, folders, lists, manifests, prepared folders, datasets; see `open_sources`. A picture named twice
+        paths: Files, folders, lists, manifests, prepared folders, datasets; see `open_sources`. An image named twice
             is scored once.
         source_options: What manifests and datasets need besides.
         views: `"center"` or `"nine"`; default: the processor's own.
-        batch_size: Pictures per forward pass.
-        workers: Loader processes.
+        batch_size: Images per forward pass.
+        workers: Loader processes; None chooses, see `choose_workers`.
         output: CSV, JSON Lines or Parquet file for the scores; see `ScoreFile`.
-        quality_maps: Folder for one overlay per picture.
+        quality_maps: Folder for one overlay per image.
         resume: Continue an interrupted job: yields only what was not done yet, and images that changed since.
         prefix_formulas: See `ScoreFile`.
-        progress: Called with (pictures done, pictures in all, None where a dataset does not know).
+        progress: Called with (images done, images in all, None where a dataset does not know).
         engine: What scores in the place of this process; the options of scoring are its own then.
+        selection: Which images go to the output, and in which order. All of them are scored and yielded.
+        finished: Called at the end with all results, in the main process.
 
     Raises:
         ValueError: On unusable options, or when another job writes the same output; nothing has been scored then.
@@ -92,23 +124,24 @@ def run_job(
     def open_job() -> tuple[Sources, Mapping[str, str | None]]:
         sources = open_sources(paths, source_options)
         if next(iter(sources), None) is None:
-            raise ValueError("No pictures to score: the lists are empty.")
+            raise ValueError("No images to score: the lists are empty.")
         sources.require(processor)
         return sources, {} if file is None else file.collect(resume=resume)
 
-    score = engine or partial(
-        score_pictures,
-        model,
-        processor,
-        views=views,
-        batch_size=batch_size,
-        workers=workers,
-        quality_maps=folder is not None,
-    )
     with only_run_in(output) if output is not None else nullcontext():
         sources, done = on_main_process(open_job)
+        score = engine or partial(
+            score_pictures,
+            model,
+            processor,
+            views=views,
+            batch_size=batch_size,
+            workers=choose_workers(sources.total, model.device.type) if workers is None else workers,
+            quality_maps=folder is not None,
+        )
         state = PartialState()
         names: dict[str, None] = {}
+        own_rows: list[tuple[int, ScoredImage]] = []  # of this process, where no file keeps them
         shares = (batch_size, state.process_index, state.num_processes)
         mine = _to_do(sources, None if file is None else done, names, *shares)
         kept = "nothing was kept" if file is None else f"the scores so far are in {file.part}, resume to go on"
@@ -120,12 +153,44 @@ def run_job(
                     part.write(row, picture.stamp)
                     if number % batch_size == 0:
                         part.flush()
+                elif finished is not None:
+                    own_rows.append((picture.position, replace(row, quality_map=None)))
                 if progress is not None:
                     progress(picture.position + 1, sources.total)
                 yield row
-        if file is not None:
-            in_all()  # all parts are closed
-            on_main_process(lambda: file.finish(names))
+        in_all()  # all parts are closed
+        if file is None and finished is not None and state.num_processes > 1:
+            own_rows = gather_object(own_rows)
+
+        def finish() -> None:
+            chosen: Iterable[str] = names
+            if finished is not None or selection is not None:
+                own_rows.sort(key=lambda item: item[0])
+                rows = [row for _, row in own_rows] if file is None else list(file.read(names))
+                if selection is not None:
+                    chosen = [row.image for row in selection.choose(rows)]
+            if file is not None:
+                file.finish(names, chosen)
+            if finished is not None:
+                finished(JobResults(rows, sources))
+
+        on_main_process(finish)
+
+
+def choose_workers(images: int | None, device: str) -> int:
+    """Return how many loader processes a job gets that nobody chose a number for.
+
+    A graphics card waits for images, so that every core loads them. On a CPU the model needs the other half.
+
+    Args:
+        images: Number of images; None where a dataset does not know.
+        device: Type of the model's device, such as `"cpu"`.
+    """
+    if images is not None and images <= FEW_IMAGES:
+        return 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores //= int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # processes of a launch share a machine
+    return min(cores // 2 if device == "cpu" else cores, MOST_WORKERS)
 
 
 def _to_do(

@@ -90,14 +90,27 @@ class ScoreFile:
         path = self.part if process == 0 else self.part.with_name(f"{self.part.name}-{process}")
         return Part(path, self.settings)
 
-    def finish(self, images: Iterable[str]) -> None:
+    def read(self, images: Iterable[str]) -> Iterator[ScoredImage]:
+        """Yield the results of all parts, which must be closed by now.
+
+        Args:
+            images: Names of all images of the job, each once, in the wanted order.
+
+        Raises:
+            ValueError: When one of them has no row.
+        """
+        self._join()
+        return (ScoredImage(row["image"], row["score"], row["error"]) for row in self._rows(images))
+
+    def finish(self, images: Iterable[str], chosen: Iterable[str] | None = None) -> None:
         """Write the file from all parts, which must be closed by now, and remove them.
 
         Args:
-            images: Names of all pictures of the job, each once; the file has their order.
+            images: Names of all images of the job, each once.
+            chosen: Names of those that go to the file, in its order; default: all of them.
 
         Raises:
-            ValueError: When one of them has no row, or the file cannot be written; the parts are kept.
+            ValueError: When an image has no row, or the file cannot be written; the parts are kept.
         """
         self._join()
         writers: dict[str, Callable[[Iterator[dict[str, Any]], Path], None]] = {
@@ -106,7 +119,7 @@ class ScoreFile:
             ".parquet": _write_parquet,
         }
         with atomic_file(self.path) as temporary:
-            writers[self.path.suffix.lower()](self._rows(images), temporary)
+            writers[self.path.suffix.lower()](self._rows(images, chosen), temporary)
         self.part.unlink()
 
     def _shards(self) -> list[Path]:
@@ -160,8 +173,8 @@ class ScoreFile:
                 joined.flush(sync=True)
                 shard.unlink()
 
-    def _rows(self, images: Iterable[str]) -> Iterator[dict[str, Any]]:
-        """Yield the rows in the order of the pictures, of a repeated one the last."""
+    def _rows(self, images: Iterable[str], chosen: Iterable[str] | None = None) -> Iterator[dict[str, Any]]:
+        """Yield the rows of the chosen images in their order, of a repeated one the last."""
         with open_regular_file(self.part) as file:
             file.readline()
             offsets: dict[str, int | None] = dict.fromkeys(images)
@@ -171,9 +184,9 @@ class ScoreFile:
                 if image in offsets:  # and not of a picture that went away since
                     offsets[image] = start
                 start += len(line)
-            for image, offset in offsets.items():
-                if offset is None:
-                    raise ValueError(f"{self.part}: holds no result of {image}: run again with --resume.")
+            for image in offsets if chosen is None else chosen:
+                if (offset := offsets[image]) is None:
+                    raise ValueError(f"{self.part}: holds no result of {printable(image)}: run again with --resume.")
                 file.seek(offset)
                 row = json.loads(file.readline())
                 yield {column: row[column] for column in COLUMNS}

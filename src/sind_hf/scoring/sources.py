@@ -1,9 +1,10 @@
-"""Which pictures a command line means."""
+"""Which images a command line means."""
 
 from __future__ import annotations
 
+import glob
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -61,6 +62,8 @@ class SourceOptions:
         split: Split of a dataset; None for the only one.
         image_column: Image column of a dataset; None finds it by its type.
         fetch_urls: Whether to download images when the rows of a dataset hold http(s) addresses.
+        follow_links: Whether a manifest may name links that lead out of the image root.
+        need_files: Whether every image must be a file, which can be copied or moved.
     """
 
     image_root: str | os.PathLike[str] | None = None
@@ -68,92 +71,50 @@ class SourceOptions:
     split: str | None = None
     image_column: str | None = None
     fetch_urls: bool = False
+    follow_links: bool = False
+    need_files: bool = False
 
 
 class Source(Protocol):
-    """Pictures of one kind. It can be iterated over again and again, and be sent to other processes."""
+    """Images of one kind. It can be iterated over again and again, and be sent to other processes."""
 
     @property
     def total(self) -> int | None:
-        """Number of pictures, where it is known."""
+        """Number of images, where it is known."""
 
     def __iter__(self) -> Iterator[Picture]: ...
 
 
 @dataclass(frozen=True)
 class Files:
-    """Files and addresses, named by themselves."""
-
-    paths: Sequence[str]
-
-    @property
-    def total(self) -> int:
-        """Number of pictures."""
-        return len(self.paths)
-
-    def __iter__(self) -> Iterator[Picture]:
-        return (Picture(path, path) for path in self.paths)
-
-
-@dataclass(frozen=True)
-class Folder:
-    """The images in a folder and below it, named by their paths; what is passed over there is named, too.
+    """Images whose names are all known before the first one is read.
 
     Attributes:
-        entries: Path, and the reason why the image, or the folder, cannot be used; None for images to be read.
+        images: Name and source of each; what cannot be used has an `Unusable` source.
+        prepared: The prepared folder that the sources are in, and when its index was written; None for other images.
     """
 
-    entries: Sequence[tuple[str, str | None]]
+    images: Sequence[tuple[str, str | PreparedRow | Unusable]]
+    prepared: tuple[str, int] | None = None
 
     @property
     def total(self) -> int:
-        """Number of images, including what is passed over."""
-        return len(self.entries)
+        """Number of images, including the unusable ones."""
+        return len(self.images)
 
     def __iter__(self) -> Iterator[Picture]:
-        for path, reason in self.entries:
-            yield Picture(path, path if reason is None else Unusable(f"{printable(path)}: {reason}"))
-
-
-@dataclass(frozen=True)
-class PreparedFiles:
-    """Pictures of a prepared folder, named by the files that they were made from.
-
-    Attributes:
-        folder: The prepared folder.
-        written: When its index was written.
-        image_root: Where the original files were.
-        places: Path in the manifest, and row among the prepared pictures or the reason why there is none.
-    """
-
-    folder: str
-    written: int
-    image_root: str
-    places: Sequence[tuple[str, int | str]]
-
-    @property
-    def total(self) -> int:
-        """Number of pictures."""
-        return len(self.places)
-
-    def __iter__(self) -> Iterator[Picture]:
-        for image, place in self.places:
-            name = os.path.join(self.image_root, image)
-            if isinstance(place, str):
-                yield Picture(name, Unusable(f"{name}: {place}"))
-            else:
-                yield Picture(name, PreparedRow(self.folder, self.written, place))
+        return (Picture(name, source) for name, source in self.images)
 
 
 @dataclass(frozen=True)
 class Sources:
-    """All pictures of a job, in order."""
+    """All images of a job, in order."""
 
     parts: Sequence[Source]
 
     @property
     def total(self) -> int | None:
-        """Number of pictures, those named twice counted twice; None where a dataset does not know."""
+        """Number of images, those named twice counted twice; None where a dataset does not know."""
         totals = [part.total for part in self.parts]
         return None if None in totals else sum(total for total in totals if total is not None)
 
@@ -162,39 +123,44 @@ class Sources:
             yield from part
 
     def require(self, processor: SindImageProcessor) -> None:
-        """Check that prepared pictures are those that a processor would make.
+        """Check that prepared images are those that a processor would make.
 
         Raises:
             ValueError: When they were prepared otherwise.
         """
         for part in self.parts:
-            if isinstance(part, PreparedFiles):
+            if isinstance(part, Files) and part.prepared is not None:
                 try:
-                    prepared_pictures(part.folder, part.written).require(processor)
+                    prepared_pictures(*part.prepared).require(processor)
                 except ValueError as error:
-                    raise ValueError(f"{part.folder}: {error}") from None
+                    raise ValueError(f"{part.prepared[0]}: {error}") from None
 
 
 def open_sources(paths: Sequence[str | os.PathLike[str]], options: SourceOptions | None = None) -> Sources:
-    """Find the pictures that paths stand for; of datasets nothing but descriptions is read.
+    """Find the images that paths stand for; of datasets nothing but descriptions is read.
 
     Besides what `list_images` takes, a `.json` file is a manifest; a folder that `prepare` wrote stands for its
-    pictures; `hf://datasets/USER/NAME`, a `.parquet` file, a folder that `save_to_disk` wrote and a folder with
-    Parquet files and no pictures are datasets, which are read row by row.
+    images; `hf://datasets/USER/NAME`, a `.parquet` file, a folder that `save_to_disk` wrote and a folder with
+    Parquet files and no images are datasets, which are read row by row.
 
     Args:
         paths: As a user names them.
         options: What manifests and datasets need besides.
 
     Raises:
-        ValueError: When one cannot be opened, holds no picture, or needs another option.
+        ValueError: When one cannot be opened, holds no image, or needs another option.
     """
     options = options or SourceOptions()
-    parts = [_open_source(str(path), options) for path in paths]
+    named = list(_expand_patterns(paths))
+    parts = [_open_source(path, options) for path in named]
     has_dataset = any(isinstance(part, DatasetRows) for part in parts)
-    has_manifest = any(str(path).lower().endswith(MANIFEST_SUFFIX) for path in paths)
+    has_manifest = any(path.lower().endswith(MANIFEST_SUFFIX) for path in named)
     if options.image_root is not None and not (has_manifest or has_dataset):
         raise ValueError("--image-root belongs to manifests (.json) and datasets: name one, or leave it out.")
+    if options.need_files and has_dataset:
+        raise ValueError("--copy-good and --move-bad need image files, which the rows of a dataset are not.")
+    if options.follow_links and not has_manifest:
+        raise ValueError("--follow-links belongs to manifests (.json): name one, or leave it out.")
     asked = {
         "--subset": options.subset,
         "--split": options.split,
@@ -206,10 +172,53 @@ def open_sources(paths: Sequence[str | os.PathLike[str]], options: SourceOptions
     return Sources(parts)
 
 
+def list_images(paths: Sequence[str | os.PathLike[str]]) -> Iterator[str]:
+    """Yield the images that paths stand for, in a stable order.
+
+    A folder stands for all images in it and below it (by their extension, sorted by name; see `_walk` for links), a
+    `.txt` file for the paths on its lines, relative to the working directory, a pattern such as `"photos/*.jpg"` for
+    the files that match it, anything else for itself, whether it exists or not: scoring names what cannot be read.
+
+    Args:
+        paths: Files, folders, lists, patterns and http(s) addresses.
+
+    Raises:
+        ValueError: When a folder holds no image, or a list cannot be read.
+    """
+    for path in _expand_patterns(paths):
+        yield from (name for name, source in _list_one(path) if not isinstance(source, Unusable))
+
+
+def unread_format(path: str) -> str | None:
+    """Return the name of the format that a file's extension belongs to, if images in this format are not read."""
+    suffix = os.path.splitext(path)[1].lower()
+    return None if suffix in picture_suffixes() else _UNREAD.get(suffix)
+
+
+def picture_suffixes() -> frozenset[str]:
+    """Return the extensions of files in the formats that are decoded, as far as the installed Pillow knows them."""
+    known = Image.registered_extensions().items()
+    return frozenset(suffix for suffix, kind in known if kind in IMAGE_FORMATS and kind in {*Image.OPEN, "MPO"})
+
+
+# --- one path ----------------------------------------------------------------------------------------------------
+
+
+def _expand_patterns(paths: Sequence[str | os.PathLike[str]]) -> Iterator[str]:
+    """Replace patterns (`*`, `?`, `[…]`, `**` for all folders below) by what they match, as a shell does."""
+    for path in map(os.fspath, paths):
+        matches = [] if _is_address(path) or os.path.lexists(path) else glob.glob(path, recursive=True)
+        yield from sorted(matches) or [path]
+
+
+def _is_address(path: str) -> bool:
+    return path.startswith(("http://", "https://", HUB_PREFIX))
+
+
 def _open_source(path: str, options: SourceOptions) -> Source:
     folder = Path(path)
-    if path.lower().endswith(MANIFEST_SUFFIX) and not path.startswith(("http://", "https://", HUB_PREFIX)):
-        return _manifest_files(path, options.image_root)
+    if path.lower().endswith(MANIFEST_SUFFIX) and not _is_address(path):
+        return _manifest_files(path, options)
     if is_prepared(path):
         return _prepared_files(path, None)
     local_dataset = path.lower().endswith(PARQUET) or is_saved_dataset(folder)
@@ -225,35 +234,80 @@ def _open_source(path: str, options: SourceOptions) -> Source:
             image_root=root,
             fetch_urls=options.fetch_urls,
         ).checked()
-    if folder.is_dir():
-        return Folder(list(_in_folder(folder)))
-    return Files(list(list_images([path])))
+    return Files(list(_list_one(path)))
 
 
-def _manifest_files(path: str, image_root: str | os.PathLike[str] | None) -> Source:
+def _list_one(named: str) -> Iterator[tuple[str, str | Unusable]]:
+    """Yield name and source of the images that one path stands for.
+
+    Raises:
+        ValueError: See `list_images`.
+    """
+    path = Path(named)
+    if _is_address(named):
+        yield named, named  # as it is: a Path would make one slash of two
+    elif path.is_dir():
+        for image, reason in _in_folder(path):
+            yield image, image if reason is None else Unusable(f"{printable(image)}: {reason}")
+    elif path.suffix.lower() == LIST_SUFFIX:
+        yield from ((line, line) for line in _in_list(path))
+    else:
+        yield str(path), str(path)
+
+
+def _manifest_files(path: str, options: SourceOptions) -> Files:
     manifest = Manifest.load(path, require_scores=False)
-    if image_root is None:
+    if options.image_root is None:
         raise ValueError(f"{path}: a manifest: name the folder that its image paths start from by --image-root.")
-    if is_prepared(image_root):
-        return _prepared_files(os.fspath(image_root), manifest)
-    if not Path(image_root).is_dir():
-        raise ValueError(f"{image_root}: the image root is not a folder; name the folder of the images.")
-    # A Path joins in such a way that nothing in a manifest becomes an address.
-    return Files([str(Path(image_root) / entry.image) for entry in manifest.entries])
+    root = os.fspath(options.image_root)
+    if is_prepared(root):
+        return _prepared_files(root, manifest)
+    if not os.path.isdir(root):
+        raise ValueError(f"{root}: the image root is not a folder; name the folder of the images.")
+    leads_out = _link_guard(root)
+    images: list[tuple[str, str | Unusable]] = []
+    for entry in manifest.entries:
+        image = str(Path(root) / entry.image)  # a Path joins in such a way that nothing in a manifest is an address
+        if not options.follow_links and leads_out(image):
+            reason = f"is a link that leads out of {printable(root)}; add --follow-links to read it"
+            images.append((image, Unusable(f"{printable(image)}: {reason}")))
+        else:
+            images.append((image, image))
+    return Files(images)
 
 
-def _prepared_files(folder: str, manifest: Manifest | None) -> PreparedFiles:
+def _link_guard(root: str) -> Callable[[str], bool]:
+    """Return a function that tells whether a path below `root` leads out of it through a link."""
+    inside = os.path.join(os.path.realpath(root), "")
+    folders: dict[str, str] = {}  # to their real paths: images share few folders
+
+    def leads_out(path: str) -> bool:
+        folder = os.path.dirname(path)
+        if folder not in folders:
+            folders[folder] = os.path.join(os.path.realpath(folder), "")
+        real = folders[folder]
+        return not (os.path.realpath(path) if os.path.islink(path) else real).startswith(inside)
+
+    return leads_out
+
+
+def _prepared_files(folder: str, manifest: Manifest | None) -> Files:
     prepared = PreparedFolder(folder)
     failed = prepared.failures
     wanted = prepared.manifest if manifest is None else manifest
-    load_prepared(
-        folder, wanted.filter(lambda entry: entry.image not in failed)
-    )  # complains of stale and unknown ones
+    # Complains about images that changed since, or that are not in the folder.
+    load_prepared(folder, wanted.filter(lambda entry: entry.image not in failed))
     whole = [entry.image for entry in prepared.manifest.entries if entry.image not in failed]
-    places: dict[str, int | str] = {image: row for row, image in enumerate(whole)} | failed
+    rows = {image: row for row, image in enumerate(whole)}
     place, written = prepared_place(folder)
-    images = [(entry.image, places[entry.image]) for entry in wanted.entries]
-    return PreparedFiles(place, written, str(prepared.image_root), images)
+    images: list[tuple[str, PreparedRow | Unusable]] = []
+    for image in (entry.image for entry in wanted.entries):
+        name = os.path.join(prepared.image_root, image)
+        row = rows.get(image)
+        images.append(
+            (name, Unusable(f"{name}: {failed[image]}") if row is None else PreparedRow(place, written, row))
+        )
+    return Files(images, (place, written))
 
 
 def _holds_parquet_only(folder: Path) -> bool:
@@ -267,32 +321,6 @@ def _holds_parquet_only(folder: Path) -> bool:
             return False
         found = found or (reason is None and suffix == PARQUET)
     return found
-
-
-def list_images(paths: Sequence[str | os.PathLike[str]]) -> Iterator[str]:
-    """Yield the pictures that paths stand for, in a stable order.
-
-    A folder stands for all images in it and below it (by their extension, sorted by name; linked folders are not
-    followed), a `.txt` file for the
-    paths on its lines, relative to the working directory, anything else for itself, whether it exists or not:
-    scoring names what cannot be read.
-
-    Args:
-        paths: Files, folders, lists and http(s) addresses.
-
-    Raises:
-        ValueError: When a folder holds no picture, or a list cannot be read.
-    """
-    for named in paths:
-        path = Path(named)
-        if str(named).startswith(("http://", "https://")):
-            yield str(named)  # as it is: a Path would make one slash of two
-        elif path.is_dir():
-            yield from (image for image, reason in _in_folder(path) if reason is None)
-        elif path.suffix.lower() == LIST_SUFFIX:
-            yield from _in_list(path)
-        else:
-            yield str(path)
 
 
 def _in_folder(folder: Path) -> Iterator[tuple[str, str | None]]:
@@ -313,33 +341,43 @@ def _in_folder(folder: Path) -> Iterator[tuple[str, str | None]]:
             continue
         empty = False
     if empty:
-        raise ValueError(f"{folder}: no pictures in this folder or below it (known by extensions such as .jpg, .png).")
+        raise ValueError(f"{folder}: no images in this folder or below it (known by extensions such as .jpg, .png).")
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, str | None]]:
     """Yield all files below a folder in a stable order, and the folders that are not entered with the reason.
 
-    Files of a folder come before its subfolders, each sorted by name. A stack, not recursion: folders may be nested
-    more deeply than calls may.
+    Files of a folder come before its subfolders, each sorted by name. Links to folders are followed last, so that a
+    folder goes by its own name where it has one; each is entered once. A link to a folder that holds `folder` itself
+    is not followed: it may lead to the whole disk.
     """
-    waiting = [str(folder)]
-    while waiting:
-        directory = waiting.pop()
+    above = os.path.join(os.path.realpath(folder), "")
+    entered: set[tuple[int, int]] = set()
+    # A stack, not recursion: folders may be nested more deeply than calls may.
+    waiting, links = [str(folder)], list[str]()
+    while waiting or links:
+        directory = waiting.pop() if waiting else links.pop(0)
         try:
+            state = os.stat(directory)
+            if (state.st_dev, state.st_ino) in entered:
+                continue
             with os.scandir(directory) as scanned:
                 entries = sorted(scanned, key=lambda entry: entry.name)
         except OSError as error:
             yield directory, f"this folder cannot be read ({error.strerror})"
             continue
+        entered.add((state.st_dev, state.st_ino))
         subfolders = []
         for entry in entries:
             path = os.path.join(directory, entry.name)
             if entry.is_dir(follow_symlinks=False):
                 subfolders.append(path)
-            elif entry.is_symlink() and os.path.isdir(path):
-                yield path, "is a link to a folder, which is not followed; name it as well to score its images"
-            else:
+            elif not (entry.is_symlink() and os.path.isdir(path)):
                 yield path, None
+            elif above.startswith(os.path.join(os.path.realpath(path), "")):
+                yield path, "is a link to a folder that holds this one, which is not followed"
+            else:
+                links.append(path)
         waiting += reversed(subfolders)
 
 
@@ -347,11 +385,5 @@ def _in_list(path: Path) -> Iterator[str]:
     try:
         lines = read_text(path, "utf-8-sig", "surrogateescape").splitlines()
     except OSError as error:
-        raise ValueError(f"{path}: cannot read this list of pictures ({error.strerror}).") from None
+        raise ValueError(f"{path}: cannot read this list of images ({error.strerror}).") from None
     yield from (line.strip() for line in lines if line.strip())
-
-
-def picture_suffixes() -> frozenset[str]:
-    """Return the extensions of files in the formats that are decoded, as far as the installed Pillow knows them."""
-    known = Image.registered_extensions().items()
-    return frozenset(suffix for suffix, kind in known if kind in IMAGE_FORMATS and kind in {*Image.OPEN, "MPO"})

@@ -7,12 +7,12 @@ import time
 from typing import Any
 
 from sind_hf import cli
-from sind_hf.scoring.images import Picture
+from sind_hf.scoring.images import LocatedImage
 
-make_views = Picture.make_views
+make_views = LocatedImage.make_views
 
 
-def noted(self: Picture, *arguments: Any) -> Any:
+def noted(self: LocatedImage, *arguments: Any) -> Any:
     if folder := os.environ.get("NOTES"):
         with open(os.path.join(folder, f"seen-{os.environ.get('RANK', '0')}.txt"), "a") as file:
             file.write(self.name + "\n")
@@ -20,7 +20,7 @@ def noted(self: Picture, *arguments: Any) -> Any:
     return make_views(self, *arguments)
 
 
-Picture.make_views = noted  # type: ignore[method-assign]
+LocatedImage.make_views = noted  # type: ignore[method-assign]
 
 if __name__ == "__main__":
     cli.main()

@@ -23,7 +23,7 @@ from sind_hf import Manifest, ManifestEntry, ScoreInfo, SindImageProcessor, Sind
 from sind_hf.data.importing.importer import import_manifest
 from sind_hf.data.prepared.prepare import prepare
 from sind_hf.scoring.dataset_rows import DatasetRows
-from sind_hf.scoring.images import HubFile, Picture, Unusable
+from sind_hf.scoring.images import HubFile, LocatedImage, Unusable
 from sind_hf.scoring.job import run_job
 from sind_hf.scoring.scorer import ScoredImage, score_images
 from sind_hf.scoring.sources import SourceOptions, open_sources
@@ -185,7 +185,7 @@ def test_columns_of_paths_or_bytes_are_named(tiny_model: SindModel, picture_file
     table.to_parquet(tmp_path / "t.parquet")
     for column in ("where", "raw"):
         same_scores(score(tiny_model, tmp_path / "t.parquet", {"image_column": column}), tiny_model, picture_files)
-    with pytest.raises(ValueError, match="no column holds pictures.*Columns: where, raw"):
+    with pytest.raises(ValueError, match="no column holds images.*Columns: where, raw"):
         names(tmp_path / "t.parquet")
 
 
@@ -194,7 +194,7 @@ def test_a_bad_row_is_named_and_stops_nothing(tiny_model: SindModel, picture_fil
     Dataset.from_dict({"image": rows}, Features({"image": Image()})).to_parquet(tmp_path / "t.parquet")
     bad, good, none = score(tiny_model, tmp_path / "t.parquet")
     assert str(bad.error).startswith(f"{tmp_path}/t.parquet#0: not an image in a supported format")
-    assert none.error == f"{tmp_path}/t.parquet#2: holds no picture"
+    assert none.error == f"{tmp_path}/t.parquet#2: holds no image"
     same_scores([good], tiny_model, picture_files[:1])
 
 
@@ -214,7 +214,7 @@ def test_a_dataset_of_the_hub_is_streamed(
     assert set(map(str, asked)) == {str(("user/photos", "large", {"revision": "v2", "streaming": True}))}
     assert [row.image for row in found] == [f"user/photos@v2/large/test#{number}" for number in range(5)]
     same_scores(found, tiny_model, picture_files)
-    with pytest.raises(ValueError, match="has several splits: choose one by --split: train, test"):
+    with pytest.raises(ValueError, match="has several splits: choose one with --split: train, test"):
         names(address)
     with pytest.raises(ValueError, match="has no split 'val': choose one of train, test"):
         names(address, split="val")
@@ -222,18 +222,18 @@ def test_a_dataset_of_the_hub_is_streamed(
 
 def test_a_stream_is_read_no_further_than_a_few_batches(tiny_model: SindModel, picture_files: list[str]) -> None:
     """Memory does not grow with the dataset: rows wait where they are until the model is ready for them."""
-    from sind_hf.scoring.scorer import score_pictures
+    from sind_hf.scoring.scorer import score_stream
 
     for workers in (0, 1):
         read = 0
 
-        def stream() -> Iterator[Picture]:
+        def stream() -> Iterator[LocatedImage]:
             nonlocal read
             for number in range(10_000):
                 read += 1
-                yield Picture(f"#{number}", picture_files[0])
+                yield LocatedImage(f"#{number}", picture_files[0])
 
-        rows = score_pictures(tiny_model, SindImageProcessor(), stream(), batch_size=2, workers=workers)
+        rows = score_stream(tiny_model, SindImageProcessor(), stream(), batch_size=2, workers=workers)
         picture, row = next(rows)
         assert picture.name == row.image == "#0" and read <= 2 * (1 + 3 * workers)
         rows.close()
@@ -356,7 +356,7 @@ def test_features_that_open_what_a_row_names_are_not_decoded(
     file = tmp_path / "t.parquet"
     description = {"huggingface": json.dumps({"info": {"features": nested.to_dict()}})}
     pq.write_table(pa.table({"image": cells}).replace_schema_metadata(description), file)
-    with pytest.raises(ValueError, match="no column holds pictures"):
+    with pytest.raises(ValueError, match="no column holds images"):
         score(tiny_model, file)
     assert no_network == []
 
@@ -411,12 +411,12 @@ def test_files_of_the_hub_are_read_where_they_are_decoded(
     monkeypatch.setattr("huggingface_hub.HfFileSystem", Hub)
     expected = SindImageProcessor().make_views(picture_files[0])
     for file in (HubFile("datasets/u/d/a.png"), HubFile("datasets/u/d/a.zip", "in/a.png")):
-        assert (Picture("shown", file).make_views(SindImageProcessor(), "center")[1] == expected[1]).all()
+        assert (LocatedImage("shown", file).make_views(SindImageProcessor(), "center")[1] == expected[1]).all()
     with pytest.raises(ValueError, match="^shown: cannot be read"):
-        Picture("shown", HubFile("datasets/u/d/gone.png")).load()
+        LocatedImage("shown", HubFile("datasets/u/d/gone.png")).load()
     monkeypatch.setattr("sind_hf.scoring.images.LARGEST_FILE", 1000)
     with pytest.raises(ValueError, match="^shown: cannot be read .has 2,000 bytes"):
-        Picture("shown", HubFile("datasets/u/d/a.zip", "bomb.png")).load()
+        LocatedImage("shown", HubFile("datasets/u/d/a.zip", "bomb.png")).load()
 
 
 @pytest.mark.parametrize(

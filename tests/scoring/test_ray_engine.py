@@ -14,7 +14,7 @@ import pytest
 
 from sind_hf import SindModel
 from sind_hf.checkpoints import load_checkpoint
-from sind_hf.scoring.images import Picture
+from sind_hf.scoring.images import LocatedImage
 from sind_hf.scoring.job import run_job
 from sind_hf.scoring.ray_engine import RayEngine
 from sind_hf.scoring.scorer import score_images
@@ -87,7 +87,9 @@ def test_rounds_follow_each_other_and_what_fails_in_an_actor_is_one_line(
 ) -> None:
     monkeypatch.setattr("sind_hf.scoring.ray_engine.CHUNKS_A_ROUND", 1)
     engine = RayEngine(str(tiny_checkpoint), device="cpu", batch_size=1, actors=1)
-    pictures = [Picture(f"#{number}", picture_files[number % 5]) for number in range(9)]  # a chunk of 8, and a rest
+    pictures = [
+        LocatedImage(f"#{number}", picture_files[number % 5]) for number in range(9)
+    ]  # a chunk of 8, and a rest
     found = list(engine(iter(pictures)))
     assert [picture for picture, _ in found] == pictures
     assert [row.image for _, row in found] == [picture.name for picture in pictures]

@@ -6,7 +6,7 @@ from pathlib import Path
 from PIL import Image
 
 from sind_hf import SindImageProcessor, SindModel
-from sind_hf.scoring.images import Picture
+from sind_hf.scoring.images import LocatedImage
 from sind_hf.scoring.report import LISTED, SHOWN, ReportSettings, extremes, write_report
 from sind_hf.scoring.scorer import ScoredImage
 from sind_hf.scoring.summary import histogram, summary_lines
@@ -28,7 +28,7 @@ def test_the_page_needs_nothing_else(tiny_model: SindModel, tmp_path: Path) -> N
     for number, name in enumerate(names):
         file = tmp_path / f"{number}.png"
         Image.effect_noise((300, 200), 10 + 20 * number).convert("RGB").save(file)
-        pictures[name] = Picture(name, str(file))
+        pictures[name] = LocatedImage(name, str(file))
     rows = [ScoredImage(name, float(number)) for number, name in enumerate(names)]
     rows += [ScoredImage(f"{number}.heic", error=f"<b>{number}.heic: HEIC") for number in range(LISTED + 2)]
     settings = ReportSettings("<model>", (0, 100), min_score=1.5)

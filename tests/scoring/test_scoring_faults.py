@@ -88,7 +88,7 @@ def test_a_killed_loader_keeps_the_scores_and_resumes(
             lambda: run(tiny_model, many_files, **options),
             "A process that loads images has died (Killed)",
             "use fewer workers",
-            f"the scores so far are in {output}.part, resume to go on",
+            f"the scores so far are in {output}.part, resume to continue",
         )
     assert not output.exists()
     found = run(tiny_model, many_files, workers=2, output=output, resume=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sind_hf.scoring.images import Unusable
-from sind_hf.scoring.sources import list_images, open_sources, picture_suffixes
+from sind_hf.scoring.sources import image_suffixes, list_images, open_sources
 
 
 @pytest.fixture
@@ -137,6 +137,6 @@ def test_what_cannot_be_listed_is_named(tree: Path) -> None:
 
 
 def test_suffixes_are_of_pictures_only() -> None:
-    found = picture_suffixes()
+    found = image_suffixes()
     assert {".jpg", ".jpeg", ".png", ".webp", ".tif", ".bmp", ".gif", ".ppm"} <= found
     assert not found & {".pdf", ".eps", ".mpg", ".txt", ".h5"}

@@ -19,7 +19,7 @@ def web_app(
         Path | None,
         typer.Option(help="Scores for percentiles, as `sind-hf score` writes them; default: the checkpoint's own."),
     ] = None,
-    examples: Annotated[Path | None, typer.Option(help="Folder of example pictures.")] = None,
+    examples: Annotated[Path | None, typer.Option(help="Folder of example images.")] = None,
     views: ViewsOption = None,
     device: DeviceOption = None,
     open_browser: Annotated[bool, typer.Option("--open", help="Show the page in a browser.")] = False,
@@ -33,7 +33,7 @@ def web_app(
     runtime: RuntimeOption = None,
     card: CardOption = None,
 ) -> None:
-    """Serve a web page that scores and compares pictures, on this machine alone unless told otherwise.
+    """Serve a web page that scores and compares images, on this machine alone unless told otherwise.
 
     With --static: write a folder for any host of plain files; images never leave the visitor's browser. npm fetches
     onnxruntime-web once: [bold]sind-hf app --static site[/bold]

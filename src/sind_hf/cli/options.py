@@ -23,29 +23,35 @@ ModelOption = Annotated[
     typer.Option(
         "--model",
         "-m",
-        help="SIND checkpoint: a folder, a Hub repository, an exported .onnx file, or the one that comes along.",
+        help="Checkpoint to use: a folder, a Hub repository ID or an exported .onnx file. Default: the bundled "
+        "checkpoint.",
         callback=_named_model,
     ),
 ]
 ViewsOption = Annotated[
     Views | None,
-    typer.Option(help="nine: nine times the work, steadier scores; default: the checkpoint's own."),
+    typer.Option(
+        help="Views of each image. nine: nine times the work, steadier scores. Default: the checkpoint's own."
+    ),
 ]
 DeviceOption = Annotated[
-    str | None, typer.Option(help="cpu, cuda, cuda:1, mps …; default: the first accelerator there is.")
+    str | None,
+    typer.Option(
+        help="Device to compute on: cpu, cuda, cuda:1, mps … Default: the first accelerator, or else the CPU."
+    ),
 ]
 RuntimeOption = Annotated[
     Path | None,
     typer.Option(
-        help="With --static: copy of the npm package onnxruntime-web (.tgz or folder); default: npm fetches it."
+        help="With --static: copy of the npm package onnxruntime-web (.tgz or folder); Default: npm fetches it."
     ),
 ]
 CardOption = Annotated[
     str | None,
     typer.Option(metavar="URL", help="With --static: the model card that the page links to."),
 ]
-DtypeOption = Annotated[str, typer.Option(help="Of the backbone: float32, bfloat16 or float16.")]
-BatchSizeOption = Annotated[int, typer.Option(min=1, help="Pictures per forward pass.")]
+DtypeOption = Annotated[str, typer.Option(help="Number type of the backbone: float32, bfloat16 or float16.")]
+BatchSizeOption = Annotated[int, typer.Option(min=1, help="Images per forward pass.")]
 WorkersOption = Annotated[
     int, typer.Option(min=0, help="Processes that load images ahead of the model; 0: load in this one.")
 ]
@@ -58,14 +64,14 @@ FollowLinksOption = Annotated[
 ClipOption = Annotated[
     str | None, typer.Option(help="CLIP model that chooses the scenes which the dataset leaves open.")
 ]
-SeedOption = Annotated[int, typer.Option(min=0, help="Of whatever is drawn.")]
+SeedOption = Annotated[int, typer.Option(min=0, help="Seed of random choices.")]
 
 
 def key_values(option: str, pairs: Sequence[str] | None) -> dict[str, str]:
     """Turn the values of an option that takes KEY=VALUE into a dictionary.
 
     Raises:
-        ValueError: Where there is no KEY= or a key comes twice.
+        ValueError: When a value has no KEY=, or a key is given twice.
     """
     values: dict[str, str] = {}
     for pair in pairs or ():

@@ -1,1 +1,1 @@
-"""Many pictures to scores: finding them, scoring them with loaders ahead of the model, writing rows as they come."""
+"""Score many images: find them, load them ahead of the model, and write the results as they come."""

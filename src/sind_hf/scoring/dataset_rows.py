@@ -1,4 +1,4 @@
-"""The pictures of a dataset of Hugging Face datasets, read row by row and never downloaded or held as a whole."""
+"""The images of a Hugging Face dataset, read row by row; it is never downloaded or kept in memory as a whole."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sind_hf.data.importing.hub_datasets import (
 )
 from sind_hf.data.manifests.validation import path_fault
 from sind_hf.files import shown
-from sind_hf.scoring.images import HubFile, Picture, Unusable
+from sind_hf.scoring.images import HubFile, LocatedImage, Unusable
 
 if TYPE_CHECKING:
     from datasets import IterableDataset
@@ -29,7 +29,7 @@ PARQUET = ".parquet"
 URLS = ("http://", "https://")
 # How `datasets` names a file in an archive of a Hub dataset that it streams.
 _IN_ARCHIVE = re.compile(r"zip://(?P<member>[^:]+)::(?P<archive>hf://[^:]+)")
-TEXT_OR_BYTES = ("string", "large_string", "binary", "large_binary")  # a path or address, or the encoded picture
+TEXT_OR_BYTES = ("string", "large_string", "binary", "large_binary")  # a path or address, or the encoded image
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class DatasetRows:
         subset: Configuration of the dataset; None for its only one.
         split: Name of the split; None for the only one.
         column: Image column; None finds it by its type.
-        rows: How many there are, where that is known.
+        rows: Number of rows; None if it is not known.
         image_root: Folder that the paths in rows start from and stay in, relative or absolute; None for the folder of
             the dataset, in which only relative paths are taken.
         fetch_urls: Whether to download the images of rows that hold http(s) addresses.
@@ -62,24 +62,24 @@ class DatasetRows:
 
     @property
     def title(self) -> str:
-        """What the names of the rows begin with."""
+        """Beginning of the names of the rows."""
         parts = [self.address.removeprefix(HUB_PREFIX), self.subset, self.split]
         return "/".join(part for part in parts if part)
 
     @property
     def total(self) -> int | None:
-        """Number of pictures, where it is known."""
+        """Number of images; None if it is not known."""
         return self.rows
 
     def checked(self) -> DatasetRows:
-        """Look at the dataset, and fill in what was left open: split, column, number of rows.
+        """Open the dataset, and return a copy of this with split, column and number of rows filled in.
 
         Raises:
             ValueError: When it cannot be opened, or split or column are unknown or leave a choice.
         """
         splits = _open(self.address, self.subset)
         if self.split is None and len(splits) > 1:
-            raise ValueError(f"{self.address}: has several splits: choose one by --split: {', '.join(splits)}.")
+            raise ValueError(f"{self.address}: has several splits: choose one with --split: {', '.join(splits)}.")
         split = next(iter(splits)) if self.split is None else self.split
         if split not in splits:
             raise ValueError(f"{self.address}: has no split {split!r}: choose one of {', '.join(splits)}.")
@@ -90,32 +90,32 @@ class DatasetRows:
         named = split if self.split is not None or not split_is_made_up(self.address, splits) else None
         return replace(self, split=named, column=column, rows=known.num_examples if known else None)
 
-    def __iter__(self) -> Iterator[Picture]:
+    def __iter__(self) -> Iterator[LocatedImage]:
         assert self.column is not None, "iterate over what checked() returns"
         splits = _open(self.address, self.subset, self.column)
         dataset = splits[self.split or next(iter(splits))].select_columns([self.column])
         number = -1
         try:
             for number, row in enumerate(dataset):
-                yield self._picture(f"{self.title}#{number}", row[self.column])
+                yield self._locate(f"{self.title}#{number}", row[self.column])
         except Exception as error:  # of the network, the file system, the decoder of the format: no common base class
             raise ValueError(
                 f"{self.title}: cannot be read beyond row {number} ({_line(error)}): "
-                "what was scored is kept, --resume goes on from there."
+                "what was scored is kept; continue with --resume."
             ) from error
 
-    def _picture(self, name: str, value: Any) -> Picture:
+    def _locate(self, name: str, value: Any) -> LocatedImage:
         content = value.get("bytes") if isinstance(value, dict) else value
         if isinstance(content, bytes) and content:
-            return Picture(name, {"bytes": content, "path": name})
+            return LocatedImage(name, {"bytes": content, "path": name})
         if isinstance(value, dict):
             value = value.get("path")
         if not value or not isinstance(value, str):
-            return Picture(name, Unusable(f"{name}: holds no picture"))
+            return LocatedImage(name, Unusable(f"{name}: holds no image"))
         try:
-            return Picture(name, self._file(value))
+            return LocatedImage(name, self._file(value))
         except ValueError as error:
-            return Picture(name, Unusable(f"{name}: {error}"))
+            return LocatedImage(name, Unusable(f"{name}: {error}"))
 
     def _file(self, text: str) -> str | Path | HubFile:
         """Find the file that a row names.
@@ -134,11 +134,11 @@ class DatasetRows:
             raise ValueError(foreign)
         root = Path(self.image_root or (self.address if os.path.isdir(self.address) else Path(self.address).parent))
         if self.image_root is None and (os.path.isabs(text) or path_fault("path", text)):
-            raise ValueError(f"{foreign}; name the folder of its images by --image-root")
+            raise ValueError(f"{foreign}; name the folder of its images with --image-root")
         path = (root / text).resolve()
         if not path.is_relative_to(root.resolve()):
             raise ValueError(
-                f"names {shown(text)}, which is outside {root}; name the folder of its images by --image-root"
+                f"names {shown(text)}, which is outside {root}; name the folder of its images with --image-root"
             )
         return path
 
@@ -213,7 +213,7 @@ def _features(dataset: IterableDataset) -> Any:
 def _image_column(address: str, dataset: IterableDataset, wanted: str | None) -> str:
     from datasets import Image, Value
 
-    def holds_pictures(feature: Any) -> bool:
+    def holds_images(feature: Any) -> bool:
         # Parquet files of other programs have the same two fields without saying that they are an image.
         return isinstance(feature, Image) or (
             isinstance(feature, dict)
@@ -226,15 +226,15 @@ def _image_column(address: str, dataset: IterableDataset, wanted: str | None) ->
         if wanted not in features:
             raise ValueError(f"{address}: has no column {wanted!r}: choose one of {', '.join(features)}.")
         feature = features[wanted]
-        if not (holds_pictures(feature) or isinstance(feature, Value) and feature.dtype in TEXT_OR_BYTES):
-            raise ValueError(f"{address}: the column {wanted!r} holds no pictures but {feature}.")
+        if not (holds_images(feature) or isinstance(feature, Value) and feature.dtype in TEXT_OR_BYTES):
+            raise ValueError(f"{address}: the column {wanted!r} holds {feature}, not images.")
         return wanted
-    found = [name for name, feature in features.items() if holds_pictures(feature)]
+    found = [name for name, feature in features.items() if holds_images(feature)]
     if len(found) > 1 and "image" not in found:
-        raise ValueError(f"{address}: has several image columns: choose one by --image-column: {', '.join(found)}.")
+        raise ValueError(f"{address}: has several image columns: choose one with --image-column: {', '.join(found)}.")
     if not found:
         raise ValueError(
-            f"{address}: no column holds pictures; a column of paths or addresses is named by --image-column. "
+            f"{address}: no column holds images; name a column of paths or addresses with --image-column. "
             f"Columns: {', '.join(features)}."
         )
     return "image" if "image" in found else found[0]

@@ -1,4 +1,4 @@
-"""One picture on its way to a score: its name, and where its views come from."""
+"""One image on its way to a score: its name, and where its views come from."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ LARGEST_FILE = 512 * 2**20  # bytes of one encoded image that is read from the H
 
 
 class PreparedRow(NamedTuple):
-    """A picture of a folder that `prepare` wrote.
+    """An image in a folder that `prepare` wrote.
 
     Attributes:
-        folder: Its path.
+        folder: Path of the folder.
         written: When its index was last written, so that a folder which was prepared again is opened again.
-        row: Number of the picture among those that could be prepared.
+        row: Number of the image among those that could be prepared.
     """
 
     folder: str
@@ -41,8 +41,8 @@ class PreparedRow(NamedTuple):
     row: int
 
     def open(self) -> PreparedPicture:
-        """Find the picture in the memory map; nothing is read yet."""
-        return prepared_pictures(self.folder, self.written)[self.row]
+        """Find the image in the memory map; nothing is read yet."""
+        return open_prepared(self.folder, self.written)[self.row]
 
 
 class HubFile(NamedTuple):
@@ -74,20 +74,20 @@ class HubFile(NamedTuple):
 
 
 class Unusable(NamedTuple):
-    """The place of a picture that is known to be unusable before it is looked at, and why."""
+    """The reason why an image cannot be used, when this is known before it is opened."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """What goes from process to process: a path, encoded bytes, or the place where they are, never pixels.
+class LocatedImage:
+    """The name of an image and where it is. Processes exchange these, never pixels.
 
     Attributes:
-        name: As it is called in the results.
-        source: Where it is.
-        position: Number of the picture in its job, from 0.
-        stamp: What `make_stamp` returned before the image was loaded; None where nobody asked for it.
+        name: Name in the results.
+        source: Path, address, encoded bytes, or place in a prepared folder or Hub dataset.
+        position: Number of the image in its job, from 0.
+        stamp: What `make_stamp` returned before the image was loaded; None if it is not needed.
     """
 
     name: str
@@ -96,9 +96,10 @@ class Picture:
     stamp: str | None = None
 
     def make_stamp(self) -> str:
-        """Digest what tells whether this is still the same image, without decoding it.
+        """Return a digest that changes when the image does, without decoding it.
 
-        It is the absolute path, size and modification time of a file, the content of encoded bytes, else the place.
+        It covers the absolute path, size and modification time of a file, the content of encoded
+        bytes, or else the place.
         """
         digest = hashlib.blake2b(digest_size=12)
         source = self.source
@@ -120,14 +121,14 @@ class Picture:
         """Cut the views: uint8 (T, 3, s, s) each.
 
         Raises:
-            ImageError: When the picture cannot be read; the message names it.
+            ImageError: When the image cannot be read; the message names it.
         """
         if isinstance(self.source, PreparedRow):
             return self.source.open().make_views(mode)
         return processor.make_views(self._plain_source(), mode)
 
     def load(self) -> Image.Image:
-        """Load the picture to be looked at: RGB; of prepared data the larger one that is stored.
+        """Load the image for people to look at, as RGB; for prepared data, the larger of the stored ones.
 
         Raises:
             ImageError: When it cannot be read; the message names it.
@@ -138,7 +139,7 @@ class Picture:
         return load_image(self._plain_source())
 
     def _plain_source(self) -> ImageSource:
-        """The source as `load_image` takes it; bytes go under the name of the picture, for its messages."""
+        """Return the source in a form that `load_image` takes; bytes get the name of the image, for messages."""
         if isinstance(self.source, Unusable):
             raise ImageError(self.source.reason)
         if isinstance(self.source, HubFile):
@@ -165,13 +166,13 @@ def _read_bounded(file: IO[bytes], size: int) -> bytes:
 
 
 def prepared_place(folder: str) -> tuple[str, int]:
-    """Return what `prepared_pictures` and `PreparedRow` take: the folder, and when its index was written."""
+    """Return what `open_prepared` and `PreparedRow` take: the folder, and when its index was written."""
     return folder, (Path(folder) / INDEX_FILE).stat().st_mtime_ns
 
 
 @lru_cache(maxsize=4)
-def prepared_pictures(folder: str, written: int) -> PreparedPictures:
-    """Open a prepared folder, once in every process: all its pictures that could be prepared, in their order."""
+def open_prepared(folder: str, written: int) -> PreparedPictures:
+    """Open a prepared folder, once in every process; return all images that could be prepared, in order."""
     prepared = PreparedFolder(folder)
     failed = prepared.failures
     return PreparedPictures(prepared.dataset(prepared.manifest.filter(lambda entry: entry.image not in failed)))

@@ -22,15 +22,15 @@ from sind_hf.data.prepared.folder import file_sha256
 from sind_hf.distributed import in_all, on_main_process, only_run_in, worker_deaths_named
 from sind_hf.image_processing_sind import ImageError, SindImageProcessor, ViewMode
 from sind_hf.onnx.model import OnnxSindModel, ScoringModel
-from sind_hf.scoring.images import Picture
+from sind_hf.scoring.images import LocatedImage
 from sind_hf.scoring.quality_maps import save_overlay
 from sind_hf.scoring.results import ScoreFile
-from sind_hf.scoring.scorer import ScoredImage, score_pictures
+from sind_hf.scoring.scorer import ScoredImage, score_stream
 from sind_hf.scoring.selection import Selection
 from sind_hf.scoring.sources import SourceOptions, Sources, open_sources
 
 Progress = Callable[[int, int | None], None]
-Engine = Callable[[Iterable[Picture]], Iterator[tuple[Picture, ScoredImage]]]
+Engine = Callable[[Iterable[LocatedImage]], Iterator[tuple[LocatedImage, ScoredImage]]]
 
 # Settings of a configuration that scores do not depend on, or that are compared by themselves.
 VOLATILE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures", "auto_map")
@@ -51,12 +51,12 @@ class JobResults:
     rows: Sequence[ScoredImage]
     sources: Sources
 
-    def find(self, names: Collection[str]) -> dict[str, Picture]:
+    def find(self, names: Collection[str]) -> dict[str, LocatedImage]:
         """Return images of the job by name; datasets are read again from their beginning."""
-        found: dict[str, Picture] = {}
-        for picture in self.sources:
-            if picture.name in names:
-                found.setdefault(picture.name, picture)
+        found: dict[str, LocatedImage] = {}
+        for image in self.sources:
+            if image.name in names:
+                found.setdefault(image.name, image)
             if len(found) == len(names):
                 break
         return found
@@ -87,7 +87,7 @@ def run_job(
 
     Args:
         model: See `score_images`, as `processor`, `views`, `batch_size` and `workers`.
-        processor: Of the same checkpoint.
+        processor: Image processor of the same checkpoint.
         paths: Files, folders, lists, manifests, prepared folders, datasets; see `open_sources`. An image named twice
             is scored once.
         source_options: What manifests and datasets need besides.
@@ -131,7 +131,7 @@ def run_job(
     with only_run_in(output) if output is not None else nullcontext():
         sources, done = on_main_process(open_job)
         score = engine or partial(
-            score_pictures,
+            score_stream,
             model,
             processor,
             views=views,
@@ -144,19 +144,19 @@ def run_job(
         own_rows: list[tuple[int, ScoredImage]] = []  # of this process, where no file keeps them
         shares = (batch_size, state.process_index, state.num_processes)
         mine = _to_do(sources, None if file is None else done, names, *shares)
-        kept = "nothing was kept" if file is None else f"the scores so far are in {file.part}, resume to go on"
+        kept = "nothing was kept" if file is None else f"the scores so far are in {file.part}, resume to continue"
         with worker_deaths_named(kept), file.open_part(state.process_index) if file else nullcontext() as part:
-            for number, (picture, row) in enumerate(score(mine), start=1):
+            for number, (image, row) in enumerate(score(mine), start=1):
                 if folder is not None and row.quality_map is not None:
-                    row = _save_map(folder, picture, row, row.quality_map)
+                    row = _save_map(folder, image, row, row.quality_map)
                 if part is not None:
-                    part.write(row, picture.stamp)
+                    part.write(row, image.stamp)
                     if number % batch_size == 0:
                         part.flush()
                 elif finished is not None:
-                    own_rows.append((picture.position, replace(row, quality_map=None)))
+                    own_rows.append((image.position, replace(row, quality_map=None)))
                 if progress is not None:
-                    progress(picture.position + 1, sources.total)
+                    progress(image.position + 1, sources.total)
                 yield row
         in_all()  # all parts are closed
         if file is None and finished is not None and state.num_processes > 1:
@@ -178,7 +178,7 @@ def run_job(
 
 
 def choose_workers(images: int | None, device: str) -> int:
-    """Return how many loader processes a job gets that nobody chose a number for.
+    """Return how many loader processes a job gets without a chosen number.
 
     A graphics card waits for images, so that every core loads them. On a CPU the model needs the other half.
 
@@ -200,7 +200,7 @@ def _to_do(
     batch_size: int,
     process: int,
     processes: int,
-) -> Iterator[Picture]:
+) -> Iterator[LocatedImage]:
     """Yield the images that one process has to score: whole batches in turn, as a single process would score them.
 
     Args:
@@ -212,19 +212,19 @@ def _to_do(
         processes: How many there are.
     """
     dealt = {True: 0, False: 0}
-    for picture in sources:
-        if picture.name in names:
+    for image in sources:
+        if image.name in names:
             continue
         position = len(names)
-        names[picture.name] = None
-        scored = done is not None and picture.name in done
+        names[image.name] = None
+        scored = done is not None and image.name in done
         # Names alone deal the images: what a process sees on its own disk must not change the share of another.
         mine = dealt[scored] // batch_size % processes == process
         dealt[scored] += 1
         if mine:
-            picture = replace(picture, position=position, stamp=None if done is None else picture.make_stamp())
-            if done is None or not scored or done[picture.name] != picture.stamp:
-                yield picture
+            image = replace(image, position=position, stamp=None if done is None else image.make_stamp())
+            if done is None or not scored or done[image.name] != image.stamp:
+                yield image
 
 
 def _settings(
@@ -262,9 +262,11 @@ def _digest_weights(model: ScoringModel) -> str:
     return digest.hexdigest()
 
 
-def _save_map(folder: Path, picture: Picture, row: ScoredImage, quality_map: npt.NDArray[np.float32]) -> ScoredImage:
+def _save_map(
+    folder: Path, image: LocatedImage, row: ScoredImage, quality_map: npt.NDArray[np.float32]
+) -> ScoredImage:
     try:
-        save_overlay(folder, picture.name, picture.load(), quality_map)
+        save_overlay(folder, image.name, image.load(), quality_map)
     except ImageError as error:  # the file changed since it was scored
         return ScoredImage(row.image, error=str(error))
     return row

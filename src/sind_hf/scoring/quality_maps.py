@@ -1,4 +1,4 @@
-"""Quality maps as pictures: where in a photograph the score comes from."""
+"""Quality maps drawn over images: which parts raise or lower the score."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from PIL.PngImagePlugin import PngInfo
 from sind_hf.files import atomic_file
 
 LONGEST_NAME = 200  # bytes; file systems allow 255, and the digest and the extension need some
-# Bad to good: a diverging scale that colour-blind readers can tell apart (red over pale yellow to blue).
+# Bad to good: a diverging scale that color-blind readers can tell apart (red over pale yellow to blue).
 COLOURS = np.array([[178, 24, 43], [239, 138, 98], [253, 241, 205], [103, 169, 207], [33, 102, 172]], np.float64)
 
 
 def overlay(
     image: Image.Image, quality_map: npt.NDArray[np.floating], limits: tuple[float, float] | None = None
 ) -> Image.Image:
-    """Tint a picture by its quality map: red where a fragment lowers the score, blue where it raises it.
+    """Tint an image by its quality map: red where a fragment lowers the score, blue where it raises it.
 
     Args:
         image: RGB.
@@ -32,21 +32,21 @@ def overlay(
             is shown as neither.
 
     Returns:
-        A picture of the same size, at most 1024 pixels long.
+        An image of the same size, scaled down to at most 1024 pixels on its longer side.
     """
     low, high = limits or (float(quality_map.min()), float(quality_map.max()))
     share = np.clip((quality_map - low) / (high - low), 0, 1) if high > low else np.full(quality_map.shape, 0.5)
     place = share * (len(COLOURS) - 1)
     stops = np.arange(len(COLOURS))
     tint = np.stack([np.interp(place, stops, COLOURS[:, channel]) for channel in range(3)], axis=-1)
-    picture = image.copy()
-    picture.thumbnail((1024, 1024))
-    layer = Image.fromarray(tint.round().astype(np.uint8)).resize(picture.size, Image.Resampling.NEAREST)
-    return Image.blend(picture, layer, 0.45)
+    small = image.copy()
+    small.thumbnail((1024, 1024))
+    layer = Image.fromarray(tint.round().astype(np.uint8)).resize(small.size, Image.Resampling.NEAREST)
+    return Image.blend(small, layer, 0.45)
 
 
 def save_overlay(folder: Path, name: str, image: Image.Image, quality_map: npt.NDArray[np.floating]) -> Path:
-    """Write the overlay of one picture as PNG; its text chunk `quality_map` holds the 49 numbers as JSON.
+    """Write the overlay of one image as PNG; its text chunk `quality_map` holds the 49 numbers as JSON.
 
     Raises:
         ValueError: When it cannot be written.

@@ -1,7 +1,7 @@
-"""Scoring on Ray Data: the pictures of a job dealt to actors, on one machine or a cluster, results in input order.
+"""Score a job on Ray Data: actors on one machine or a cluster take its images, and results keep the input order.
 
-A chunk of pictures is one row of a Ray dataset, and one call of an actor, which holds the model and scores it as
-`score_pictures` does anywhere else: batches are the same, and so are scores. Ray restarts an actor that dies and gives
+A chunk of images is one row of a Ray dataset, and one call of an actor, which holds the model and scores it as
+`score_stream` does anywhere else: batches are the same, and so are scores. Ray restarts an actor that dies and gives
 its chunk to another; a chunk's results come back once, whole, or not at all.
 """
 
@@ -21,8 +21,8 @@ from accelerate import PartialState
 
 from sind_hf.checkpoints import load_scorer
 from sind_hf.image_processing_sind import ViewMode
-from sind_hf.scoring.images import Picture
-from sind_hf.scoring.scorer import ScoredImage, score_pictures
+from sind_hf.scoring.images import LocatedImage
+from sind_hf.scoring.scorer import ScoredImage, score_stream
 
 BATCHES_A_CHUNK = 8
 # One execution of Ray starts its actors, and takes all its input at once: as much as costs little to hold.
@@ -31,21 +31,23 @@ CHUNKS_A_ROUND, BYTES_A_ROUND = 1000, 256 * 2**20
 
 @dataclass(frozen=True)
 class RayEngine:
-    """Scores a stream of pictures on the actors of a Ray cluster; `run_job` takes it as its engine.
+    """Scores a stream of images on the actors of a Ray cluster; `run_job` takes it as its engine.
 
     The cluster is that of `RAY_ADDRESS`, or one that Ray was connected to before; else a local one is started. Every
-    machine of it reads checkpoint and pictures at the same paths.
+    machine of it reads checkpoint and images at the same paths.
 
     Args:
         checkpoint: Folder, Hub repository, or `.onnx` file.
-        device: Of each actor, see `load_checkpoint`; with a GPU in the cluster each takes one, unless it is `"cpu"`.
+        device: Device of each actor, see `load_checkpoint`. With GPUs in the cluster each actor takes one, unless this
+            is `"cpu"`.
         dtype: See `load_checkpoint`.
         fast_decode: See `load_scorer`.
         views: See `score_images`, as `batch_size`, `workers` (of each actor) and `quality_maps`.
         batch_size: Pictures per forward pass.
         workers: Loader processes of each actor.
         quality_maps: Whether results carry maps.
-        actors: How many; default: one for each GPU, or else as many as there are CPUs for them and their loaders.
+        actors: Number of actors; default: one for each GPU, or else as many as the CPUs allow with their
+            loaders.
 
     Raises:
         ValueError: When Ray is not installed, or this is one of several processes of `accelerate launch`.
@@ -65,40 +67,40 @@ class RayEngine:
         if importlib.util.find_spec("ray") is None:
             raise ValueError('Scoring on Ray needs Ray Data: pip install "sind-hf[ray]"')
         if PartialState().num_processes > 1:
-            raise ValueError("Ray has its own processes: start this command once, without accelerate launch.")
+            raise ValueError("Ray starts its own processes: run this command once, without accelerate launch.")
 
-    def __call__(self, pictures: Iterable[Picture]) -> Iterator[tuple[Picture, ScoredImage]]:
-        """Yield every picture with its result, in the order of the stream.
+    def __call__(self, images: Iterable[LocatedImage]) -> Iterator[tuple[LocatedImage, ScoredImage]]:
+        """Yield every image with its result, in the order of the stream.
 
         Raises:
             ValueError: When Ray cannot be started, or an actor fails for another reason than its death.
         """
         ray = _connect()
-        stream = iter(pictures)
+        stream = iter(images)
         while chunks := list(self._one_round(stream)):
             try:
                 yield from self._score(ray, chunks)
             except ray.exceptions.RayError as error:
                 lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-                raise ValueError(f"Ray: {lines[-1]}; what was scored is kept, --resume goes on from there.") from error
+                raise ValueError(f"Ray: {lines[-1]}; what was scored is kept; continue with --resume.") from error
 
-    def _one_round(self, stream: Iterator[Picture]) -> Iterator[list[Picture]]:
+    def _one_round(self, stream: Iterator[LocatedImage]) -> Iterator[list[LocatedImage]]:
         size = 0
         for _ in range(CHUNKS_A_ROUND):
             chunk = list(islice(stream, self.batch_size * BATCHES_A_CHUNK))
             if not chunk:
                 return
-            size += sum(len(picture.source["bytes"]) for picture in chunk if isinstance(picture.source, dict))
+            size += sum(len(image.source["bytes"]) for image in chunk if isinstance(image.source, dict))
             yield chunk
             if size > BYTES_A_ROUND:
                 return
 
-    def _score(self, ray: Any, chunks: list[list[Picture]]) -> Iterator[tuple[Picture, ScoredImage]]:
+    def _score(self, ray: Any, chunks: list[list[LocatedImage]]) -> Iterator[tuple[LocatedImage, ScoredImage]]:
         gpus = int(ray.cluster_resources().get("GPU", 0)) if self.device != "cpu" else 0
         cpus = int(ray.cluster_resources().get("CPU", 1))
         actors = min(self.actors or gpus or max(cpus // (1 + self.workers), 1), len(chunks))
         rows = ray.data.from_items(
-            [{"pictures": pickle.dumps(chunk)} for chunk in chunks], override_num_blocks=len(chunks)
+            [{"images": pickle.dumps(chunk)} for chunk in chunks], override_num_blocks=len(chunks)
         ).map_batches(
             _Actor,
             fn_constructor_args=(asdict(self), os.getcwd()),
@@ -115,7 +117,7 @@ class RayEngine:
 
 
 class _Actor:
-    """Holds the model in a process of its own."""
+    """An actor: a process that holds the model."""
 
     def __init__(self, engine: dict[str, Any], folder: str) -> None:
         self.engine = RayEngine(**engine)
@@ -132,8 +134,8 @@ class _Actor:
         import pyarrow as pa
 
         results = []
-        for chunk in table["pictures"].to_pylist():
-            scored = score_pictures(
+        for chunk in table["images"].to_pylist():
+            scored = score_stream(
                 self.model,
                 self.processor,
                 pickle.loads(chunk),
@@ -147,7 +149,7 @@ class _Actor:
 
 
 def _connect() -> Any:
-    """Return the module, connected to a cluster and quiet."""
+    """Connect to a Ray cluster without its messages, and return the module `ray`."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
     import ray.data

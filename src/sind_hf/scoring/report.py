@@ -15,9 +15,9 @@ from PIL import Image
 from sind_hf.files import write_text
 from sind_hf.image_processing_sind import ImageError, SindImageProcessor, ViewMode, printable
 from sind_hf.onnx.model import ScoringModel
-from sind_hf.scoring.images import Picture
+from sind_hf.scoring.images import LocatedImage
 from sind_hf.scoring.quality_maps import overlay
-from sind_hf.scoring.scorer import ScoredImage, score_pictures
+from sind_hf.scoring.scorer import ScoredImage, score_stream
 from sind_hf.scoring.summary import histogram
 
 SHOWN = 50  # best images, and worst ones
@@ -63,7 +63,7 @@ def extremes(rows: Iterable[ScoredImage]) -> tuple[list[ScoredImage], list[Score
 def write_report(
     path: str | os.PathLike[str],
     rows: Sequence[ScoredImage],
-    pictures: Mapping[str, Picture],
+    images: Mapping[str, LocatedImage],
     model: ScoringModel,
     processor: SindImageProcessor,
     settings: ReportSettings,
@@ -74,7 +74,7 @@ def write_report(
     Args:
         path: HTML file to write.
         rows: Results of all images.
-        pictures: The images that `extremes` returns, by name.
+        images: The images that `extremes` returns, by name.
         model: What made the scores; it makes the quality maps of the images on the page.
         processor: Image processor of the same checkpoint.
         settings: What the page says besides.
@@ -84,7 +84,7 @@ def write_report(
         ValueError: When the page cannot be written.
     """
     worst, best = extremes(rows)
-    images = _draw(pictures.values(), model, processor, views)
+    drawings = _draw(images.values(), model, processor, views)
     scores = [row.score for row in rows if row.score is not None]
     failures = [str(row.error) for row in rows if row.score is None]
     scale = "no declared scale" if settings.score_range is None else "{:g} to {:g}".format(*settings.score_range)
@@ -98,8 +98,8 @@ def write_report(
         f"<title>Image quality report</title><style>{STYLE}</style></head><body>",
         f"<h1>Image quality report</h1><p>Checkpoint: {_text(settings.model)}. {'; '.join(facts)}.</p>",
         _histogram(scores),
-        _section("Worst images", worst, images),
-        _section("Best images", best, images),
+        _section("Worst images", worst, drawings),
+        _section("Best images", best, drawings),
         _failures(failures),
         "</body></html>\n",
     ]
@@ -107,23 +107,23 @@ def write_report(
 
 
 def _draw(
-    pictures: Iterable[Picture], model: ScoringModel, processor: SindImageProcessor, views: ViewMode | None
+    images: Iterable[LocatedImage], model: ScoringModel, processor: SindImageProcessor, views: ViewMode | None
 ) -> dict[str, str]:
     """Return the HTML of the thumbnail of every image, with its quality map where the model makes one."""
     has_maps = model.config.local_branch == "patch"
     drawn = {}
-    for picture, row in score_pictures(model, processor, pictures, views=views, batch_size=1, quality_maps=has_maps):
-        name = _text(picture.name)
+    for located, row in score_stream(model, processor, images, views=views, batch_size=1, quality_maps=has_maps):
+        name = _text(located.name)
         try:
-            image = picture.load()
+            image = located.load()
         except ImageError as error:
-            drawn[picture.name] = f"<p>{_text(error)}</p>"
+            drawn[located.name] = f"<p>{_text(error)}</p>"
             continue
         image.thumbnail((SIDE, SIDE))
-        drawn[picture.name] = f'<img alt="{name}" src="{_encode(image)}">'
+        drawn[located.name] = f'<img alt="{name}" src="{_encode(image)}">'
         if row.quality_map is not None:
             tinted = overlay(image, row.quality_map)
-            drawn[picture.name] += f' <img alt="Quality map of {name}" src="{_encode(tinted)}">'
+            drawn[located.name] += f' <img alt="Quality map of {name}" src="{_encode(tinted)}">'
     return drawn
 
 

@@ -62,7 +62,7 @@ class ScoreFile:
         """Find what an interrupted job has left behind, and join its parts.
 
         Args:
-            resume: Continue it, where there is one.
+            resume: Whether to continue the interrupted job, if there is one.
 
         Returns:
             The images that have a score, with their stamps. Those that failed are to be tried again.
@@ -181,7 +181,7 @@ class ScoreFile:
             start = file.tell()
             for line in iter(file.readline, b""):
                 image = json.loads(line)["image"]
-                if image in offsets:  # and not of a picture that went away since
+                if image in offsets:  # and not of an image that is not in the job any more
                     offsets[image] = start
                 start += len(line)
             for image in offsets if chosen is None else chosen:
@@ -218,7 +218,7 @@ class Part:
             self._file.close()
 
     def write(self, row: ScoredImage, stamp: str | None = None) -> None:
-        """Keep one result, with the stamp of the image that it belongs to; see `Picture.make_stamp`."""
+        """Keep one result, with the stamp of the image that it belongs to; see `LocatedImage.make_stamp`."""
         # ASCII escapes carry file names that are not valid UTF-8, too.
         values = {"image": row.image, "score": row.score, "error": row.error, "stamp": stamp}
         with self._named():

@@ -1,4 +1,4 @@
-"""Score a stream of pictures: worker processes make views ahead of the model, results come in input order."""
+"""Score a stream of images: worker processes make views ahead of the model, and results keep the input order."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from torch.utils.data import Dataset as TorchDataset
 from sind_hf.data.prepared.images import PreparedPicture, PreparedPictures
 from sind_hf.image_processing_sind import ImageError, ImageSource, SindImageProcessor, ViewMode
 from sind_hf.onnx.model import ScoringModel
-from sind_hf.scoring.images import Picture
+from sind_hf.scoring.images import LocatedImage
 
 
 @dataclass(frozen=True)
 class ScoredImage:
-    """The result for one picture: a score, or why there is none.
+    """The result for one image: a score, or the reason why there is none.
 
     Attributes:
-        image: The picture, as it was named.
-        score: Higher is better; None when the picture could not be scored.
-        error: What was wrong, in words; None when it was scored.
+        image: Name of the image.
+        score: Score of the image (higher is better); None when it could not be scored.
+        error: What was wrong; None when the image was scored.
         quality_map: (7, 7) float32 when asked for: what each fragment adds to the raw score.
     """
 
@@ -39,9 +39,9 @@ class ScoredImage:
 
 
 class _Views(TorchDataset):
-    """The views of a picture, or the words of the error: one bad picture must not stop the others.
+    """The views of an image, or the message of the error: one bad image must not stop the others.
 
-    Its keys are the pictures themselves; or, where it was made with a list, numbers of those.
+    Its keys are the images themselves, or their numbers in the list that it was made with.
     """
 
     def __init__(
@@ -49,15 +49,15 @@ class _Views(TorchDataset):
     ) -> None:
         self.processor, self.mode, self.images = processor, mode or processor.views, images
 
-    def __getitem__(self, key: Picture | int) -> tuple[torch.Tensor, torch.Tensor] | str:
-        picture: Any = key if self.images is None else self.images[key]  # type: ignore[index]
+    def __getitem__(self, key: LocatedImage | int) -> tuple[torch.Tensor, torch.Tensor] | str:
+        image: Any = key if self.images is None else self.images[key]  # type: ignore[index]
         try:
-            if isinstance(picture, Picture):
-                views = picture.make_views(self.processor, self.mode)
-            elif isinstance(picture, PreparedPicture):
-                views = picture.make_views(self.mode)
+            if isinstance(image, LocatedImage):
+                views = image.make_views(self.processor, self.mode)
+            elif isinstance(image, PreparedPicture):
+                views = image.make_views(self.mode)
             else:
-                views = self.processor.make_views(picture, self.mode)
+                views = self.processor.make_views(image, self.mode)
         except ImageError as error:
             return str(error)
         return torch.from_numpy(views[0]), torch.from_numpy(views[1])
@@ -73,19 +73,19 @@ def score_images(
     workers: int = 0,
     quality_maps: bool = False,
 ) -> Iterator[ScoredImage]:
-    """Score pictures one batch at a time; yields results in input order, errors included.
+    """Score images batch by batch; yield results in input order, errors included.
 
     Args:
-        model: On its device, in evaluation mode; or an exported one.
-        processor: Of the same checkpoint.
+        model: Model on its device, in evaluation mode; or an exported one.
+        processor: Image processor of the same checkpoint.
         images: Paths, or anything else that `load_image` takes; or the `PreparedPictures` of prepared data.
         views: `"center"`, or `"nine"` (nine times the work, steadier); default: the processor's own.
-        batch_size: Pictures per forward pass.
-        workers: Processes that load pictures ahead of the model; 0 loads in this one.
+        batch_size: Images per forward pass.
+        workers: Processes that load images ahead of the model; 0 loads in this one.
         quality_maps: Whether results carry maps.
 
     Raises:
-        ValueError: When maps are asked of a variant without patch tokens, or pictures were prepared otherwise than
+        ValueError: When maps are asked of a variant without patch tokens, or images were prepared otherwise than
             the processor would.
     """
     if isinstance(images, PreparedPictures):
@@ -95,33 +95,33 @@ def score_images(
     yield from _score(model, dataset, keys, batch_size, workers, quality_maps)
 
 
-def score_pictures(
+def score_stream(
     model: ScoringModel,
     processor: SindImageProcessor,
-    pictures: Iterable[Picture],
+    images: Iterable[LocatedImage],
     *,
     views: ViewMode | None = None,
     batch_size: int = 16,
     workers: int = 0,
     quality_maps: bool = False,
-) -> Iterator[tuple[Picture, ScoredImage]]:
+) -> Iterator[tuple[LocatedImage, ScoredImage]]:
     """Score a stream of any length, as `score_images` does a list.
 
     The stream is read in this process, a few batches ahead of the model. What it yields goes to the workers, which
-    read, decode and cut: so it should be quick, and its pictures small.
+    read, decode and cut. It should therefore be quick and yield no pixels.
 
     Yields:
-        Every picture with its result, in the order of the stream.
+        Every image with its result, in the order of the stream.
 
     Raises:
         ValueError: When maps are asked of a variant without patch tokens.
     """
-    handed_out: deque[Picture] = deque()
+    handed_out: deque[LocatedImage] = deque()
 
-    def keys() -> Iterator[tuple[str, Picture]]:
-        for picture in pictures:
-            handed_out.append(picture)
-            yield picture.name, picture
+    def keys() -> Iterator[tuple[str, LocatedImage]]:
+        for image in images:
+            handed_out.append(image)
+            yield image.name, image
 
     for row in _score(model, _Views(processor, views), keys(), batch_size, workers, quality_maps):
         yield handed_out.popleft(), row

@@ -17,7 +17,7 @@ from sind_hf.data.prepared.folder import PreparedFolder, is_prepared, load_prepa
 from sind_hf.files import read_text
 from sind_hf.image_processing_sind import IMAGE_FORMATS, SindImageProcessor, printable
 from sind_hf.scoring.dataset_rows import HUB_PREFIX, PARQUET, DatasetRows
-from sind_hf.scoring.images import Picture, PreparedRow, Unusable, prepared_pictures, prepared_place
+from sind_hf.scoring.images import LocatedImage, PreparedRow, Unusable, open_prepared, prepared_place
 
 LIST_SUFFIX, MANIFEST_SUFFIX = ".txt", ".json"
 # Extensions of image formats that are not read, by the name of the format; a camera's raw files have many.
@@ -82,7 +82,7 @@ class Source(Protocol):
     def total(self) -> int | None:
         """Number of images, where it is known."""
 
-    def __iter__(self) -> Iterator[Picture]: ...
+    def __iter__(self) -> Iterator[LocatedImage]: ...
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,8 @@ class Files:
         """Number of images, including the unusable ones."""
         return len(self.images)
 
-    def __iter__(self) -> Iterator[Picture]:
-        return (Picture(name, source) for name, source in self.images)
+    def __iter__(self) -> Iterator[LocatedImage]:
+        return (LocatedImage(name, source) for name, source in self.images)
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class Sources:
         totals = [part.total for part in self.parts]
         return None if None in totals else sum(total for total in totals if total is not None)
 
-    def __iter__(self) -> Iterator[Picture]:
+    def __iter__(self) -> Iterator[LocatedImage]:
         for part in self.parts:
             yield from part
 
@@ -131,7 +131,7 @@ class Sources:
         for part in self.parts:
             if isinstance(part, Files) and part.prepared is not None:
                 try:
-                    prepared_pictures(*part.prepared).require(processor)
+                    open_prepared(*part.prepared).require(processor)
                 except ValueError as error:
                     raise ValueError(f"{part.prepared[0]}: {error}") from None
 
@@ -192,10 +192,10 @@ def list_images(paths: Sequence[str | os.PathLike[str]]) -> Iterator[str]:
 def unread_format(path: str) -> str | None:
     """Return the name of the format that a file's extension belongs to, if images in this format are not read."""
     suffix = os.path.splitext(path)[1].lower()
-    return None if suffix in picture_suffixes() else _UNREAD.get(suffix)
+    return None if suffix in image_suffixes() else _UNREAD.get(suffix)
 
 
-def picture_suffixes() -> frozenset[str]:
+def image_suffixes() -> frozenset[str]:
     """Return the extensions of files in the formats that are decoded, as far as the installed Pillow knows them."""
     known = Image.registered_extensions().items()
     return frozenset(suffix for suffix, kind in known if kind in IMAGE_FORMATS and kind in {*Image.OPEN, "MPO"})
@@ -314,7 +314,7 @@ def _holds_parquet_only(folder: Path) -> bool:
     if not folder.is_dir():
         return False
     found = False
-    readable = picture_suffixes()
+    readable = image_suffixes()
     for path, reason in _walk(folder):
         suffix = os.path.splitext(path)[1].lower()
         if reason is None and suffix in readable:
@@ -330,7 +330,7 @@ def _in_folder(folder: Path) -> Iterator[tuple[str, str | None]]:
         ValueError: When there is neither.
     """
     empty = True
-    readable = picture_suffixes()
+    readable = image_suffixes()
     for path, reason in _walk(folder):
         suffix = os.path.splitext(path)[1].lower()
         if reason is not None or suffix in readable:

@@ -7,9 +7,15 @@ import sys
 
 import pytest
 
+import sind_hf
+
 HEAVY = ("torch", "transformers", "datasets", "pandas", "PIL", "numpy", "accelerate", "huggingface_hub")
+# What the package imports itself is tested with it: here a package of the same folder that imports nothing stands in.
 PROGRAM = f"""
-import sys
+import sys, types
+package = types.ModuleType("sind_hf")
+package.__path__ = {list(sind_hf.__path__)}
+sys.modules["sind_hf"] = package
 from sind_hf.cli import main
 sys.argv[0] = "sind-hf"
 try:

@@ -58,7 +58,7 @@ def test_a_fresh_head_is_announced(run, weights: Path, tmp_path: Path) -> None:
     clip = as_open_clip(torch.load(weights, weights_only=True))
     torch.save(clip, tmp_path / "clip.pth")
     code, out, _ = run("convert", tmp_path / "clip.pth", tmp_path / "out", "--num-attention-heads", 2)
-    assert code == 0 and "The head is fresh" in out and "--calibrate" not in out
+    assert code == 0 and "The head is new" in out and "--calibrate" not in out
     with torch.inference_mode():
         assert AutoModel.from_pretrained(tmp_path / "out")(*views(1)).quality.shape == (1,)
 

@@ -37,7 +37,7 @@ def test_unusable_requests_end_with_one_line(run, tiny_checkpoint, tmp_path, opt
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        (["--runtime", "{tmp}"], "--runtime and --card are for a page of plain files: give --static"),
+        (["--runtime", "{tmp}"], "--runtime and --card belong to a page of plain files: add --static"),
         (["--static", "{tmp}"], "exists and is not empty; choose another folder for the site"),
         (["--static", "{tmp}/site", "--runtime", "{tmp}"], "has no ort.wasm.bundle.min.mjs: name the npm package"),
         (["--static", "{tmp}/site", "--card", "card.md"], "the card 'card.md' is not a web address"),

@@ -1,7 +1,8 @@
-"""The command line: one module per command, all work done in the rooms below.
+"""The command line: one module per command, which calls the rooms below.
 
-Exit codes: 0 done; 1 some inputs could not be used, each named, and everything else done; 2 wrong usage, or nothing
-could be done. Errors are one line; `--debug` shows where they come from.
+A command imports torch, transformers and most of the package when it runs, so that help and wrong usage do not wait
+for them. Exit codes: 0 done; 1 some inputs could not be used, each is named, and everything else is done; 2 wrong
+usage, or nothing could be done. Errors are one line; `--debug` shows where they come from.
 """
 
 from __future__ import annotations
@@ -44,9 +45,9 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def options(
     version: bool = typer.Option(False, "--version", callback=_show_version, is_eager=True, help="Show the version."),
-    debug: bool = typer.Option(False, "--debug", help="Show tracebacks of errors; may stand anywhere."),
+    debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error. Works anywhere on the line."),
 ) -> None:
-    """Options of every command."""
+    """Options that work with every command."""
 
 
 app.command()(score)
@@ -86,7 +87,7 @@ def main() -> None:
         if debug:
             terminal.show_traceback(error)
             sys.exit(2)
-        # The parser puts wrong usage into words itself; it has none where it has shown the help already.
+        # The parser describes wrong usage itself, and says nothing where it has shown the help already.
         describe = getattr(error, "format_message", None)
         if describe is None:
             terminal.fail(error)

@@ -13,11 +13,13 @@ from sind_hf.cli.options import BUNDLED, CardOption, DeviceOption, ModelOption, 
 
 def web_app(
     model: ModelOption = BUNDLED,
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0: every machine may visit.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address to listen on. 0.0.0.0 lets every machine visit.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 7860,
     reference: Annotated[
         Path | None,
-        typer.Option(help="Scores for percentiles, as `sind-hf score` writes them; default: the checkpoint's own."),
+        typer.Option(
+            help="File of scores for percentiles, as `sind-hf score` writes it. Default: the checkpoint's own."
+        ),
     ] = None,
     examples: Annotated[Path | None, typer.Option(help="Folder of example images.")] = None,
     views: ViewsOption = None,
@@ -27,15 +29,15 @@ def web_app(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Write the page as plain files that score in the visitor's browser into this new folder, and end.",
+            help="Write the page as plain files to this new folder, and end. It scores in the visitor's browser.",
         ),
     ] = None,
     runtime: RuntimeOption = None,
     card: CardOption = None,
 ) -> None:
-    """Serve a web page that scores and compares images, on this machine alone unless told otherwise.
+    """Serve a web page that scores and compares images; by default only this machine can visit it.
 
-    With --static: write a folder for any host of plain files; images never leave the visitor's browser. npm fetches
+    With --static, write a folder for any host of plain files; images never leave the visitor's browser. npm fetches
     onnxruntime-web once: [bold]sind-hf app --static site[/bold]
 
     Example: [bold]sind-hf app --model demo_output/model --reference scores.csv --open[/bold]
@@ -50,11 +52,11 @@ def web_app(
         )
         terminal.say(f"{site.folder}: {site.size / 1e6:.1f} MB, of which the model is {site.model_size / 1e6:.1f} MB")
         if site.model_size > LARGE_MODEL:
-            terminal.note("a model of this size takes visitors long to load: choose a smaller one for phones")
-        terminal.note(f"look at it: python -m http.server --directory {site.folder}")
+            terminal.note("visitors wait long for a model of this size: choose a smaller one for phones")
+        terminal.note(f"view it with: python -m http.server --directory {site.folder}")
         return
     if runtime is not None or card is not None:
-        raise ValueError("--runtime and --card are for a page of plain files: give --static with them.")
+        raise ValueError("--runtime and --card belong to a page of plain files: add --static, or leave them out.")
     page = build_app(model, reference=reference, examples=examples, views=views, device=device)
     url = launch_app(page, host=host, port=port, open_browser=open_browser, block=False)
     terminal.note(f"the page is at {url}; Ctrl-C ends it")

@@ -12,26 +12,34 @@ from sind_hf.cli import terminal
 
 def convert(
     weights: Annotated[
-        Path, typer.Argument(help="File of weights: .pth, .pt, .bin or .safetensors.", show_default=False)
+        Path, typer.Argument(help="Weights to convert: a .pth, .pt, .bin or .safetensors file.", show_default=False)
     ],
-    output: Annotated[Path, typer.Argument(help="Folder to make.", show_default=False)],
-    config: Annotated[Path | None, typer.Option(help="JSON with sizes, num_attention_heads, hidden_act.")] = None,
-    num_attention_heads: Annotated[int | None, typer.Option(min=1, help="Default: width / 64.")] = None,
+    output: Annotated[Path, typer.Argument(help="Folder to write the checkpoint to.", show_default=False)],
+    config: Annotated[
+        Path | None, typer.Option(help="JSON file with the sizes, num_attention_heads and hidden_act.")
+    ] = None,
+    num_attention_heads: Annotated[
+        int | None, typer.Option(min=1, help="Number of attention heads. Default: width / 64.")
+    ] = None,
     hidden_act: Annotated[
-        str | None, typer.Option(help="quick_gelu, as OpenAI's weights need, or gelu. Default: quick_gelu.")
+        str | None,
+        typer.Option(help="Activation: quick_gelu, which OpenAI's weights need, or gelu. Default: quick_gelu."),
     ] = None,
     variant: Annotated[
-        Literal["patch", "class", "none"] | None, typer.Option(help="Default: what the width of the head tells.")
+        Literal["patch", "class", "none"] | None,
+        typer.Option(help="Local branch. Default: read from the width of the head."),
     ] = None,
     view_size: Annotated[
-        int | None, typer.Option(help="Side of the views; default: that of the position embeddings, else 224.")
+        int | None,
+        typer.Option(help="Side of the views, in pixels. Default: the size of the position embeddings, or else 224."),
     ] = None,
 ) -> None:
-    """Make a checkpoint of this package from weights of the published code, or of a CLIP to start from.
+    """Make a checkpoint from weights of the published code, or from the CLIP weights that a training starts from.
 
     Example: [bold]sind-hf convert official.pth sind-clip-vit-b16[/bold]
 
-    Sizes and variant are read from the weights. Heads and activation are not in them: what is assumed is printed.
+    Sizes and variant are read from the weights. Heads and activation are not stored there; the command prints what it
+    assumes.
     """
     from sind_hf.conversion.convert import convert_checkpoint
 
@@ -50,11 +58,11 @@ def convert(
     terminal.say(f"written to {output}")
     if done.fresh_head:
         terminal.say(
-            "The head is fresh: train it before any score means something, "
+            "The head is new: train it before you use its scores, "
             f"sind-hf train --config FILE.yaml model.checkpoint={output}"
         )
     else:
         terminal.say(
-            "Its scores are on no declared scale; to put them on that of a dataset: "
+            "Its scores are on no declared scale. To put them on the scale of a dataset: "
             f"sind-hf evaluate --model {output} --manifest FILE.json --image-root DIR --calibrate"
         )

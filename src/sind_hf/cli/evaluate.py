@@ -17,15 +17,18 @@ COLUMNS = ("srcc", "plcc", "krcc", "rmse", "plcc_logistic4", "plcc_logistic5", "
 def evaluate(
     context: typer.Context,
     model: ModelOption,
-    manifest: Annotated[list[Path], typer.Option(help="Manifest of a dataset; may be given several times.")],
-    image_root: Annotated[Path, typer.Option(help="Folder that the manifests' image paths start from.")],
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Report as JSON.")] = None,
-    plots: Annotated[Path | None, typer.Option(help="Folder for figures of every dataset.")] = None,
+    manifest: Annotated[list[Path], typer.Option(help="Manifest of a dataset. Repeat for several.")],
+    image_root: Annotated[Path, typer.Option(help="Folder that the image paths of the manifests start from.")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the report to this JSON file.")] = None,
+    plots: Annotated[Path | None, typer.Option(help="Folder for the figures of every dataset.")] = None,
     calibrate: Annotated[
         bool,
-        typer.Option("--calibrate", help="Put the scores of the model's folder on the scale of the one manifest."),
+        typer.Option(
+            "--calibrate",
+            help="Fit the checkpoint's scores to the scale of the manifest, and store the result in its folder.",
+        ),
     ] = False,
-    views: Annotated[Views, typer.Option(help="nine, as published, or center.")] = "nine",
+    views: Annotated[Views, typer.Option(help="Views of each image: nine, as published, or center.")] = "nine",
     device: DeviceOption = None,
     dtype: DtypeOption = "float32",
     batch_size: BatchSizeOption = 8,
@@ -35,8 +38,8 @@ def evaluate(
 
     Example: [bold]sind-hf evaluate --model runs/koniq --manifest data_json/livec/all.json --image-root data[/bold]
 
-    --calibrate then fits scale and shift of the scores to the opinion scores, and keeps them, with the declared range,
-    in the folder's config.json; the table shows the model as it was before.
+    With --calibrate, the scale and shift that fit the scores to the opinion scores are stored with the declared range
+    in config.json of the checkpoint. The table shows the model before calibration.
     """
     from sind_hf.checkpoints import load_scorer
     from sind_hf.data.manifests.manifest import Manifest

@@ -11,10 +11,12 @@ from sind_hf.cli import terminal
 
 
 def export(
-    model: Annotated[str, typer.Argument(help="SIND checkpoint: a folder or a Hub repository.", show_default=False)],
+    model: Annotated[
+        str, typer.Argument(help="Checkpoint to export: a folder or a Hub repository ID.", show_default=False)
+    ],
     output: Annotated[Path, typer.Argument(help="ONNX file to write (.onnx).", show_default=False)],
 ) -> None:
-    """Write a checkpoint as one ONNX file, for `sind-hf score --model FILE.onnx` and programs without torch.
+    """Export a checkpoint to one ONNX file, for `sind-hf score --model FILE.onnx` and programs without torch.
 
     Example: [bold]sind-hf export demo_output/model sind.onnx[/bold]
     """

@@ -15,8 +15,8 @@ from sind_hf.cli import app
 
 INTRODUCTION = """# Commands
 
-Made by `python -m sind_hf.cli.reference` from the commands themselves; a test keeps it so. `sind-hf COMMAND --help`
-says the same.
+`python -m sind_hf.cli.reference` makes this page from the commands, and a test keeps it up to date.
+`sind-hf COMMAND --help` shows the same text.
 
 Exit codes: **0** done; **1** some inputs could not be used, each is named, and everything else was done; **2** wrong
 usage, or nothing could be done. An error is one line that says what is wrong, where, and what to do; with `--debug`

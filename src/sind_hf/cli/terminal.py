@@ -1,4 +1,4 @@
-"""What the commands show: progress, tables and errors; rich on a terminal, plain lines elsewhere."""
+"""Output of the commands: progress, tables and errors. Rich on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from rich.table import Table
 from rich.text import Text
 
 # Results go to standard output; progress and errors to standard error, so that results can be piped.
-# Without a terminal lines are as long as they need be: cut tables would lose numbers.
+# Without a terminal, lines are never cut: tables would lose numbers.
 output = Console(highlight=False, width=None if sys.stdout.isatty() else 10_000)
 messages = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 10_000)
 
 LONGEST_LINE = 1000  # characters
 LONGEST_NAME = 300  # characters; a line may hold several
-PLAIN_INTERVAL = 10.0  # seconds between progress lines where there is no terminal
+PLAIN_INTERVAL = 10.0  # seconds between progress lines without a terminal
 
 
 def fail(error: object, code: int = 2) -> NoReturn:
@@ -49,7 +49,7 @@ def show_traceback(error: BaseException) -> None:
 
 
 def in_one_line(error: object) -> str:
-    """Return what an error says, as one line; one that is not the user's with its type."""
+    """Return the message of an error as one line, with its type if it looks like a bug."""
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, RuntimeError):
         from sind_hf.distributed import worker_death
@@ -64,12 +64,12 @@ def in_one_line(error: object) -> str:
 
 
 def note(line: str) -> None:
-    """Print a line that is no result."""
+    """Print a line that is not part of the result."""
     messages.print(one_line(line), markup=False)
 
 
 def show(renderable: RenderableType) -> None:
-    """Print something made for a terminal as part of the result."""
+    """Print a table or another rich object as part of the result."""
     output.print(renderable)
 
 
@@ -115,7 +115,7 @@ def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
 
 @contextmanager
 def progress(title: str, unit: str | None = None) -> Iterator[Callable[[int, int | None], None]]:
-    """Show how far a job is: a bar on a terminal, else a line every ten seconds. Yields `update(done, total)`.
+    """Show the progress of a job: a bar on a terminal, else a line every ten seconds. Yields `update(done, total)`.
 
     A total of None says that it is not known.
 
@@ -196,7 +196,7 @@ def _duration(seconds: float) -> str:
 
 
 def quiet_libraries() -> None:
-    """Silence the bars and notes of the libraries below: the commands report for themselves."""
+    """Silence the progress bars and notes of other libraries, because the commands have their own."""
     import transformers
     from huggingface_hub.utils import disable_progress_bars
 

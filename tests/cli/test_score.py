@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -170,6 +172,24 @@ def test_unread_formats_are_counted(run, tiny_checkpoint, picture_files, tmp_pat
         (tmp_path / name).write_bytes(b"")
     code, _, err = run("score", tmp_path / "*.[pHhd]*", tmp_path, "--model", tiny_checkpoint)
     assert code == 1 and "formats that are not read: 2 HEIC, 1 raw" in err and "5 images scored" in err
+
+
+def test_the_bundled_checkpoint_says_what_the_median_beats(run, draw, tmp_path):
+    for number in range(10):
+        draw(80 + 10 * number, 60).save(tmp_path / f"{number}.png")
+    code, out, err = run("score", tmp_path)
+    assert code == 0 and len(out.splitlines()) == 10
+    assert "10 images scored" in err and " images/s" in err
+    assert len(re.findall(r"^median \d\.\d\d, better than \d+ % of the reference images$", err, re.M)) == 1
+
+
+def test_warnings_of_torch_are_not_shown():
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always")
+        terminal.quiet_libraries()
+        warnings.warn_explicit("too many workers", UserWarning, "dataloader.py", 1, "torch.utils.data.dataloader")
+        warnings.warn_explicit("of the package", UserWarning, "job.py", 1, "sind_hf.scoring.job")
+    assert [str(warning.message) for warning in shown] == ["of the package"]
 
 
 def test_progress_has_a_rate_and_the_time_left(capsys, monkeypatch):

@@ -7,7 +7,6 @@ import time
 from array import array
 from collections import Counter
 from contextlib import ExitStack, nullcontext
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -158,7 +157,7 @@ def score(
         nonlocal scores, misplaced
         scores = array("d", (row.score for row in results.rows if row.score is not None))
         chosen = selection.choose(results.rows)
-        if output is None:
+        if output is None and chooses:
             for row in chosen:
                 _print(row)
         if report is not None:
@@ -168,8 +167,9 @@ def score(
             terminal.note(f"report written to {report}")
         misplaced = _place(results, chosen, copy_good, move_bad)
 
-    # Where nothing is chosen or kept beyond the scores, lines are printed as they come, and no list of rows grows.
-    waits = selection.drops or sort or report is not None
+    # Lines are printed as they come unless some are chosen, and no list of rows grows unless it is needed at the end.
+    chooses = selection.drops or sort
+    waits = chooses or report is not None
     started = time.monotonic()
     with ExitStack() as stack:
         if report is not None and is_main_process():
@@ -201,10 +201,9 @@ def score(
                     unread[kind] += 1
             else:
                 scored += 1
-                if not waits:
-                    scores.append(row.score)
-                    if output is None:
-                        _print(row)
+                scores.append(row.score)
+                if output is None and not chooses:
+                    _print(row)
     seconds = time.monotonic() - started
     failed, scored = in_all(failed, scored)
     if is_main_process():
@@ -233,18 +232,19 @@ def _place(results: JobResults, chosen: list[ScoredImage], copy_good: Path | Non
     """Copy the good files and move the bad ones; return how many could not be put where they belong."""
     from sind_hf.scoring.selection import common_folder, place_files
 
-    good = {row.image for row in chosen}
-    bad = [row.image for row in results.rows if row.score is not None and row.image not in good]
-    base = partial(common_folder, [row.image for row in results.rows])
+    if copy_good is None and move_bad is None:
+        return 0
+    good = [row.image for row in chosen]
+    kept = set(good)
+    bad = [row.image for row in results.rows if row.score is not None and row.image not in kept]
+    base = common_folder(row.image for row in results.rows)
     misplaced = 0
-    for images, folder, move, done in (
-        ([row.image for row in chosen], copy_good, False, "copied"),
-        (bad, move_bad, True, "moved"),
-    ):
-        if folder is not None:
-            problems = [line for line in place_files(images, folder, base(), move=move) if line is not None]
-            for line in problems:
-                terminal.complain(line)
-            terminal.note(f"{len(images) - len(problems):,} images {done} to {folder}")
-            misplaced += len(problems)
+    for images, folder, done in ((good, copy_good, "copied"), (bad, move_bad, "moved")):
+        if folder is None:
+            continue
+        problems = [line for line in place_files(images, folder, base, move=done == "moved") if line is not None]
+        for line in problems:
+            terminal.complain(line)
+        terminal.note(f"{len(images) - len(problems):,} images {done} to {folder}")
+        misplaced += len(problems)
     return misplaced

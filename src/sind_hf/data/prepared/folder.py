@@ -47,7 +47,7 @@ logger = logging.getLogger(__name__)
 
 INDEX_FILE, MANIFEST_FILE = "index.json", "manifest.json"
 # Raised whenever the same picture would be prepared differently: older shards are then made again.
-RECIPE = 1
+RECIPE = 2
 # The files of a prepared folder: its index may name no others, wherever it comes from.
 _OWN_FILE = re.compile(rf"shard-\d+\.(arrow|json)|{re.escape(MANIFEST_FILE)}")
 

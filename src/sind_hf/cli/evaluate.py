@@ -13,6 +13,7 @@ from sind_hf.cli import terminal
 from sind_hf.cli.options import BatchSizeOption, DeviceOption, DtypeOption, ModelOption, Views, WorkersOption
 from sind_hf.configuration_sind import SindConfig
 from sind_hf.data.manifests.manifest import Manifest
+from sind_hf.distributed import keep_freed_memory
 from sind_hf.experiments.checkpoint_calibration import calibrate_checkpoint, check_calibration
 from sind_hf.experiments.evaluation import evaluate_manifest
 from sind_hf.experiments.figures import draw_evaluation, prepare_figures
@@ -46,6 +47,7 @@ def evaluate(
     in the folder's config.json; the table shows the model as it was before.
     """
     terminal.quiet_libraries()
+    keep_freed_memory()
     if calibrate:
         check_calibration(model, len(manifest))
     if output is not None:

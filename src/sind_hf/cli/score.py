@@ -19,7 +19,7 @@ from sind_hf.cli.options import (
     ViewsOption,
     WorkersOption,
 )
-from sind_hf.distributed import in_all, is_main_process, join_launch
+from sind_hf.distributed import in_all, is_main_process, join_launch, keep_freed_memory
 from sind_hf.image_processing_sind import printable
 from sind_hf.scoring.job import run_job
 from sind_hf.scoring.ray_engine import RayEngine
@@ -88,6 +88,7 @@ def score(
     Under accelerate launch the processes share the pictures, and write one file.
     """
     terminal.quiet_libraries()
+    keep_freed_memory()
     join_launch(device)
     ray = None
     if engine == "ray":

@@ -1,4 +1,4 @@
-"""Tests of `load_image`: every form of picture becomes upright RGB, or one line that names it."""
+"""Tests of `load_image`: every form of image becomes upright RGB, or one line that names it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import resource
 import socket
 import struct
+import sys
 import threading
 import time
 import zlib
@@ -21,11 +22,11 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 import torch
-from PIL import EpsImagePlugin, ExifTags, Image
+from PIL import EpsImagePlugin, ExifTags, Image, ImageCms
 
 from sind_hf import ImageError, load_image
 from sind_hf import image_processing_sind as module
-from sind_hf.image_processing_sind import open_image, open_regular_file, printable
+from sind_hf.image_processing_sind import image_suffixes, open_image, open_regular_file, printable, why_not_read
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
@@ -42,7 +43,7 @@ def pixels(source: Any) -> np.ndarray:
 
 # --- orientation -----------------------------------------------------------------------------------------------------
 
-# How a camera that writes this EXIF orientation has stored the upright picture (EXIF 2.3, tag 274).
+# How a camera that writes this EXIF orientation has stored the upright image (EXIF 2.3, tag 274).
 STORED = {
     1: lambda up: up,
     2: lambda up: up[:, ::-1],
@@ -72,11 +73,11 @@ def test_every_exif_orientation_is_turned_upright_once(draw: Any, tmp_path: Path
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 @pytest.mark.parametrize("exif", [b"Exif\0\0garbage", b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0"])
-def test_broken_exif_does_not_spoil_the_picture(draw: Any, exif: bytes) -> None:
+def test_broken_exif_does_not_spoil_the_image(draw: Any, exif: bytes) -> None:
     assert pixels(encoded(draw(60, 40), "JPEG", exif=exif)).shape == (40, 60, 3)
 
 
-def test_a_picture_is_turned_whatever_else_exif_holds(draw: Any) -> None:
+def test_an_image_is_turned_whatever_else_exif_holds(draw: Any) -> None:
     """Tags of types that no writer should use: Model as a float, ResolutionUnit as text."""
     entries = (
         struct.pack(">HHII", 0x0110, 11, 1, 0),
@@ -91,15 +92,15 @@ def test_a_picture_is_turned_whatever_else_exif_holds(draw: Any) -> None:
 
 
 def test_what_is_returned_is_not_the_source(draw: Any) -> None:
-    picture = draw(60, 40)
-    load_image(picture).paste((0, 0, 0), (0, 0, 60, 40))
-    np.testing.assert_array_equal(np.asarray(picture), np.asarray(draw(60, 40)))
+    image = draw(60, 40)
+    load_image(image).paste((0, 0, 0), (0, 0, 60, 40))
+    np.testing.assert_array_equal(np.asarray(image), np.asarray(draw(60, 40)))
 
 
 # --- transparency ----------------------------------------------------------------------------------------------------
 
 
-def transparent_pictures() -> dict[str, bytes]:
+def transparent_images() -> dict[str, bytes]:
     """Two pixels, one solid red, one of which nothing may be seen (or as much as said)."""
     rgba = Image.fromarray(np.array([[[255, 0, 0, 255], [0, 0, 0, 0]]], np.uint8))
     palette = Image.new("P", (2, 1))
@@ -112,34 +113,34 @@ def transparent_pictures() -> dict[str, bytes]:
         "palette, index": encoded(palette, transparency=1),
         "palette, table": encoded(palette, transparency=b"\xff\x00"),
         "GIF": encoded(palette, "GIF", transparency=1),
-        "RGB with a transparent colour": encoded(rgb, transparency=(7, 8, 9)),
+        "RGB with a transparent color": encoded(rgb, transparency=(7, 8, 9)),
     }
 
 
-@pytest.mark.parametrize("name", transparent_pictures())
+@pytest.mark.parametrize("name", transparent_images())
 def test_transparency_is_white(name: str) -> None:
-    found = pixels(transparent_pictures()[name])
+    found = pixels(transparent_images()[name])
     assert found.tolist() == [[[255, 0, 0], [255, 255, 255]]]
 
 
 def test_half_transparency_mixes_with_white() -> None:
     half = Image.fromarray(np.array([[[200, 0, 0, 51], [10, 20, 30, 255]]], np.uint8))  # 51 / 255 = one fifth
     assert pixels(half).tolist() == [[[244, 204, 204], [10, 20, 30]]]
-    grey = Image.fromarray(np.array([[[100, 51], [100, 255]]], np.uint8))
-    assert grey.mode == "LA"
-    assert pixels(encoded(grey)).tolist() == [[[224] * 3, [100] * 3]]
+    gray = Image.fromarray(np.array([[[100, 51], [100, 255]]], np.uint8))
+    assert gray.mode == "LA"
+    assert pixels(encoded(gray)).tolist() == [[[224] * 3, [100] * 3]]
     assert pixels(np.asarray(half)).tolist() == pixels(half).tolist()
 
 
-def test_a_transparent_grey_level_is_white() -> None:
-    grey = Image.fromarray(np.array([[0, 90]], np.uint8))
-    assert pixels(encoded(grey, transparency=90)).tolist() == [[[0] * 3, [255] * 3]]
+def test_a_transparent_gray_level_is_white() -> None:
+    gray = Image.fromarray(np.array([[0, 90]], np.uint8))
+    assert pixels(encoded(gray, transparency=90)).tolist() == [[[0] * 3, [255] * 3]]
 
 
 # --- modes and depths ------------------------------------------------------------------------------------------------
 
 
-def test_grey_one_bit_and_palette() -> None:
+def test_gray_one_bit_and_palette() -> None:
     levels = np.array([[0, 90, 255]], np.uint8)
     assert pixels(encoded(Image.fromarray(levels)))[0, :, 0].tolist() == [0, 90, 255]
     assert pixels(encoded(Image.fromarray(levels > 50)))[0].tolist() == [[0] * 3, [255] * 3, [255] * 3]
@@ -149,19 +150,19 @@ def test_grey_one_bit_and_palette() -> None:
 
 
 def test_cmyk_jpeg(draw: Any) -> None:
-    picture = Image.new("RGB", (32, 32), (200, 30, 60))
-    found = pixels(encoded(picture.convert("CMYK"), "JPEG", quality=100))
+    image = Image.new("RGB", (32, 32), (200, 30, 60))
+    found = pixels(encoded(image.convert("CMYK"), "JPEG", quality=100))
     assert np.abs(found.astype(int) - (200, 30, 60)).max() <= 3
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
-def test_sixteen_bit_grey_keeps_its_high_bits(kind: str) -> None:
+def test_sixteen_bit_gray_keeps_its_high_bits(kind: str) -> None:
     deep = Image.fromarray(np.array([[0, 257, 257 * 100, 257 * 100 + 128, 257 * 100 + 129, 65535]], np.uint16))
     assert deep.mode == "I;16"
     assert pixels(encoded(deep, kind))[0, :, 1].tolist() == [0, 1, 100, 100, 101, 255]
 
 
-def test_thirty_two_bit_grey() -> None:
+def test_thirty_two_bit_gray() -> None:
     assert pixels(Image.fromarray(np.array([[0, 100, 255]], np.int32)))[0, :, 0].tolist() == [0, 100, 255]
     assert pixels(Image.fromarray(np.array([[-5, 257, 65535]], np.int32)))[0, :, 0].tolist() == [0, 1, 255]
 
@@ -175,7 +176,7 @@ def test_float_tiff() -> None:
 
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP"])
 def test_of_an_animation_the_first_frame(kind: str) -> None:
-    red, blue = (Image.new("RGB", (8, 8), colour) for colour in ("red", "blue"))
+    red, blue = (Image.new("RGB", (8, 8), color) for color in ("red", "blue"))
     options = {"lossless": True} if kind == "WEBP" else {}
     file = encoded(red, kind, save_all=True, append_images=[blue], duration=50, **options)
     assert getattr(Image.open(io.BytesIO(file)), "n_frames", 1) == 2
@@ -186,38 +187,38 @@ def test_of_an_animation_the_first_frame(kind: str) -> None:
 
 
 def test_paths_bytes_and_dicts(draw: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    picture, file = draw(40, 30), tmp_path / "a.png"
-    picture.save(file)
+    image, file = draw(40, 30), tmp_path / "a.png"
+    image.save(file)
     sources = [file, str(file), file.read_bytes(), {"bytes": file.read_bytes(), "path": None}]
     sources += [{"bytes": None, "path": str(file)}, {"bytes": file.read_bytes(), "path": "gone.png"}, {"path": file}]
     monkeypatch.chdir(tmp_path)
-    for source in [*sources, "a.png", picture, Image.open(file)]:
-        np.testing.assert_array_equal(pixels(source), np.asarray(picture))
+    for source in [*sources, "a.png", image, Image.open(file)]:
+        np.testing.assert_array_equal(pixels(source), np.asarray(image))
 
 
 def test_the_source_is_left_as_it_was(draw: Any) -> None:
-    picture = draw(40, 30).convert("RGBA")
-    before = picture.tobytes()
-    load_image(picture)
-    assert picture.mode == "RGBA" and picture.tobytes() == before
+    image = draw(40, 30).convert("RGBA")
+    before = image.tobytes()
+    load_image(image)
+    assert image.mode == "RGBA" and image.tobytes() == before
 
 
 def array_forms() -> dict[str, Any]:
-    colours = np.random.default_rng(0).integers(0, 256, (5, 7, 3)).astype(np.uint8)
-    unit = colours / 255
+    colors = np.random.default_rng(0).integers(0, 256, (5, 7, 3)).astype(np.uint8)
+    unit = colors / 255
     return {
-        "HWC uint8": colours,
-        "CHW uint8": colours.transpose(2, 0, 1),
-        "not contiguous": np.repeat(colours, 2, axis=1)[:, ::2],
+        "HWC uint8": colors,
+        "CHW uint8": colors.transpose(2, 0, 1),
+        "not contiguous": np.repeat(colors, 2, axis=1)[:, ::2],
         "HWC float64": unit,
         "CHW float32": unit.transpose(2, 0, 1).astype(np.float32),
         "HWC float16": unit.astype(np.float16),
-        "HWC int64": colours.astype(np.int64),
-        "HWC uint16": colours.astype(np.uint16) * 257,
-        "CHW tensor": torch.from_numpy(colours).permute(2, 0, 1),
+        "HWC int64": colors.astype(np.int64),
+        "HWC uint16": colors.astype(np.uint16) * 257,
+        "CHW tensor": torch.from_numpy(colors).permute(2, 0, 1),
         "CHW float tensor": torch.from_numpy(unit).permute(2, 0, 1).requires_grad_(),
-        "HWC tensor": torch.from_numpy(colours),
-        "HWC with alpha": np.concatenate([colours, np.full((5, 7, 1), 255, np.uint8)], axis=2),
+        "HWC tensor": torch.from_numpy(colors),
+        "HWC with alpha": np.concatenate([colors, np.full((5, 7, 1), 255, np.uint8)], axis=2),
     }
 
 
@@ -227,15 +228,205 @@ def test_arrays_and_tensors(name: str) -> None:
     np.testing.assert_array_equal(pixels(forms[name]), forms["HWC uint8"])
 
 
-def test_grey_arrays() -> None:
-    grey = np.array([[0, 9], [200, 255]], np.uint8)
-    expected = np.repeat(grey[..., None], 3, axis=2)
-    for form in (grey, grey[..., None], grey[None], grey / 255, torch.from_numpy(grey)[None]):
+def test_gray_arrays() -> None:
+    gray = np.array([[0, 9], [200, 255]], np.uint8)
+    expected = np.repeat(gray[..., None], 3, axis=2)
+    for form in (gray, gray[..., None], gray[None], gray / 255, torch.from_numpy(gray)[None]):
         np.testing.assert_array_equal(pixels(form), expected)
-    assert pixels(grey > 100)[..., 0].tolist() == [[0, 0], [255, 255]]
-    assert pixels(torch.from_numpy(grey > 100))[..., 0].tolist() == [[0, 0], [255, 255]]
+    assert pixels(gray > 100)[..., 0].tolist() == [[0, 0], [255, 255]]
+    assert pixels(torch.from_numpy(gray > 100))[..., 0].tolist() == [[0, 0], [255, 255]]
     rounded = torch.tensor([[0.0, 0.5, 1.0]], dtype=torch.bfloat16)
     assert pixels(rounded)[0, :, 0].tolist() == [0, 128, 255]
+
+
+# --- color profiles --------------------------------------------------------------------------------------------------
+
+# Colorants of color spaces, adapted to D50: what red, green and blue (the columns) are in XYZ.
+SRGB = np.array([[0.43607, 0.38515, 0.14307], [0.22249, 0.71687, 0.06061], [0.01392, 0.09708, 0.71410]])
+DISPLAY_P3 = np.array([[0.51512, 0.29198, 0.15710], [0.24120, 0.69225, 0.06657], [-0.00105, 0.04189, 0.78407]])
+D50 = (0.9642, 1.0, 0.8249)
+
+
+def icc_profile(space: bytes, gamma: float, colorants: np.ndarray = DISPLAY_P3) -> bytes:
+    """Make a profile of version 2: one gamma and, for RGB, the colorants."""
+
+    def xyz(values: Any) -> bytes:
+        return b"XYZ \0\0\0\0" + struct.pack(">3i", *(round(float(value) * 65536) for value in values))
+
+    curve = b"curv\0\0\0\0" + struct.pack(">IHxx", 1, round(gamma * 256))
+    tags = {b"wtpt": xyz(D50)}
+    if space == b"GRAY":
+        tags[b"kTRC"] = curve
+    else:
+        tags |= {name + b"TRC": curve for name in (b"r", b"g", b"b")}
+        tags |= {name + b"XYZ": xyz(column) for name, column in zip((b"r", b"g", b"b"), colorants.T, strict=True)}
+    place, table, content = 132 + 12 * len(tags), struct.pack(">I", len(tags)), b""
+    for name, data in tags.items():
+        table += struct.pack(">4sII", name, place + len(content), len(data))
+        content += data
+    header = struct.pack(">I4sI4s4s4s", place + len(content), bytes(4), 0x02100000, b"mntr", space, b"XYZ ")
+    header += bytes(12) + b"acsp" + bytes(28) + struct.pack(">3i", *(round(value * 65536) for value in D50))
+    return header.ljust(128, b"\0") + table + content
+
+
+P3 = icc_profile(b"RGB ", 2.2)
+
+
+def in_srgb(levels: np.ndarray, colorants: np.ndarray = DISPLAY_P3, gamma: float = 563 / 256) -> np.ndarray:
+    """The definition: colorants and gamma to XYZ, XYZ to linear sRGB, its curve."""
+    linear = (levels / 255) ** gamma @ (np.linalg.inv(SRGB) @ colorants).T
+    linear = linear.clip(0, 1)
+    return 255 * np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
+def test_colors_are_converted_to_srgb(draw: Any, kind: str) -> None:
+    options = {"lossless": True} if kind == "WEBP" else {}
+    image = draw(60, 40)
+    data = encoded(image, kind, icc_profile=P3, **options)
+    levels = np.asarray(image)
+    assert np.abs(pixels(data) - in_srgb(levels)).max() < 1.6
+    assert np.abs(pixels(data).astype(int) - levels).mean() > 3
+    np.testing.assert_array_equal(pixels(load_image(data)), pixels(data))  # once
+    np.testing.assert_array_equal(load_image(data, color_management=False), levels)
+    opened = Image.open(io.BytesIO(data))
+    np.testing.assert_array_equal(pixels(opened), pixels(data))
+    np.testing.assert_array_equal(load_image(opened, color_management=False), levels)
+
+
+def test_colors_of_palettes_of_gray_and_under_transparency_are_converted(monkeypatch: pytest.MonkeyPatch) -> None:
+    color = np.array([[[180, 40, 90], [20, 200, 60]]], np.uint8)
+    expected = in_srgb(color)
+    palette = Image.fromarray(color).quantize(2)
+    assert palette.mode == "P"
+    assert np.abs(pixels(encoded(palette, icc_profile=P3)) - expected).max() < 1.6
+    rgba = Image.fromarray(np.concatenate([color, np.array([[[255], [51]]], np.uint8)], axis=2))
+    mixed = expected * [[[1.0], [0.2]]] + 255 * np.array([[[0.0], [0.8]]])
+    for rows in (2**22, 1):
+        monkeypatch.setattr(module, "STRIP_PIXELS", rows)
+        assert np.abs(pixels(encoded(rgba, icc_profile=P3)) - mixed).max() < 1.6
+    gray = Image.fromarray(np.array([[0, 55, 255]], np.uint8))
+    found = pixels(encoded(gray, icc_profile=icc_profile(b"GRAY", 1.0)))
+    assert np.abs(found - in_srgb(np.array([[[0] * 3, [55] * 3, [255] * 3]]), SRGB, 1.0)).max() < 1.6
+    cmyk = Image.new("CMYK", (4, 4), (10, 200, 90, 5))
+    np.testing.assert_array_equal(pixels(encoded(cmyk, "JPEG", icc_profile=P3)), pixels(encoded(cmyk, "JPEG")))
+
+
+@pytest.mark.parametrize(
+    "profile",
+    [b"x", b"x" * 300, P3[:200], P3[:-30] + bytes(30), icc_profile(b"GRAY", 1.0), bytes(2**22 + 1)],
+    ids=["short", "garbage", "cut", "overwritten", "of gray", "large"],
+)
+def test_a_profile_that_cannot_be_used_is_ignored(draw: Any, profile: bytes) -> None:
+    image = draw(60, 40)
+    image.info["icc_profile"] = profile
+    np.testing.assert_array_equal(pixels(image), np.asarray(image))
+
+
+def test_an_srgb_profile_changes_nothing_and_is_looked_at_once(draw: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Mock(wraps=ImageCms.buildTransform)
+    monkeypatch.setattr(ImageCms, "buildTransform", made)
+    module._srgb_transform.cache_clear()
+    image = draw(60, 40)
+    image.info["icc_profile"] = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for _ in range(3):
+        np.testing.assert_array_equal(pixels(image), np.asarray(image))
+    assert made.call_count == 1
+
+
+# --- formats ---------------------------------------------------------------------------------------------------------
+
+
+def test_every_format_has_its_own_suffixes_and_decoders() -> None:
+    known = module.KNOWN_FORMATS
+    suffixes = [suffix for each in known for suffix in each.suffixes.split()]
+    assert len(suffixes) == len(set(suffixes)) and all(s[0] == "." and s == s.lower() for s in suffixes)
+    Image.init()
+    for suffix, decoder in Image.registered_extensions().items():
+        if decoder in module.IMAGE_FORMATS:
+            assert suffix in image_suffixes()
+    assert not {".pdf", ".eps", ".mpg", ".txt", ".h5", ".ico", ".heics.txt"} & image_suffixes()
+
+
+@pytest.mark.parametrize(
+    ("head", "suffix", "decoder", "package"),
+    [
+        (b"\0\0\0\x1cftypheic\0\0\0\0mif1heicmiaf", ".HEIC", "HEIF", "pillow-heif"),
+        (b"\0\0\0\x18ftypmif1\0\0\0\0mif1avif", ".avif", "AVIF", "pillow-avif-plugin"),
+        (b"\xff\x0a\x7f\x06\0", ".jxl", "JXL", "pillow-jxl-plugin"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n\0\0\0\x14ftypjxl ", ".jxl", "JXL", "pillow-jxl-plugin"),
+    ],
+)
+def test_a_package_that_is_missing_is_named(
+    monkeypatch: pytest.MonkeyPatch, head: bytes, suffix: str, decoder: str, package: str
+) -> None:
+    Image.init()
+    monkeypatch.delitem(Image.OPEN, decoder, raising=False)
+    monkeypatch.setitem(sys.modules, package.removesuffix("-plugin").replace("-", "_"), None)
+    expected = f"images need the package {package}; run: pip install {package}"
+    assert_refused({"bytes": head.ljust(100, b"\0"), "path": "a.jpg"}, "a.jpg: ", expected)
+    assert expected in (why_not_read(suffix) or "") and suffix.lower() not in image_suffixes()
+
+
+def test_why_files_are_not_read() -> None:
+    assert why_not_read(".CR2") == "raw images are not read; convert it to JPEG, PNG or TIFF"
+    assert why_not_read(".jpg") is why_not_read(".txt") is None
+
+
+@pytest.mark.parametrize(("plugin", "decoder"), [("pillow_heif", "HEIF"), ("pillow_jxl", "JXL"), ("PIL", "AVIF")])
+def test_formats_of_plugins_are_read_upright(draw: Any, plugin: str, decoder: str) -> None:
+    pytest.importorskip(plugin, reason=f'needs {plugin}: pip install "sind-hf[formats]"')
+    image = draw(8, 6).resize((160, 120), Image.Resampling.BICUBIC)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    if decoder == "HEIF":
+        sys.modules[plugin].register_heif_opener()
+    elif decoder not in Image.OPEN:
+        pytest.skip("this Pillow has no AVIF")
+    plain, turned = encoded(image, decoder, quality=95), encoded(image, decoder, quality=95, exif=exif.tobytes())
+    assert np.abs(pixels(plain).astype(int) - np.asarray(image)).mean() < 3
+    # In JPEG XL, EXIF does not count.
+    expected = pixels(plain) if decoder == "JXL" else np.rot90(pixels(plain), -1)
+    assert pixels(turned).shape == expected.shape
+    assert np.abs(pixels(turned).astype(int) - expected).mean() < 3
+
+
+@pytest.mark.parametrize(
+    ("size", "head"),
+    [
+        ((60, 40), "ff0a09070013080100f00067"),
+        ((256, 256), "ff0a7f060013080100080167"),
+        ((1600, 900), "ff0a1a1c1d00130801006c00"),
+        ((70000, 2), "ff0a0800df221a0013080100"),
+        ((800, 1200), "ff0a7a25e8630c0013080100"),
+    ],
+)
+def test_the_size_of_a_jpeg_xl_file_is_read_from_its_header(size: tuple[int, int], head: str) -> None:
+    stream = bytes.fromhex(head)
+    assert module._jxl_size(stream) == size
+    start = b"\0\0\0\x0cJXL \r\n\x87\n\0\0\0\x14ftypjxl \0\0\0\0jxl "
+    whole = struct.pack(">L4s", len(stream) + 8, b"jxlc") + stream
+    long = struct.pack(">L4sQ", 1, b"jxlc", len(stream) + 16) + stream
+    to_the_end = struct.pack(">L4s", 0, b"jxlc") + stream
+    parts = b"".join(
+        struct.pack(">L4sL", 12 + len(part), b"jxlp", number) + part
+        for number, part in enumerate((stream[:3], stream[3:5], stream[5:]))
+    )
+    for boxes in (whole, long, to_the_end, parts):
+        assert module._jxl_size(start + boxes + bytes(20)) == size
+    for broken in (start, start + bytes(50), start + struct.pack(">L4s", 8, b"free") * 20_000 + whole):
+        with pytest.raises(ValueError, match="no header of JPEG XL"):
+            module._jxl_size(broken)
+
+
+def test_a_large_jpeg_xl_file_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    decode = Mock(side_effect=AssertionError)
+    Image.init()
+    monkeypatch.setitem(Image.OPEN, "JXL", (decode, lambda head: True))
+    monkeypatch.setattr(module, "CHEAP_PIXELS", 100_000)
+    monkeypatch.setattr(module, "PIXELS_PER_BYTE", 1)
+    assert_refused(bytes.fromhex("ff0a7a25e8630c0013080100"), "800x1200 pixels from 12 bytes")
+    assert not decode.called
 
 
 # --- what cannot be used ---------------------------------------------------------------------------------------------
@@ -253,7 +444,7 @@ def assert_refused(source: Any, *words: str) -> None:
 def test_bad_files_are_named_in_one_line(draw: Any, tmp_path: Path) -> None:
     whole = encoded(draw(200, 150), "JPEG")
     contents = {
-        "text.jpg": b"This is not a picture.\nNot at all.\n",
+        "text.jpg": b"This is not an image.\nNot at all.\n",
         "empty.png": b"",
         "truncated.jpg": whole[: len(whole) // 2],
         "truncated.png": encoded(draw(200, 150))[:5000],
@@ -343,7 +534,7 @@ def test_undecodable_file_names_are_read(draw: Any, tmp_path: Path) -> None:
         (3.5, ["float"]),
         ({"bytes": None, "path": None}, ["'bytes' or 'path'"]),
         ({}, ["'bytes' or 'path'"]),
-        (b"not a picture", ["bytes: not an image in a supported format"]),
+        (b"not an image", ["bytes: not an image in a supported format"]),
         (b"", ["bytes: is empty"]),
     ],
 )
@@ -382,15 +573,15 @@ def test_decompression_bombs_are_refused_by_their_headers(tmp_path: Path) -> Non
 
 
 def test_the_content_decides_and_not_the_extension(draw: Any, tmp_path: Path) -> None:
-    picture = draw(60, 40)
+    image = draw(60, 40)
     for kind, name in (("PNG", "a.jpg"), ("BMP", "b.png"), ("TIFF", "c.webp"), ("PNG", "d.txt"), ("PNG", "e")):
-        (tmp_path / name).write_bytes(encoded(picture, kind))
-        np.testing.assert_array_equal(pixels(tmp_path / name), np.asarray(picture))
+        (tmp_path / name).write_bytes(encoded(image, kind))
+        np.testing.assert_array_equal(pixels(tmp_path / name), np.asarray(image))
     (tmp_path / "f.png").write_bytes(b"%PDF-1.7\n")
     assert_refused(tmp_path / "f.png", "f.png", "not an image in a supported format")
 
 
-def test_sixteen_bit_colours_keep_their_high_bits() -> None:
+def test_sixteen_bit_colors_keep_their_high_bits() -> None:
     deep = np.array([[[0, 257 * 100, 65535]]], ">u2")
     size = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0))
     data = png_chunk(b"IDAT", zlib.compress(b"\0" + deep.tobytes()))

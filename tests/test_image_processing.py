@@ -6,7 +6,7 @@ import resource
 import time
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
+from unittest.mock import Mock, patch
 
 import datasets
 import numpy as np
@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 from transformers import AutoImageProcessor
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
-from sind_hf import ImageError, SindImageProcessor, differentiable_views
+from sind_hf import ImageError, SindImageProcessor, differentiable_views, load_image
 from sind_hf import image_processing_sind as module
 from sind_hf.configuration_sind import IMAGENET_MEAN, IMAGENET_STD
 from sind_hf.image_processing_sind import (
@@ -56,11 +56,11 @@ def test_views_equal_the_published_ones(shared: Path, name: str, mode: Any) -> N
 SIZES = [(641, 483), (350, 620), (512, 512), (90, 60), (1500, 120)]
 
 
-def digests(picture: Image.Image, view_size: int) -> dict[str, str]:
+def digests(image: Image.Image, view_size: int) -> dict[str, str]:
     processor = SindImageProcessor(size=view_size, resize_backend="pillow")
     found = {}
     for mode in ("center", "nine"):
-        for kind, views in zip(("global", "local"), processor.make_views(picture, mode), strict=True):
+        for kind, views in zip(("global", "local"), processor.make_views(image, mode), strict=True):
             found[f"{mode}.{kind}"] = hashlib.sha256(views.tobytes()).hexdigest()[:16]
     return found
 
@@ -98,19 +98,19 @@ def test_torch_resizes_as_pillow_does(draw: Any, size: tuple[int, int], view_siz
         (1, 1, 224, (672, 672)),
     ],
 )
-def test_local_picture_size(width: int, height: int, view_size: int, expected: tuple[int, int]) -> None:
+def test_local_image_size(width: int, height: int, view_size: int, expected: tuple[int, int]) -> None:
     assert local_picture_size(width, height, view_size) == expected
 
 
 @pytest.mark.parametrize("view_size", [224, 112, 336])
-def test_the_global_picture_is_the_whole_picture_in_a_square(draw: Any, view_size: int) -> None:
-    picture = draw(640, 400)
-    found, _ = resize_pictures(picture, view_size, "pillow")
+def test_the_global_image_is_the_whole_image_in_a_square(draw: Any, view_size: int) -> None:
+    image = draw(640, 400)
+    found, _ = resize_pictures(image, view_size, "pillow")
     side = {224: 256, 112: 128, 336: 384}[view_size]
-    np.testing.assert_array_equal(found, np.asarray(picture.resize((side, side), Image.Resampling.BILINEAR)))
+    np.testing.assert_array_equal(found, np.asarray(image.resize((side, side), Image.Resampling.BILINEAR)))
 
 
-def test_center_is_centred() -> None:
+def test_center_is_centered() -> None:
     (plan,) = plan_views("center", (672, 901))  # cells of 96 × 128 pixels; the last five columns are ignored
     assert plan == ViewPlan((16, 16), (32,) * 7, (48,) * 7, False, False)
     (odd,) = plan_views("center", (679, 672))  # cells of 97: (97 - 32) // 2
@@ -178,7 +178,7 @@ def test_unknown_modes_are_named() -> None:
 
 
 def coordinates(height: int, width: int) -> np.ndarray:
-    """A picture whose pixels say where they are: (y, x) in 24 bits."""
+    """An image whose pixels say where they are: (y, x) in 24 bits."""
     y, x = np.mgrid[:height, :width]
     return np.stack([y % 256, x % 256, y // 256 * 16 + x // 256], axis=-1).astype(np.uint8)
 
@@ -203,16 +203,16 @@ def test_every_pixel_of_a_view_comes_from_its_place(flip_global: bool, flip_loca
         assert x[v, u] == source // 32 * 128 + columns[source // 32] + source % 32
 
 
-# --- very long pictures ----------------------------------------------------------------------------------------------
+# --- very long images ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [(1000, 100), (100, 1000), (2400, 150), (77, 803)])
-def test_strips_equal_the_whole_picture(draw: Any, size: tuple[int, int]) -> None:
-    picture = draw(*size)
-    global_picture, strips = resize_pictures(picture)
+def test_strips_equal_the_whole_image(draw: Any, size: tuple[int, int]) -> None:
+    image = draw(*size)
+    global_picture, strips = resize_pictures(image)
     height, width = local_picture_size(*size)
     assert isinstance(strips, StripPicture) and strips.shape == (height, width, 3)
-    whole = np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR))
+    whole = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
     plans = plan_views("nine", (height, width)) + plan_views("center", (height, width))
     plans += plan_views("train", (height, width), generator=np.random.default_rng(1))
     _, found = cut_views(global_picture, strips, plans)
@@ -228,17 +228,17 @@ def test_eight_to_one_is_still_made_whole(draw: Any) -> None:
 
 @pytest.mark.parametrize("size", [(20_000, 50), (50, 20_000)])
 def test_panoramas_take_little_time_and_memory(draw: Any, size: tuple[int, int]) -> None:
-    picture = draw(*size)
+    image = draw(*size)
     before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
-    for views in SindImageProcessor().make_views(picture, "nine"):
+    for views in SindImageProcessor().make_views(image, "nine"):
         assert views.shape == (9, 3, 224, 224)
     assert time.perf_counter() - start < 5
-    # KiB here; the whole picture would be 268,800 × 672 × 3 bytes, 517 MiB.
+    # KiB here; the whole image would be 268,800 × 672 × 3 bytes, 517 MiB.
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 * 1024
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 2), (1, 30), (5000, 1)])
-def test_tiny_pictures_have_views(size: tuple[int, int]) -> None:
+def test_tiny_images_have_views(size: tuple[int, int]) -> None:
     for mode in ("center", "nine"):
         for views in SindImageProcessor().make_views(Image.new("RGB", size, (9, 80, 200)), mode):
             assert (views == np.array([9, 80, 200])[:, None, None]).all()
@@ -358,6 +358,18 @@ def test_options_of_one_call_do_not_stay(draw: Any) -> None:
     assert processor(draw(320, 240), return_tensors="np")["pixel_values"].shape == (1, 3, 224, 224)
 
 
+@pytest.mark.parametrize("size", [(400, 300), (70_000, 2), (3, 500), (1, 1)])
+def test_pixels_are_copied_whole(draw: Any, size: tuple[int, int]) -> None:
+    np.testing.assert_array_equal(module._as_array(draw(*size)), np.asarray(draw(*size)))
+
+
+def test_an_image_becomes_an_array_once(draw: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    copies = Mock(wraps=module._as_array)
+    monkeypatch.setattr(module, "_as_array", copies)
+    SindImageProcessor().make_views(draw(400, 300))
+    assert copies.call_count == 1
+
+
 def test_backends_differ_and_are_chosen_by_name(draw: Any) -> None:
     exact = SindImageProcessor(resize_backend="pillow").make_views(draw(641, 483))
     fast = SindImageProcessor(resize_backend="torch").make_views(draw(641, 483))
@@ -366,14 +378,14 @@ def test_backends_differ_and_are_chosen_by_name(draw: Any) -> None:
     assert any((a != b).any() for a, b in zip(exact, fast, strict=True))
 
 
-def test_one_picture_and_whatever_holds_several_are_accepted(draw: Any) -> None:
-    processor, picture = SindImageProcessor(), draw(300, 300)
-    array = np.asarray(picture)
-    one = processor(picture, return_tensors="pt")["local_pixel_values"]
-    column = datasets.Dataset.from_dict({"image": [picture, picture]})["image"]
+def test_one_image_and_whatever_holds_several_are_accepted(draw: Any) -> None:
+    processor, image = SindImageProcessor(), draw(300, 300)
+    array = np.asarray(image)
+    one = processor(image, return_tensors="pt")["local_pixel_values"]
+    column = datasets.Dataset.from_dict({"image": [image, image]})["image"]
     for images, count in (
-        *(((picture, picture), 2), (np.stack([array, array]), 2), (array, 1), ([array], 1)),
-        *((torch.from_numpy(array.copy()), 1), (column, 2), ((picture for _ in range(3)), 3)),
+        *(((image, image), 2), (np.stack([array, array]), 2), (array, 1), ([array], 1)),
+        *((torch.from_numpy(array.copy()), 1), (column, 2), ((image for _ in range(3)), 3)),
     ):
         found = processor(images, return_tensors="pt")["local_pixel_values"]
         assert found.shape == (count, 3, 224, 224)
@@ -406,7 +418,7 @@ def test_save_and_load_keep_every_option(tmp_path: Path, draw: Any) -> None:
         ({"views": "ten"}, "not 'ten'"),
         ({"resize_backend": "opencv"}, "'torch' or 'pillow', not 'opencv'"),
         ({"size": 100}, "multiple of 56"),
-        ({"image_mean": [0.5, 0.5]}, "image_mean is .*: it must be one number, or three"),
+        ({"image_mean": [0.5, 0.5]}, "image_mean is .*: it must be one number, or one number for each of the three"),
         ({"image_std": [0.5, 0.0, 0.5]}, "image_std is .*: all its values must be positive"),
         ({"size": {"height": 224, "width": 112}}, "views are square"),
         ({"size": {"shortest_edge": 224}}, "views are square"),
@@ -418,7 +430,7 @@ def test_unusable_options_are_one_line(draw: Any, options: dict[str, Any], messa
     assert "\n" not in str(error.value)
 
 
-def test_no_pictures_and_unknown_options_are_refused(draw: Any) -> None:
+def test_no_images_and_unknown_options_are_refused(draw: Any) -> None:
     with pytest.raises(ValueError, match="No images"):
         SindImageProcessor()([])
     with pytest.raises(TypeError, match="sharpen"):
@@ -426,9 +438,9 @@ def test_no_pictures_and_unknown_options_are_refused(draw: Any) -> None:
 
 
 def test_the_rescale_factor_is_applied(draw):
-    picture = draw(300, 260)
-    raw = SindImageProcessor()(picture, do_rescale=False, do_normalize=False)["pixel_values"]
-    halved = SindImageProcessor()(picture, rescale_factor=1 / 510, do_normalize=False)["pixel_values"]
+    image = draw(300, 260)
+    raw = SindImageProcessor()(image, do_rescale=False, do_normalize=False)["pixel_values"]
+    halved = SindImageProcessor()(image, rescale_factor=1 / 510, do_normalize=False)["pixel_values"]
     np.testing.assert_allclose(halved, np.asarray(raw) / 510, atol=1e-7)
 
 
@@ -449,6 +461,29 @@ def test_fast_decoding_changes_pixels_a_little_and_travels_with_the_processor(
     np.testing.assert_array_equal(plain(file, fast_decode=True)["pixel_values"], fast(file)["pixel_values"])
     np.testing.assert_array_equal(fast(file, fast_decode=False)["pixel_values"], plain(file)["pixel_values"])
     assert (plain(file)["pixel_values"] != fast(file)["pixel_values"]).any()
+
+
+def test_color_management_is_an_option_that_travels_and_may_be_missing(tmp_path: Path, draw: Any) -> None:
+    image = draw(90, 60)
+    managed, plain = SindImageProcessor(size=56), SindImageProcessor(size=56, color_management=False)
+    calls: list[bool] = []
+
+    def load(source: Any, *, color_management: bool, **options: Any) -> Image.Image:
+        calls.append(color_management)
+        return load_image(source, **options)
+
+    with patch.object(module, "load_image", load):
+        managed(image), plain(image), managed(image, color_management=False), managed.make_views(image)
+        plain.make_views(image)
+        assert calls == [True, False, False, True, False]
+    plain.save_pretrained(tmp_path)
+    file = tmp_path / "preprocessor_config.json"
+    saved = json.loads(file.read_text())
+    assert saved["color_management"] is False
+    assert SindImageProcessor.from_pretrained(tmp_path).color_management is False
+    del saved["color_management"]
+    file.write_text(json.dumps(saved))
+    assert SindImageProcessor.from_pretrained(tmp_path).color_management is True
 
 
 # --- views with gradients --------------------------------------------------------------------------------------------

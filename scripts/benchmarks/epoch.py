@@ -1,10 +1,10 @@
-"""Images per second through SindTrainer, from pictures and from prepared data, and how long it waits for them.
+"""Images per second through SindTrainer, from images and from prepared data, and how long it waits for them.
 
     python scripts/benchmarks/epoch.py [--backbone vit-b16] [--batch-size 64] [--workers 4] [--bf16] [--compile]
 
-Makes JPEG pictures of the size of SPAQ's (4000×3000), prepares them, and trains on them; scenes are made up. `data
+Makes JPEG images of the size of SPAQ's (4000×3000), prepares them, and trains on them; scenes are made up. `data
 wait` is the share of the time in which the training stands still for its data, `epoch` what an epoch of the published
-cross-set run (8,897 pictures) would take at that rate. The first step of each training is left out.
+cross-set run (8,897 images) would take at that rate. The first step of each training is left out.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from sind_hf.data.manifests.manifest import Manifest, ManifestEntry
 from sind_hf.data.prepared.folder import load_prepared
 from sind_hf.data.prepared.prepare import prepare
 
-SPAQ_TRAINING_PICTURES = 8897
+SPAQ_TRAINING_IMAGES = 8897
 SCENES = 8
 
 
@@ -44,8 +44,8 @@ class Clock(TrainerCallback):
         self.ends.append(time.perf_counter())
 
 
-def train(dataset: Dataset, options: argparse.Namespace, folder: Path) -> tuple[float, float]:
-    """Return images per second and the share of waiting."""
+def train(dataset: Dataset, options: argparse.Namespace, folder: Path, side: int = 224) -> tuple[float, float]:
+    """Return images per second and the share of waiting; `side` is that of the views."""
     torch.manual_seed(0)
     clock = Clock()
     switches: dict[str, Any] = {"bf16": options.bf16, "torch_compile": options.compile}
@@ -65,7 +65,7 @@ def train(dataset: Dataset, options: argparse.Namespace, folder: Path) -> tuple[
             **switches,
         ),
         train_dataset=dataset,
-        processing_class=SindImageProcessor(),
+        processing_class=SindImageProcessor(size={"height": side, "width": side}),
         callbacks=[clock],
     )
     trainer.train()
@@ -78,7 +78,7 @@ def main() -> None:
     parser.add_argument("--backbone", choices=list(BACKBONES), default="vit-b16")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--pictures", type=int, default=128)
+    parser.add_argument("--images", type=int, default=128)
     parser.add_argument("--size", type=int, nargs=2, default=(4000, 3000), metavar=("WIDTH", "HEIGHT"))
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--threads", type=int, help="of torch, on a CPU")
@@ -90,14 +90,14 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
-        paths = make_photographs(root, tuple(options.size), options.pictures)
+        paths = make_photographs(root, tuple(options.size), options.images)
         entries = [ManifestEntry(p.name, float(i), f"scene {i % SCENES}", i % SCENES) for i, p in enumerate(paths)]
         manifest = Manifest("generated", entries)
         prepare(manifest, root, root / "prepared", workers=max(1, options.workers))
-        sets = {"pictures": manifest.to_dataset(root), "prepared data": load_prepared(root / "prepared")}
+        sets = {"images": manifest.to_dataset(root), "prepared data": load_prepared(root / "prepared")}
         for name, dataset in sets.items():
             rate, wait = train(dataset, options, root / "run")
-            rows.append(f"| {name} | {rate:.1f} | {wait:.0%} | {SPAQ_TRAINING_PICTURES / rate / 60:.1f} min |")
+            rows.append(f"| {name} | {rate:.1f} | {wait:.0%} | {SPAQ_TRAINING_IMAGES / rate / 60:.1f} min |")
     what = f"{options.backbone}, batches of {options.batch_size}, {options.workers} loaders"
     print(f"Training through SindTrainer on {options.size[0]}×{options.size[1]} JPEG, {what} ({machine()})\n")
     print("| from | images/s | data wait | epoch of 8,897 |")

@@ -1,8 +1,8 @@
-"""Time to score a picture on one core: PyTorch, and the exported file by onnxruntime.
+"""Time to score an image on one core: PyTorch, and the exported file by onnxruntime.
 
-    python scripts/benchmarks/onnx_scoring.py [--backbone "CLIP ViT-B/16"] [--pictures 4] [--repeats 7]
+    python scripts/benchmarks/onnx_scoring.py [--backbone "CLIP ViT-B/16"] [--images 4] [--repeats 7]
 
-Prints a Markdown table. Both go through `score_images` with the same pictures, views included, in turn in every round,
+Prints a Markdown table. Both go through `score_images` with the same images, views included, in turn in every round,
 so that a busy machine slows both; the ratio is the median of the ratios of a round. Weights are random: they change
 the scores, not the time.
 """
@@ -42,22 +42,22 @@ SIZE = (512, 384)
 TOLERANCE = 1e-4  # of the scores, which are below 10 in size
 
 
-def make_pictures(count: int) -> list[Image.Image]:
+def make_images(count: int) -> list[Image.Image]:
     rng = np.random.default_rng(0)
     grids = rng.integers(0, 256, (count, 12, 16, 3), np.uint8)
     return [Image.fromarray(grid).resize(SIZE, Image.Resampling.BICUBIC) for grid in grids]
 
 
-def measure(name: str, pictures: list[Image.Image], repeats: int) -> list[str]:
+def measure(name: str, images: list[Image.Image], repeats: int) -> list[str]:
     torch.manual_seed(0)
     model = SindModel(SindConfig(vision_config=BACKBONES[name])).eval()
     processor = SindImageProcessor()
 
     def timed(scorer: ScoringModel, batch_size: int) -> tuple[float, np.ndarray]:
         start = time.perf_counter()
-        rows = list(score_images(scorer, processor, pictures, batch_size=batch_size))
+        rows = list(score_images(scorer, processor, images, batch_size=batch_size))
         seconds = time.perf_counter() - start
-        return seconds / len(pictures), np.array([row.score for row in rows])
+        return seconds / len(images), np.array([row.score for row in rows])
 
     rows = []
     with tempfile.TemporaryDirectory() as folder:
@@ -76,19 +76,19 @@ def measure(name: str, pictures: list[Image.Image], repeats: int) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backbone", action="append", choices=list(BACKBONES), help="several times for several")
-    parser.add_argument("--pictures", type=int, default=4, help="pictures in a round")
+    parser.add_argument("--images", type=int, default=4, help="images in a round")
     parser.add_argument("--repeats", type=int, default=7, help="rounds")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    pictures = make_pictures(options.pictures)
+    images = make_images(options.images)
     machine = f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}"
     versions = ", ".join(f"{each.__name__} {each.__version__}" for each in (torch, transformers, onnxruntime))
     rounds = f"medians of {options.repeats} rounds"
-    print(f"One picture of {SIZE[0]}×{SIZE[1]} on one core ({machine}, {versions}; {rounds})\n")
+    print(f"One image of {SIZE[0]}×{SIZE[1]} on one core ({machine}, {versions}; {rounds})\n")
     print("| backbone | batch | PyTorch | onnxruntime | PyTorch / onnxruntime |")
     print("| --- | --- | --- | --- | --- |")
     for name in options.backbone or BACKBONES:
-        print("\n".join(measure(name, pictures, options.repeats)), flush=True)
+        print("\n".join(measure(name, images, options.repeats)), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Time of one training sample on one core: published transform, from the picture, from prepared data.
+"""Time of one training sample on one core: published transform, from the image, from prepared data.
 
     python scripts/benchmarks/prepared.py [--repeats 15]
 
-Prints a Markdown table. The prepared pictures are read from the page cache.
+Prints a Markdown table. The prepared images are read from the page cache.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from sind_hf.data.sampling import Draw
 from sind_hf.data.views import ViewDataset
 
 SIZES = [(1024, 768), (4000, 3000)]
-PICTURES = 8
+IMAGES = 8
 PREPARED_SAMPLES = 20  # a round times this many prepared samples: one alone is too short for the clock
 
 
 def published_transform(path: Path) -> torch.Tensor:
-    """What the published data loader does: both resizes with Pillow, views normalised on the CPU in float32."""
+    """What the published data loader does: both resizes with Pillow, views normalized on the CPU in float32."""
     processor = SindImageProcessor(resize_backend="pillow")
     views = processor.make_views(path, "train", np.random.default_rng(0))
     mean, deviation = (torch.tensor(values).view(3, 1, 1) for values in (processor.image_mean, processor.image_std))
@@ -39,7 +39,7 @@ def published_transform(path: Path) -> torch.Tensor:
 def measure(size: tuple[int, int], repeats: int) -> str:
     with tempfile.TemporaryDirectory() as folder:
         root, out = Path(folder), Path(folder) / "prepared"
-        paths = make_photographs(root, size, PICTURES)
+        paths = make_photographs(root, size, IMAGES)
         manifest = Manifest("generated", [ManifestEntry(path.name, float(i)) for i, path in enumerate(paths)])
         prepare(manifest, root, out)
         direct = ViewDataset(manifest.to_dataset(root), SindImageProcessor(), "train")
@@ -47,12 +47,12 @@ def measure(size: tuple[int, int], repeats: int) -> str:
 
         def several(start: int) -> None:
             for position in range(start, start + PREPARED_SAMPLES):
-                prepared[Draw(position % PICTURES, 0, position)]
+                prepared[Draw(position % IMAGES, 0, position)]
 
         found = time_in_turn(
             {
-                "published": lambda number: published_transform(paths[number % PICTURES]),
-                "plain": lambda number: direct[Draw(number % PICTURES, 0, number)],
+                "published": lambda number: published_transform(paths[number % IMAGES]),
+                "plain": lambda number: direct[Draw(number % IMAGES, 0, number)],
                 "prepared": several,
             },
             repeats,
@@ -65,11 +65,11 @@ def measure(size: tuple[int, int], repeats: int) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=15, help="rounds per picture size")
+    parser.add_argument("--repeats", type=int, default=15, help="rounds per image size")
     repeats = parser.parse_args().repeats
     torch.set_num_threads(1)
     print(f"One training sample on one core ({machine(datasets)}; medians of {repeats} rounds)\n")
-    print("| picture | Pillow and float32 | unprepared | prepared | Pillow / prepared | unprepared / prepared |")
+    print("| image | Pillow and float32 | unprepared | prepared | Pillow / prepared | unprepared / prepared |")
     print("| --- | --- | --- | --- | --- | --- |")
     for size in SIZES:
         print(measure(size, repeats), flush=True)

@@ -1,4 +1,4 @@
-"""What the benchmarks share: pictures to time on, actions timed in turn, and the line that says on what machine.
+"""What the benchmarks share: images to time on, actions timed in turn, and the line that says on what machine.
 
 The actions of a round are timed one after the other, so that a busy machine slows all of them alike; what is reported
 is the median of the ratios of the rounds, never a ratio of figures from different minutes.
@@ -61,7 +61,7 @@ def time_in_turn(actions: Mapping[str, Callable[[int], object]], rounds: int, wa
 
 
 def make_photographs(root: Path, size: tuple[int, int], count: int) -> list[Path]:
-    """Write JPEG pictures with the detail and the file size of photographs: smoothed noise of two scales."""
+    """Write JPEG images with the detail and the file size of photographs: smoothed noise of two scales."""
     rng = np.random.default_rng(0)
     paths = []
     for index in range(count):

@@ -1,11 +1,11 @@
-"""Memory and speed of long scoring jobs: the same command with few and with many pictures.
+"""Memory and speed of long scoring jobs: the same command with few and with many images.
 
-    python scripts/benchmarks/scoring.py [--pictures 1000 20000] [--workers 1] [--source folder|parquet]
+    python scripts/benchmarks/scoring.py [--images 1000 10000] [--workers 1] [--source folder|parquet]
 
-Prints a Markdown table. Pictures are small and the network is tiny, so that what a job itself costs shows. Memory is
+Prints a Markdown table. Images are small and the network is tiny, so that what a job itself costs shows. Memory is
 the highest sum over the process and its loaders of what each has resident; pages that they share are counted in each.
 The time runs from the first moment of scoring to the end of the process. The last column is measured apart: the peak
-of Python's own memory while a job without a model lists, deals and writes that many pictures.
+of Python's own memory while a job without a model lists, deals and writes that many images.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 import tracemalloc
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,7 @@ RESNET = {
     "layer_type": "basic",
 }
 VIEW_SIZE = 56
-KINDS = 50  # different pictures; the others are further names of these files
+KINDS = 50  # different images; the others are further names of these files
 MIB = 2**20
 
 
@@ -48,8 +49,8 @@ def make_checkpoint(folder: Path) -> None:
     SindImageProcessor(size=VIEW_SIZE).save_pretrained(folder)
 
 
-def make_pictures(folder: Path, count: int, source: str) -> Path:
-    """Write `count` pictures as files, or into one Parquet file; returns what to score."""
+def make_images(folder: Path, count: int, source: str) -> Path:
+    """Write `count` images as files, or into one Parquet file; returns what to score."""
     rng = np.random.default_rng(0)
     (folder / "kinds").mkdir(parents=True)
     kinds = []
@@ -64,13 +65,13 @@ def make_pictures(folder: Path, count: int, source: str) -> Path:
         encoded = [{"bytes": kind.read_bytes(), "path": None} for kind in kinds]
         image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
         column = pa.array([encoded[number % len(encoded)] for number in range(count)], image)
-        pq.write_table(pa.table({"image": column}), folder / "pictures.parquet", row_group_size=1000)
-        return folder / "pictures.parquet"
+        pq.write_table(pa.table({"image": column}), folder / "images.parquet", row_group_size=1000)
+        return folder / "images.parquet"
     for number in range(count):
-        path = folder / "pictures" / f"{number // 1000:03}" / f"{number:06}.jpg"
+        path = folder / "images" / f"{number // 1000:03}" / f"{number:06}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         os.link(kinds[number % len(kinds)], path)
-    return folder / "pictures"
+    return folder / "images"
 
 
 def resident(process: psutil.Process) -> int:
@@ -84,10 +85,10 @@ def resident(process: psutil.Process) -> int:
     return total
 
 
-def score(pictures: Path, checkpoint: Path, output: Path, workers: int) -> tuple[int, float]:
+def score(images: Path, checkpoint: Path, output: Path, workers: int, flags: Sequence[str] = ()) -> tuple[int, float]:
     """Run the command; returns its highest memory in bytes, and its seconds of scoring."""
-    command = [sys.executable, "-m", "sind_hf.cli", "score", str(pictures), "--model", str(checkpoint)]
-    command += ["--output", str(output), "--workers", str(workers), "--batch-size", "32", "--device", "cpu"]
+    command = [sys.executable, "-m", "sind_hf.cli", "score", str(images), "--model", str(checkpoint)]
+    command += ["--output", str(output), "--workers", str(workers), "--batch-size", "32", "--device", "cpu", *flags]
     started, peak, part = None, 0, output.with_name(output.name + ".part")
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as running:
         process = psutil.Process(running.pid)
@@ -101,8 +102,8 @@ def score(pictures: Path, checkpoint: Path, output: Path, workers: int) -> tuple
     return peak, time.monotonic() - (started or time.monotonic())
 
 
-def bytes_of_a_name(pictures: Path, output: Path, count: int) -> float:
-    """Peak of Python's own memory for one picture, in a job whose scores cost nothing."""
+def bytes_of_a_name(images: Path, output: Path, count: int) -> float:
+    """Peak of Python's own memory for one image, in a job whose scores cost nothing."""
     config = SindConfig(vision_config=dict(RESNET), view_size=VIEW_SIZE)
     model, processor = SindModel(config).eval(), SindImageProcessor(size=VIEW_SIZE)
     tracemalloc.start()
@@ -111,9 +112,9 @@ def bytes_of_a_name(pictures: Path, output: Path, count: int) -> float:
     rows = run_job(
         model,
         processor,
-        [pictures],
+        [images],
         output=output,
-        engine=lambda stream: ((picture, ScoredImage(picture.name, 1.0)) for picture in stream),
+        engine=lambda stream: ((image, ScoredImage(image.name, 1.0)) for image in stream),
     )
     for _ in rows:
         pass
@@ -125,23 +126,23 @@ def bytes_of_a_name(pictures: Path, output: Path, count: int) -> float:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=int, nargs="+", default=[1_000, 20_000], help="numbers of pictures")
+    parser.add_argument("--images", type=int, nargs="+", default=[1_000, 10_000], help="numbers of images")
     parser.add_argument("--workers", type=int, default=1, help="loader processes")
-    parser.add_argument("--source", choices=("folder", "parquet"), default="folder", help="where pictures are")
+    parser.add_argument("--source", choices=("folder", "parquet"), default="folder", help="where images are")
     options = parser.parse_args()
     transformers.utils.logging.disable_progress_bar()
     print(f"`sind-hf score` of a {options.source}, {options.workers} loader processes ({machine()})\n")
-    print("| pictures | peak memory | pictures/s | bytes a picture in the job's lists |")
+    print("| images | peak memory | images/s | bytes an image in the job's lists |")
     print("| ---: | ---: | ---: | ---: |")
-    for count in options.pictures:
+    for count in options.images:
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
             make_checkpoint(folder / "model")
-            pictures = make_pictures(folder, count, options.source)
-            peak, seconds = score(pictures, folder / "model", folder / "scores.csv", options.workers)
-            if count == options.pictures[0]:  # what is imported on the way would be counted
-                bytes_of_a_name(pictures, folder / "first.csv", count)
-            names = bytes_of_a_name(pictures, folder / "again.csv", count)
+            images = make_images(folder, count, options.source)
+            peak, seconds = score(images, folder / "model", folder / "scores.csv", options.workers)
+            if count == options.images[0]:  # what is imported on the way would be counted
+                bytes_of_a_name(images, folder / "first.csv", count)
+            names = bytes_of_a_name(images, folder / "again.csv", count)
         print(f"| {count:,} | {peak / MIB:.0f} MiB | {count / seconds:.0f} | {names:.0f} |", flush=True)
 
 

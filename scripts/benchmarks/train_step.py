@@ -4,7 +4,7 @@
 
 Prints a Markdown table; runs on the GPU where there is one. Views are random uint8; a step is forward, loss, backward
 and Adam. `published` is written from its description: two backbone calls, attention without a fused kernel, float32
-throughout, normalised pixels as input. Before anything is timed, the scores of every way are compared with it.
+throughout, normalized pixels as input. Before anything is timed, the scores of every way are compared with it.
 """
 
 from __future__ import annotations
@@ -30,6 +30,15 @@ BACKBONES: dict[str, dict[str, Any]] = {
         "num_hidden_layers": 4,
         "num_attention_heads": 4,
         "projection_dim": 128,
+    },
+    "vit-l14": {
+        "model_type": "clip_vision_model",
+        "patch_size": 14,
+        "hidden_size": 1024,
+        "intermediate_size": 4096,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "projection_dim": 768,
     },
     "resnet-50": {"model_type": "resnet"},
 }

@@ -1,13 +1,15 @@
-"""From a picture in any form to the two views of SIND: loading, view geometry, and the image processor.
+"""Load images, cut the two views of SIND, and the image processor that does both.
 
-One picture goes through three steps, each a function of its own:
-`load_image` (any source -> RGB), `resize_pictures` (the two deterministic pictures that every view is cut from), and
-`cut_views` (crops and fragments at the places that a `ViewPlan` names). Arrays are uint8, height × width × 3.
+An image goes through three steps, each with its own function: `load_image` (any source to RGB), `resize_pictures` (the
+two resized images that every view is cut from) and `cut_views` (crops and fragments at the places in a `ViewPlan`).
+Arrays are uint8, height × width × 3.
 """
 
 from __future__ import annotations
 
 import errno
+import importlib
+import importlib.util
 import io
 import ipaddress
 import math
@@ -22,11 +24,12 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Literal, Unpack, get_args
+from functools import lru_cache
+from typing import Any, BinaryIO, Literal, NamedTuple, Unpack, get_args
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 from transformers.image_processing_backends import PilBackend
 from transformers.image_processing_utils import BatchFeature
 from transformers.image_utils import ChannelDimension
@@ -41,12 +44,13 @@ ImageSource = str | os.PathLike | bytes | dict | Image.Image | np.ndarray | torc
 ViewMode = Literal["train", "center", "nine"]
 ResizeBackend = Literal["torch", "pillow"]
 
-# Above this aspect ratio only the parts of the short-side-3s picture that fragments come from are computed.
+# Above this aspect ratio, only the parts of the local image that fragments are cut from are computed.
 MAX_FULL_ASPECT = 8
-# (vertical, horizontal) places in thirds of the free room, as published: the two views are walked in different orders.
+# (vertical, horizontal) places in halves of the free room. The published code visits those of the two views in
+# different orders.
 NINE_GLOBAL = tuple((i, j) for i in (0, 1, 2) for j in (0, 1, 2))
 NINE_LOCAL = ((0, 0), (0, 2), (2, 0), (2, 2), (1, 1), (1, 0), (1, 2), (0, 1), (2, 1))
-# What makes a picture upright, by EXIF orientation.
+# The turn that makes an image upright, by EXIF orientation.
 _TURNS: dict[object, Image.Transpose] = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -59,13 +63,84 @@ _TURNS: dict[object, Image.Transpose] = {
 # Where Pillow's formats keep the orientation that they were read with.
 _ORIENTATION_IS_IN = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")
 _TIFF_SHORT = 3  # the type of a tag that holds 16-bit integers
-# Formats that are decoded, as Pillow names them; those that the installed Pillow lacks are passed over. It knows
-# others, and starts a program for one: Ghostscript for PostScript, whatever the name of the file. Icons (ICO) it
-# decodes while it opens them, before anything can be refused. HEIF and JXL need plugins.
-IMAGE_FORMATS: tuple[str, ...] = (
-    *("JPEG", "MPO", "PNG", "WEBP", "AVIF", "HEIF", "JXL", "TIFF"),
-    *("BMP", "DIB", "GIF", "JPEG2000", "PPM", "TGA"),
+
+
+class ImageFormat(NamedTuple):
+    """A format of image files.
+
+    Attributes:
+        name: Name of the format.
+        suffixes: Extensions of its files, separated by blanks.
+        decoders: Names of Pillow's decoders for it. Without any, the format is never decoded.
+        package: Package that adds the decoder to Pillow, where Pillow has none.
+        module: Module of that package.
+    """
+
+    name: str
+    suffixes: str
+    decoders: tuple[str, ...] = ()
+    package: str | None = None
+    module: str | None = None
+
+
+# Every format that is known, decoded or not: the only list of them. Pillow has more decoders. Some of those start a
+# program (Ghostscript for EPS, whatever the name of the file), and icons are decoded while they are opened, before
+# they can be refused.
+KNOWN_FORMATS = (
+    ImageFormat("JPEG", ".jpg .jpeg .jpe .jfif .mpo", ("JPEG", "MPO")),
+    ImageFormat("PNG", ".png .apng", ("PNG",)),
+    ImageFormat("WebP", ".webp", ("WEBP",)),
+    ImageFormat("AVIF", ".avif .avifs", ("AVIF",), "pillow-avif-plugin", "pillow_avif"),
+    ImageFormat("HEIC", ".heic .heif .heics .heifs .hif", ("HEIF",), "pillow-heif", "pillow_heif"),
+    ImageFormat("JPEG XL", ".jxl", ("JXL",), "pillow-jxl-plugin", "pillow_jxl"),
+    ImageFormat("TIFF", ".tif .tiff", ("TIFF",)),
+    ImageFormat("BMP", ".bmp .dib", ("BMP", "DIB")),
+    ImageFormat("GIF", ".gif", ("GIF",)),
+    ImageFormat("JPEG 2000", ".jp2 .j2k .jpc .jpf .jpx .j2c", ("JPEG2000",)),
+    ImageFormat("PPM", ".ppm .pgm .pbm .pnm .pfm", ("PPM",)),
+    ImageFormat("TGA", ".tga .icb .vda .vst", ("TGA",)),
+    ImageFormat("AVC", ".avci .avcs"),
+    ImageFormat("high-throughput JPEG 2000", ".jph .jhc"),
+    ImageFormat("JPEG XR", ".jxr .wdp .hdp"),
+    ImageFormat("JPEG XS", ".jxs"),
+    ImageFormat("OpenEXR", ".exr"),
+    ImageFormat("Radiance HDR", ".hdr"),
+    ImageFormat("SVG", ".svg .svgz"),
+    ImageFormat("EPS", ".eps .epsf"),
+    ImageFormat("Photoshop", ".psd .psb"),
+    ImageFormat("GIMP", ".xcf"),
+    ImageFormat("PCX", ".pcx .dcx"),
+    ImageFormat("SGI", ".sgi .rgb .rgba .bw"),
+    ImageFormat("Sun raster", ".ras"),
+    ImageFormat("DDS", ".dds"),
+    ImageFormat("QOI", ".qoi"),
+    ImageFormat("ICNS", ".icns"),
+    ImageFormat("ICO", ".ico"),
+    ImageFormat("X11", ".xbm .xpm"),
+    ImageFormat("FITS", ".fits .fit"),
+    ImageFormat("BPG", ".bpg"),
+    ImageFormat(
+        "raw",
+        ".dng .cr2 .cr3 .crw .nef .nrw .arw .srf .sr2 .orf .rw2 .rwl .raf .pef .srw .raw .3fr .fff .erf .kdc .dcr "
+        ".k25 .mos .mef .mrw .x3f .iiq .gpr",
+    ),
 )
+# Formats that are decoded, as Pillow names them.
+IMAGE_FORMATS: tuple[str, ...] = tuple(name for known in KNOWN_FORMATS for name in known.decoders)
+_FORMAT_OF_SUFFIX = {suffix: known for known in KNOWN_FORMATS for suffix in known.suffixes.split()}
+_FORMAT_OF_DECODER = {name: known for known in KNOWN_FORMATS for name in known.decoders}
+_AVIF_BRANDS = {b"avif", b"avis"}
+_HEIC_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1"}
+_JXL_CODESTREAM, _JXL_CONTAINER = b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n"
+JXL_BOXES = 10_000  # boxes of a container in which the codestream must begin
+# Width over height, by the code in the header of a JPEG XL file.
+_JXL_RATIOS = {1: (1, 1), 2: (12, 10), 3: (4, 3), 4: (3, 2), 5: (16, 9), 6: (5, 4), 7: (2, 1)}
+# Modes whose colors an ICC profile describes, and the mode that is converted.
+_COLOR_MODES = {"RGB": "RGB", "RGBA": "RGB", "P": "RGB", "PA": "RGB", "L": "L", "LA": "L", "CMYK": "CMYK"}
+ICC_LIMIT = 2**22  # bytes of a profile; printers' have about 2 million
+# A profile is sRGB if it changes no color of a grid of these levels by more than this many levels.
+SRGB_LEVELS = (0, 16, 51, 102, 153, 204, 255)
+SRGB_TOLERANCE = 2
 # What one image may cost. Images with more pixels are refused: 1.5 GB of RGB. Pillow refuses more than 179 million,
 # unless told otherwise.
 PIXEL_LIMIT = 500_000_000
@@ -79,6 +154,7 @@ HEADER_READS = 100_000
 HEADER_SECONDS = 5.0
 SECONDS_PER_PIXEL = 1e-6
 STRIP_PIXELS = 2**22
+COPIED_PIXELS = 2**16  # a copy of so many pixels stays in the processor's cache
 # What one download may cost.
 DOWNLOAD_LIMIT = 100 * 2**20  # bytes
 DOWNLOAD_SECONDS = 30.0
@@ -86,44 +162,53 @@ REDIRECT_LIMIT = 5
 _URL = re.compile("https?://", re.IGNORECASE)
 _TRANSLATED = ipaddress.ip_network("64:ff9b::/96")  # IPv4 addresses in IPv6
 _ASSIGNED = ipaddress.ip_network("2000::/3")  # all other public IPv6 addresses
-# Options of every image processor that change nothing here, and the values at which they would change nothing anyway.
+# Options of every image processor that change nothing here, with the values that ask for nothing else.
 _FIXED_OPTIONS = {"do_resize": True, "do_center_crop": False, "do_pad": False, "resample": Image.Resampling.BILINEAR}
-# What can be gone through, and is one picture, or none.
+# Types that can be iterated over and still mean one image, or none.
 _ONE_PICTURE = (str, os.PathLike, bytes, bytearray, memoryview, dict, io.IOBase, Image.Image)
 
 
 class ImageError(ValueError):
-    """A picture that cannot be used; the message says which one and why."""
+    """An image cannot be used; the message says which one and why."""
 
 
 # --- loading -----------------------------------------------------------------------------------------------------
 
 
-def load_image(source: ImageSource, *, short_side: int | None = None, private_addresses: bool = False) -> Image.Image:
+def load_image(
+    source: ImageSource,
+    *,
+    short_side: int | None = None,
+    private_addresses: bool = False,
+    color_management: bool = True,
+) -> Image.Image:
     """Load one image as upright 8-bit RGB, whatever form it comes in.
 
-    EXIF orientation is applied; transparency is composited on white; gray, palette, CMYK and 16-bit images are
-    converted; of an animation the first frame is taken. The content decides about the format, which must be one of
-    `IMAGE_FORMATS`.
+    EXIF orientation is applied, colors are converted from an embedded ICC profile to sRGB, transparency is composited
+    on white, and gray, palette, CMYK and 16-bit images are converted. The first frame of an animation is taken. The
+    content decides about the format, which must be one of `IMAGE_FORMATS`.
 
     Args:
         source: A path, an http(s) URL, encoded bytes, a `{"path", "bytes"}` dict as `datasets` stores it, a PIL image,
             or an array or tensor: (H, W), (H, W, C) or (C, H, W) with 1, 3 or 4 channels; uint8, uint16, or
             floating point in [0, 1]. The path of a dict is always a file.
-        short_side: A JPEG file may be decoded at 1/2, 1/4 or 1/8 of its size, which is several times faster, as long
-            as its short side keeps this many pixels. `None`: always at its full size.
+        short_side: Decode a JPEG file at 1/2, 1/4 or 1/8 of its size, which is several times faster, as long as its
+            short side keeps this many pixels. `None`: decode it at its full size.
         private_addresses: Whether a URL may lead to an address that is not public, such as this machine's own.
+        color_management: Whether to convert colors from the embedded ICC profile (Display P3, Adobe RGB, a printer's
+            CMYK …) to sRGB. The published code does not. A profile that is sRGB, damaged or of another kind of image
+            changes nothing.
 
     Returns:
         A PIL image of mode RGB.
 
     Raises:
-        ImageError: When the source is missing, not a regular file, not an image, damaged, of a wrong shape, or larger
-            than `FILE_LIMIT`, `PIXEL_LIMIT` or Pillow's `MAX_IMAGE_PIXELS` allow; or when its download fails or leads
-            to an address that is not public.
+        ImageError: If the source is missing, not a regular file, not an image, damaged, of a wrong shape, or larger
+            than `FILE_LIMIT`, `PIXEL_LIMIT` or Pillow's `MAX_IMAGE_PIXELS` allow; or if its download fails or leads to
+            an address that is not public.
     """
     if isinstance(source, Image.Image):
-        return _from_pil(source)
+        return _from_pil(source, color_management)
     if isinstance(source, torch.Tensor):
         source = source.detach().cpu().float().numpy() if source.is_floating_point() else source.detach().cpu().numpy()
     if isinstance(source, np.ndarray):
@@ -139,16 +224,16 @@ def load_image(source: ImageSource, *, short_side: int | None = None, private_ad
         raise ImageError(f"Cannot read an image from {type(source).__name__}: give a path, bytes, PIL image or array.")
     with open_image(source, name) as image:
         size = len(source) if isinstance(source, bytes) else os.path.getsize(source)
-        _require_affordable(image, size, printable(name))
+        _require_affordable(*image.size, size, printable(name))
         if short_side is not None:
             # Decoders other than JPEG's do nothing here; JPEG's takes a scale that leaves at least this much.
             factor = short_side / min(image.size)
             image.draft(image.mode, (math.ceil(image.width * factor), math.ceil(image.height * factor)))
-        return _to_rgb(image, printable(name))
+        return _to_rgb(image, printable(name), color_management)
 
 
 def _source_in_dict(source: dict) -> tuple[bytes | str | os.PathLike, object]:
-    """Return what a `{"path", "bytes"}` dict holds, and its name."""
+    """Return the content or the path in a `{"path", "bytes"}` dict, and the name for messages."""
     data, path = source.get("bytes"), source.get("path")
     if data and isinstance(data, (bytes, bytearray, memoryview)):
         return bytes(data), path or "bytes"
@@ -159,7 +244,7 @@ def _source_in_dict(source: dict) -> tuple[bytes | str | os.PathLike, object]:
 
 @contextmanager
 def open_image(source: bytes | str | os.PathLike, name: object = None) -> Iterator[Image.Image]:
-    """Open an image as far as its header; its pixels are decoded when used. `load_image` refuses costly ones first.
+    """Read the header of an image; pixels are decoded on first use. `load_image` refuses costly images before that.
 
     Args:
         source: Encoded bytes, or the path of a file.
@@ -169,15 +254,23 @@ def open_image(source: bytes | str | os.PathLike, name: object = None) -> Iterat
         A PIL image as Pillow opens it: `size`, `mode` and `format` are known.
 
     Raises:
-        ImageError: When it cannot be opened or, in the `with` block, decoded.
+        ImageError: If the image cannot be opened or, in the `with` block, decoded.
     """
     shown = printable(("bytes" if isinstance(source, bytes) else source) if name is None else name)
     with _opened(source, shown) as file, warnings.catch_warnings(), _damage_named(shown):
-        # The limits speak for themselves; Pillow's own warning would name no file.
+        # The limits above raise errors. Pillow's warning would not name the file.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         size = file.seek(0, io.SEEK_END)
         if size > FILE_LIMIT:
             raise ImageError(f"{shown}: {size:,} bytes is over the limit of {FILE_LIMIT:,}")
+        file.seek(0)
+        head = file.read(64)
+        Image.init()
+        _load_plugin(head, shown)
+        file.seek(0)
+        if _plugin_decoder(head) == "JXL":
+            _require_affordable(*_jxl_size(file.read()), size, shown)
+            file.seek(0)
         metered = _MeteredFile(file, size, shown)
         try:
             image = Image.open(metered, formats=_supported_formats())
@@ -203,15 +296,15 @@ def _opened(source: bytes | str | os.PathLike, name: str) -> BinaryIO:
 
 
 def open_regular_file(path: str | os.PathLike) -> io.BufferedReader:
-    """Open a file to read its bytes, and refuse what is not a regular file before it is opened.
+    """Open a file to read its bytes. Refuse everything but regular files before it is opened.
 
     Opening a named pipe waits for a writer, and reading a device may never end.
 
     Raises:
-        OSError: When there is no such file, it may not be read, or is not a regular file; `strerror` says which.
+        OSError: If the file does not exist, may not be read, or is not a regular file; `strerror` says which.
     """
     _require_regular(os.stat(path), path)
-    # Should it become a pipe now, opening it must not wait.
+    # If it has become a pipe by now, opening it must not wait.
     flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
     file = os.fdopen(os.open(path, flags), "rb")
     try:
@@ -231,13 +324,120 @@ def _require_regular(state: os.stat_result, path: str | os.PathLike) -> None:
         raise OSError(errno.EINVAL, f"it is {kind}; only regular files are read", os.fspath(path))
 
 
-def _supported_formats() -> list[str]:
+def image_suffixes() -> frozenset[str]:
+    """Return the extensions of files that can be read with the packages that are installed, in lower case."""
+    return frozenset(suffix for suffix, known in _FORMAT_OF_SUFFIX.items() if _is_readable(known))
+
+
+def why_not_read(suffix: str) -> str | None:
+    """Say why image files with an extension are not read.
+
+    Args:
+        suffix: Extension of a file, with its dot.
+
+    Returns:
+        One sentence; None when they are read, or when the extension is not one of images.
+    """
+    known = _FORMAT_OF_SUFFIX.get(suffix.lower())
+    if known is None or _is_readable(known):
+        return None
+    if known.package:
+        return f"{known.name} images need the package {known.package}; run: pip install {known.package}"
+    return f"{known.name} images are not read; convert it to JPEG, PNG or TIFF"
+
+
+def _is_readable(known: ImageFormat) -> bool:
     Image.init()
+    # MPO has no decoder of its own: the one for JPEG finds out.
+    return any(name in Image.OPEN for name in known.decoders) or (
+        known.module is not None and importlib.util.find_spec(known.module) is not None
+    )
+
+
+def _load_plugin(head: bytes, name: str) -> None:
+    """Register the decoder that a file needs, if Pillow lacks it. `head` holds the first bytes of the file.
+
+    Raises:
+        ImageError: If the package that has the decoder is missing.
+    """
+    decoder = _plugin_decoder(head)
+    if decoder is None or decoder in Image.OPEN:
+        return
+    known = _FORMAT_OF_DECODER[decoder]
+    try:
+        module = importlib.import_module(str(known.module))
+    except ImportError as error:
+        raise ImageError(f"{name}: {why_not_read(known.suffixes.split()[0]) or error}") from error
+    if decoder == "HEIF":  # the other packages register themselves
+        module.register_heif_opener()
+
+
+def _plugin_decoder(head: bytes) -> str | None:
+    """Return which decoder that Pillow may lack a file needs."""
+    if head.startswith((_JXL_CODESTREAM, _JXL_CONTAINER)):
+        return "JXL"
+    if head[4:8] != b"ftyp":
+        return None
+    brands = {head[start : start + 4] for start in range(8, len(head), 4)}
+    return "AVIF" if brands & _AVIF_BRANDS else "HEIF" if brands & _HEIC_BRANDS else None
+
+
+def _supported_formats() -> list[str]:
     return [kind for kind in IMAGE_FORMATS if kind in Image.OPEN]
 
 
+def _jxl_size(data: bytes) -> tuple[int, int]:
+    """Read width and height from the header of a JPEG XL file, whose decoder would decode it at once.
+
+    Raises:
+        ValueError: If there is no such header.
+    """
+    if data.startswith(_JXL_CONTAINER):
+        data = _jxl_codestream(data)
+    if not data.startswith(_JXL_CODESTREAM):
+        raise ValueError("no header of JPEG XL")
+    bits, place = int.from_bytes(data[2:14].ljust(12, b"\0"), "little"), 0
+
+    def read(count: int) -> int:
+        nonlocal place
+        place += count
+        return bits >> (place - count) & (1 << count) - 1
+
+    is_small = read(1)
+
+    def read_side() -> int:
+        return (read(5) + 1) * 8 if is_small else read((9, 13, 18, 30)[read(2)]) + 1
+
+    height = read_side()
+    ratio = read(3)
+    if ratio:
+        across, down = _JXL_RATIOS[ratio]
+        return height * across // down, height
+    return read_side(), height
+
+
+def _jxl_codestream(data: bytes) -> bytes:
+    """Return the first bytes of the codestream in a container of JPEG XL, which may be cut into parts."""
+    found, place = b"", 0
+    for _ in range(JXL_BOXES):
+        if place + 16 > len(data):
+            break
+        size, kind, long_size = struct.unpack_from(">L4sQ", data, place)
+        header = 16 if size == 1 else 8
+        end = place + (long_size if size == 1 else size) if size else len(data)
+        if end < place + header:
+            break
+        if kind in (b"jxlc", b"jxlp"):
+            start = place + header + (4 if kind == b"jxlp" else 0)  # a number comes before each part
+            found += data[start : min(end, start + 16)]
+        if len(found) >= 16:
+            break
+        place = end
+    return found
+
+
 class _MeteredFile:
-    """A file for Pillow's decoders that ends their work when an image costs far more than its size tells.
+    """A file for Pillow's decoders that stops them when an image costs far more than its size suggests.
 
     A few megabytes of comments, metadata that point at the same bytes again and again, or thousands of scans over the
     same pixels would otherwise hold a process for minutes, or take all its memory.
@@ -272,14 +472,14 @@ class _MeteredFile:
         return getattr(self._file, name)
 
 
-def _require_affordable(image: Image.Image, size: int, name: str) -> None:
-    """Refuse an image by what its header says, before memory is taken for its pixels."""
-    pixels = image.width * image.height
+def _require_affordable(width: int, height: int, size: int, name: str) -> None:
+    """Refuse an image by what its header says, before memory is taken for its pixels. `size` is the file's."""
+    pixels = width * height
     if pixels > PIXEL_LIMIT:
-        raise ImageError(f"{name}: {image.width}x{image.height} pixels is over the limit of {PIXEL_LIMIT}")
+        raise ImageError(f"{name}: {width}x{height} pixels is over the limit of {PIXEL_LIMIT}")
     if pixels > CHEAP_PIXELS and pixels > PIXELS_PER_BYTE * size:
         raise ImageError(
-            f"{name}: {image.width}x{image.height} pixels from {size:,} bytes is more than {PIXELS_PER_BYTE} pixels a "
+            f"{name}: {width}x{height} pixels from {size:,} bytes is more than {PIXELS_PER_BYTE} pixels a "
             "byte; scale the image down"
         )
 
@@ -322,13 +522,13 @@ def printable(text: object, length: int = 300) -> str:
     return f"{escaped[: length - tail - 1]}…{escaped[-tail:]}"
 
 
-def _from_pil(image: Image.Image) -> Image.Image:
+def _from_pil(image: Image.Image, color_management: bool) -> Image.Image:
     name = printable(getattr(image, "filename", "") or "image")
-    # A file that Pillow has opened is decoded only here: of PostScript, by a program that Pillow starts.
+    # A file that Pillow has opened is decoded only here. For PostScript, Pillow would start a program.
     if getattr(image, "tile", None) and image.format not in IMAGE_FORMATS:
         raise ImageError(f"{name}: images in the format {image.format} are not decoded; call its load() before")
     with _damage_named(name):
-        found = _to_rgb(image, name)
+        found = _to_rgb(image, name, color_management)
         return found.copy() if found is image else found
 
 
@@ -354,7 +554,7 @@ def _from_array(array: np.ndarray) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(array))
 
 
-def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+def _to_rgb(image: Image.Image, name: str, color_management: bool = False) -> Image.Image:
     if 0 in image.size:
         raise ImageError(f"{name}: the image has no pixels ({image.width}x{image.height})")
     image = _upright(image)
@@ -368,13 +568,67 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
             raise ImageError(f"{name}: floating-point pixels must be finite")
         scale = 255 if is_in_unit_range(image) else 1
         image = _in_strips(image, lambda strip: Image.fromarray(_low_byte(np.rint(np.asarray(strip) * scale))))
+    transform = _srgb_transform_of(image) if color_management else None
+    if transform is not None:
+        return _in_strips(image, lambda strip: _in_srgb(strip, transform))
     if image.has_transparency_data:
         return _in_strips(image, _on_white)
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
+def _srgb_transform_of(image: Image.Image) -> ImageCms.ImageCmsTransform | None:
+    """Return what converts an image from its embedded profile to sRGB; None if nothing has to be done."""
+    profile = image.info.get("icc_profile")
+    mode = _COLOR_MODES.get(image.mode)
+    if mode is None or not isinstance(profile, bytes) or not 0 < len(profile) <= ICC_LIMIT:
+        return None
+    return _srgb_transform(profile, mode)
+
+
+@lru_cache(maxsize=8)
+def _srgb_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """Make the transform from a profile to sRGB. The images of a camera share one profile, so it is made once.
+
+    Args:
+        profile: Content of the ICC profile.
+        mode: Mode of the images: `"RGB"`, `"L"` or `"CMYK"`.
+
+    Returns:
+        A transform to RGB; None if the profile is sRGB, damaged or of another mode.
+    """
+    try:
+        transform = ImageCms.buildTransform(
+            ImageCms.ImageCmsProfile(io.BytesIO(profile)),
+            ImageCms.createProfile("sRGB"),
+            mode,
+            "RGB",
+            ImageCms.Intent.RELATIVE_COLORIMETRIC,
+            ImageCms.Flags.BLACKPOINTCOMPENSATION,
+        )
+        if transform is None or mode == "CMYK":
+            return transform
+        levels = np.array(SRGB_LEVELS, np.uint8)
+        grid = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(1, -1, 3)
+        colors = Image.fromarray(grid if mode == "RGB" else levels[None])
+        changed = np.asarray(ImageCms.applyTransform(colors, transform), int) - np.asarray(colors.convert("RGB"))
+    except (ImageCms.PyCMSError, ImportError, OSError, TypeError, ValueError):
+        return None
+    return transform if np.abs(changed).max() > SRGB_TOLERANCE else None
+
+
+def _in_srgb(image: Image.Image, transform: ImageCms.ImageCmsTransform) -> Image.Image:
+    """Convert colors to sRGB, then composite what is transparent on white."""
+    # By way of RGBA, since Pillow would mix a palette's transparent colors in.
+    colors = image.convert("RGBA").convert("RGB") if image.mode in ("P", "PA") else image
+    converted = ImageCms.applyTransform(colors.convert(_COLOR_MODES[image.mode]), transform)
+    if not image.has_transparency_data:
+        return converted
+    converted.putalpha(image.convert("RGBA").getchannel("A"))
+    return _on_white(converted)
+
+
 def is_in_unit_range(source: Any) -> bool:
-    """Whether the pixels of a source are floating-point numbers in [0, 1]; those of files never are."""
+    """Tell whether the pixels of a source are floating-point numbers in [0, 1]. Those of files never are."""
     if isinstance(source, torch.Tensor):
         return source.is_floating_point()
     if isinstance(source, np.ndarray):
@@ -383,14 +637,14 @@ def is_in_unit_range(source: Any) -> bool:
 
 
 def _strips(image: Image.Image) -> Iterator[tuple[int, int, int, int]]:
-    """Boxes of a few megapixels that cover an image."""
+    """Yield boxes of a few megapixels that cover an image."""
     rows = max(1, STRIP_PIXELS // image.width)
     for top in range(0, image.height, rows):
         yield 0, top, image.width, min(top + rows, image.height)
 
 
 def _in_strips(image: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
-    """Convert an image to RGB strip by strip: whole, a large one would be in memory several times."""
+    """Convert an image to RGB strip by strip, since a large one would be in memory several times."""
     whole = Image.new("RGB", image.size)
     for box in _strips(image):
         whole.paste(convert(image.crop(box)).convert("RGB"), box)
@@ -403,7 +657,7 @@ def _on_white(image: Image.Image) -> Image.Image:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Turn as EXIF says. Pillow's `exif_transpose` writes all of EXIF anew, and fails on tags of odd types."""
+    """Turn an image as EXIF says. Pillow's `exif_transpose` rewrites all of EXIF, and fails on tags of odd types."""
     image.load()  # some formats keep EXIF behind the pixels
     turn = _TURNS.get(_orientation(image))
     if turn is None:
@@ -417,9 +671,11 @@ def _upright(image: Image.Image) -> Image.Image:
 def _orientation(image: Image.Image) -> object:
     """Return the EXIF orientation, or None if the image has none.
 
-    Other tags are left alone: `Image.getexif` copies the values of all of them, which may overlap, so that a megabyte
+    Other tags are not read: `Image.getexif` copies the values of all of them, which may overlap, so that a megabyte
     of EXIF can take gigabytes.
     """
+    if image.format == "JXL" and not getattr(image, "jpeg", False):
+        return None  # its decoder has turned it, and EXIF does not count
     if "exif" not in image.info and len(image.info.get("Raw profile type exif", "")) > 2 * EXIF_LIMIT:
         return None
     try:
@@ -428,7 +684,7 @@ def _orientation(image: Image.Image) -> object:
             exif = bytes.fromhex("".join(image.info["Raw profile type exif"].split("\n")[3:]))
         found = _orientation_in(exif.removeprefix(b"Exif\0\0"))
     except (AttributeError, IndexError, TypeError, ValueError, struct.error):
-        found = None  # EXIF that cannot be read says nothing about how to turn
+        found = None  # EXIF that cannot be read has no orientation
     if found is None and (tags := getattr(image, "tag_v2", None)) is not None:  # a TIFF file is made of such tags
         found = tags.get(ExifTags.Base.Orientation)
     if found is None:
@@ -440,7 +696,7 @@ def _orientation(image: Image.Image) -> object:
 
 
 def _orientation_in(exif: bytes) -> int | None:
-    """Find the orientation in the first list of tags of EXIF data, which are a TIFF file without pixels."""
+    """Find the orientation in the first list of tags of EXIF data, which is a TIFF file without pixels."""
     order = {b"II": "<", b"MM": ">"}.get(exif[:2])
     if order is None:
         return None
@@ -544,15 +800,15 @@ def _proxy(scheme: str, host: str) -> str:
 
 
 class _NotPublicError(Exception):
-    """A host that is at an address of this machine, of a private network, or of another kind that is not public."""
+    """A host has an address of this machine, of a private network, or of another kind that is not public."""
 
 
 class _BoundedNetwork:
-    """A network for httpcore: connects to public addresses alone, and ends in time whatever a server sends.
+    """A network for httpcore that connects to public addresses only, and ends in time whatever a server sends.
 
     Args:
-        network: httpcore's own.
-        end: When to end, by `time.monotonic`.
+        network: Network of httpcore that makes the connections.
+        end: Time to end at, by `time.monotonic`.
     """
 
     def __init__(self, network: Any, end: float) -> None:
@@ -579,7 +835,7 @@ class _BoundedNetwork:
             )
         for number, address in enumerate(addresses, start=1):
             try:
-                # The address that was checked, so that no second answer of the name server counts.
+                # Connect to the address that was checked, not to what the name server answers a second time.
                 stream = self.network.connect_tcp(
                     address, port, self.seconds_left(), local_address, socket_options=socket_options
                 )
@@ -615,7 +871,7 @@ class _BoundedStream:
 
 
 def _is_public(address: str) -> bool:
-    """Whether an IP address is public, as is every IPv4 address that an IPv6 address stands for."""
+    """Tell whether an IP address is public, and with it every IPv4 address that an IPv6 address contains."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
         behind = [ip.ipv4_mapped, ip.sixtofour, *(ip.teredo or ())]
@@ -631,7 +887,7 @@ def _is_public(address: str) -> bool:
 
 
 def _is_local(host: str) -> bool:
-    """Whether a host that a proxy connects to is certainly not public: `localhost`, or such an address."""
+    """Tell whether a host that a proxy would connect to is certainly not public: `localhost` or such an address."""
     host = host.strip("[]").rstrip(".")
     with suppress(OSError):
         host = socket.inet_ntoa(socket.inet_aton(host))  # also written as 127.1, 2130706433 or 0x7f000001
@@ -646,10 +902,10 @@ def _is_local(host: str) -> bool:
 
 @dataclass(frozen=True)
 class ViewPlan:
-    """Where one pair of views is cut: all offsets in pixels of the two resized pictures.
+    """Where one pair of views is cut. All offsets are in pixels of the two resized images.
 
     Attributes:
-        crop: (top, left) of the global crop in the 8s/7 × 8s/7 picture.
+        crop: (top, left) of the global crop in the 8s/7 × 8s/7 image.
         rows: Vertical offset of the fragments inside their cell, one per grid row.
         columns: Horizontal offset of the fragments inside their cell, one per grid column.
         flip_global: Whether the global view is flipped left-right.
@@ -664,7 +920,7 @@ class ViewPlan:
 
 
 def local_picture_size(width: int, height: int, view_size: int = 224) -> tuple[int, int]:
-    """Return (height, width) of the picture fragments come from: short side 3s, long side `int(3s·long/short)`."""
+    """Return (height, width) of the local image: short side 3s, long side `int(3s·long/short)`."""
     short = 3 * view_size
     if width <= height:
         return int(short * height / width), short
@@ -674,20 +930,20 @@ def local_picture_size(width: int, height: int, view_size: int = 224) -> tuple[i
 def plan_views(
     mode: ViewMode, local_size: tuple[int, int], view_size: int = 224, generator: np.random.Generator | None = None
 ) -> list[ViewPlan]:
-    """Decide where the views of one picture are cut (method: two views of an image).
+    """Decide where the views of an image are cut (method: two views of an image).
 
     Args:
-        mode: `"center"`: one pair, everything centred. `"nine"`: nine pairs at fixed places. `"train"`: one pair at
+        mode: `"center"`: one pair, everything centered. `"nine"`: nine pairs at fixed places. `"train"`: one pair at
             random places, each view flipped with probability ½.
-        local_size: (height, width) of the local picture, from `local_picture_size`.
+        local_size: (height, width) of the local image, from `local_picture_size`.
         view_size: Side s of the views, in pixels.
-        generator: Source of randomness, required for `"train"` and used by nothing else.
+        generator: Source of randomness, required for `"train"` and unused otherwise.
 
     Returns:
         1 or 9 plans.
 
     Raises:
-        ValueError: Unknown mode, or `"train"` without a generator.
+        ValueError: If the mode is unknown, or `"train"` comes without a generator.
     """
     fragment = view_size // GRID
     margin = 8 * view_size // 7 - view_size  # free room of the global crop
@@ -713,44 +969,58 @@ def plan_views(
 def resize_pictures(
     image: Image.Image, view_size: int = 224, backend: ResizeBackend = "torch"
 ) -> tuple[np.ndarray, np.ndarray | StripPicture]:
-    """Make the two deterministic pictures that all views of an RGB image are cut from.
+    """Make the two resized images that all views of an RGB image are cut from.
 
     Args:
         image: RGB, any size.
         view_size: Side s of the views.
-        backend: `"pillow"` is the published resize bit for bit; `"torch"` is several times faster on large pictures
-            and within 1 grey level on 99.99 % of the values, never more than 2 off.
+        backend: `"pillow"` is the published resize bit for bit; `"torch"` is several times faster on large images
+            and within 1 gray level on 99.99 % of the values, never more than 2 off.
 
     Returns:
-        The global picture, uint8 (8s/7, 8s/7, 3), and the local picture, uint8 with short side 3s; above an aspect
-        ratio of 8:1 the latter is a `StripPicture`, which computes only what is cut from it.
+        The global image, uint8 (8s/7, 8s/7, 3), and the local image, uint8 with short side 3s. Above an aspect ratio
+        of 8:1, the latter is a `StripPicture`, which computes only what is cut from it.
     """
     side = 8 * view_size // 7
     height, width = local_picture_size(*image.size, view_size)
     if max(height, width) > MAX_FULL_ASPECT * min(height, width):
-        return _resize(image, (side, side), "pillow"), StripPicture(image, (height, width))
-    return _resize(image, (side, side), backend), _resize(image, (height, width), backend)
-
-
-def _resize(image: Image.Image, size: tuple[int, int], backend: ResizeBackend) -> np.ndarray:
+        return _resize(image, (side, side)), StripPicture(image, (height, width))
     if backend == "pillow":
-        return np.asarray(image.resize(size[::-1], Image.Resampling.BILINEAR))
+        return _resize(image, (side, side)), _resize(image, (height, width))
     if backend != "torch":
         raise ValueError(f"resize backend must be 'torch' or 'pillow', not {backend!r}.")
     # The (1, 3, H, W) view of an H×W×3 array is channels-last, which is torch's fast path for uint8.
-    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
-    resized = torch.nn.functional.interpolate(pixels, size=size, mode="bilinear", antialias=True)
-    return resized[0].permute(1, 2, 0).contiguous().numpy()
+    pixels = torch.from_numpy(_as_array(image)).permute(2, 0, 1)[None]
+    resized = (
+        torch.nn.functional.interpolate(pixels, size=size, mode="bilinear", antialias=True)[0]
+        for size in ((side, side), (height, width))
+    )
+    global_picture, local_picture = (each.permute(1, 2, 0).contiguous().numpy() for each in resized)
+    return global_picture, local_picture
+
+
+def _resize(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
+    return np.asarray(image.resize(size[::-1], Image.Resampling.BILINEAR))
+
+
+def _as_array(image: Image.Image) -> np.ndarray:
+    """Copy the pixels of an RGB image, a few rows at a time: Pillow's own way copies the whole image thrice."""
+    array = np.empty((image.height, image.width, 3), np.uint8)
+    rows = max(1, COPIED_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        bottom = min(top + rows, image.height)
+        array[top:bottom] = np.asarray(image.crop((0, top, image.width, bottom)))
+    return array
 
 
 class StripPicture:
-    """A local picture too long to be made whole: resizes only the seven strips that fragments lie in.
+    """A local image too long to be made whole. Only the seven strips with fragments are resized.
 
     A 20,000×50 panorama would otherwise become 268,800×672 pixels.
 
     Args:
         image: The RGB source.
-        size: (height, width) of the local picture that this stands for.
+        size: (height, width) of the local image that this replaces.
     """
 
     def __init__(self, image: Image.Image, size: tuple[int, int]) -> None:
@@ -820,18 +1090,20 @@ def _fragment_indices(offsets: Sequence[int], cell: int, fragment: int) -> np.nd
 class SindImagesKwargs(ImagesKwargs, total=False):
     """Options of `SindImageProcessor` beyond those of every image processor.
 
-    views: `"center"` (one pair of views a picture) or `"nine"` (nine pairs, whose scores the model averages).
+    views: `"center"` (one pair of views per image) or `"nine"` (nine pairs, whose scores the model averages).
     resize_backend: `"torch"` (fast) or `"pillow"` (the published resize, bit for bit).
     fast_decode: Whether to decode large JPEG files at a fraction of their size.
+    color_management: Whether to convert colors from embedded ICC profiles to sRGB.
     """
 
     views: str | None
     resize_backend: str | None
     fast_decode: bool | None
+    color_management: bool | None
 
 
 class SindImageProcessor(PilBackend):
-    """Turn pictures into the global and local views that a `SindModel` reads.
+    """Turn images into the global and local views that a `SindModel` reads.
 
     Args:
         size: `{"height": s, "width": s}`, the side of both views. Default 224.
@@ -839,6 +1111,8 @@ class SindImageProcessor(PilBackend):
         resize_backend: `"torch"` or `"pillow"`, see `resize_pictures`.
         fast_decode: Whether to decode JPEG files that are at least twice as large as the views need (short side 6s) at
             1/2, 1/4 or 1/8 of their size: several times faster, and slightly other scores. Off by default.
+        color_management: Whether to convert colors from embedded ICC profiles to sRGB, see `load_image`. On by
+            default; off, images are read as the published code reads them.
         do_rescale: Whether to multiply pixels, which are 0 to 255 then, by `rescale_factor`. Otherwise they keep the
             range in which they were given: arrays and tensors of floating-point numbers are in [0, 1].
         do_normalize: Whether to normalize with `image_mean` and `image_std` (ImageNet's). With neither, the views are
@@ -858,6 +1132,7 @@ class SindImageProcessor(PilBackend):
     views: ViewMode = "center"
     resize_backend: ResizeBackend = "torch"
     fast_decode = False
+    color_management = True
     do_rescale = True
     do_normalize = True
     image_mean = IMAGENET_MEAN
@@ -874,10 +1149,10 @@ class SindImageProcessor(PilBackend):
         super().__init__(**kwargs)  # type: ignore[misc]  # the base class takes all of `valid_kwargs`
 
     def __call__(self, images: Any, *args: Any, **kwargs: Any) -> BatchFeature:
-        """Make the views of one or several pictures.
+        """Make the views of one or several images.
 
         Args:
-            images: One picture or several, see `each_picture`, in any form that `load_image` takes.
+            images: One image or several (see `each_picture`), in any form that `load_image` takes.
             *args: Passed on to `BaseImageProcessor.preprocess`.
             **kwargs: Options of this call, as in the constructor; `return_tensors="pt"` for tensors.
 
@@ -885,21 +1160,21 @@ class SindImageProcessor(PilBackend):
             `pixel_values` and `local_pixel_values`: (B, 3, s, s) for `"center"`, (B, 9, 3, s, s) for `"nine"`.
 
         Raises:
-            ImageError: When a picture cannot be read.
-            TypeError: On unknown options.
-            ValueError: On unusable values of options.
+            ImageError: If an image cannot be read.
+            TypeError: If an option is unknown.
+            ValueError: If the value of an option cannot be used.
         """
         return super().__call__(images, *args, **kwargs)
 
     @staticmethod
     def each_picture(images: Any) -> Iterator[Any]:
-        """Go through one picture or several, whatever holds them: a list, a column, an array of paths, a generator.
+        """Iterate over one image or several in any container: a list, a column, an array of paths, a generator.
 
-        Strings, bytes, dicts, PIL images, open files, and arrays of numbers of up to three dimensions are one. Of a
-        dataset of Hugging Face `datasets` the image column is gone through.
+        Strings, bytes, dicts, PIL images, open files, and arrays of numbers of up to three dimensions are one image.
+        For a dataset of Hugging Face `datasets`, its image column is used.
 
         Raises:
-            ValueError: When a dataset has no image column, or several none of which is called `image`.
+            ValueError: If a dataset has no image column, or has several of which none is called `image`.
         """
         if hasattr(images, "column_names") and hasattr(images, "select_columns"):
             column = _image_column(images)
@@ -909,7 +1184,7 @@ class SindImageProcessor(PilBackend):
                 # Undecoded, so that `load_image` alone decides which formats are decoded.
                 images = images.cast_column(column, type(feature)(decode=False))
             return (row[column] for row in images)
-        if isinstance(images, np.ndarray) and images.dtype.kind in "OSTU":  # of names, or of pictures
+        if isinstance(images, np.ndarray) and images.dtype.kind in "OSTU":  # an array of names or of images
             return iter(images)
         if isinstance(images, (np.ndarray, torch.Tensor)):
             return iter([images] if images.ndim <= 3 else images)
@@ -919,18 +1194,19 @@ class SindImageProcessor(PilBackend):
     def make_views(
         self, image: ImageSource, mode: ViewMode = "center", generator: np.random.Generator | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Load one picture and cut its views: uint8 (T, 3, s, s) each, before normalisation.
+        """Load an image and cut its views: uint8 (T, 3, s, s) each, before normalization.
 
         Args:
             image: Anything that `load_image` takes.
             mode: `"center"`, `"nine"` or `"train"`.
-            generator: For `"train"`: where the random places and flips are drawn from.
+            generator: Source of the random places and flips, for `"train"`.
 
         Raises:
-            ImageError: When the picture cannot be read.
+            ImageError: If the image cannot be read.
         """
         side = self.size["height"]
-        loaded = load_image(image, short_side=3 * side if self.fast_decode else None)
+        short_side = 3 * side if self.fast_decode else None
+        loaded = load_image(image, short_side=short_side, color_management=self.color_management)
         return self._views_of(loaded, mode, side, self.resize_backend, generator)
 
     def _views_of(
@@ -946,14 +1222,17 @@ class SindImageProcessor(PilBackend):
         return cut_views(global_picture, local_picture, plans, view_size)
 
     def _prepare_image_like_inputs(self, images: Any, *args: Any, **kwargs: Any) -> list[tuple[Image.Image, bool]]:
-        """Load the images; each comes with whether its pixels were given as floating-point numbers in [0, 1]."""
+        """Load the images. Return with each whether its pixels were floating-point numbers in [0, 1]."""
         many = list(self.each_picture(images))
         if not many:
             raise ValueError("No images: give at least one.")
         short_side = 3 * kwargs["size"]["height"] if kwargs.get("fast_decode") else None
-        layout = kwargs.get("input_data_format")
+        layout, managed = kwargs.get("input_data_format"), kwargs.get("color_management", True)
         return [
-            (load_image(_channels_last(image, layout), short_side=short_side), is_in_unit_range(image))
+            (
+                load_image(_channels_last(image, layout), short_side=short_side, color_management=managed),
+                is_in_unit_range(image),
+            )
             for image in many
         ]
 
@@ -994,9 +1273,12 @@ class SindImageProcessor(PilBackend):
         for name, arrays in zip(self.model_input_names, zip(*pairs, strict=True), strict=True):
             batch = np.stack([array[0] if views == "center" else array for array in arrays])
             if do_rescale or do_normalize:
-                batch = batch * np.asarray(factors, np.float32).reshape(-1, *(1,) * (batch.ndim - 1))
+                each = np.asarray(factors, np.float32).reshape(-1, *(1,) * (batch.ndim - 1))
+                batch = np.multiply(batch, each, dtype=np.float32)
             if do_normalize:
-                batch = (batch - mean) / std
+                # In place, since the memory of a new array costs more than the arithmetic.
+                batch -= mean
+                batch /= std
             data[name] = batch
         return BatchFeature(data=data, tensor_type=return_tensors)
 
@@ -1082,7 +1364,7 @@ def _resize_weights(places: np.ndarray, source: int, target: int) -> torch.Tenso
 
 
 def _image_column(dataset: Any) -> str:
-    """Find the image column of a dataset, which is known by what it offers: this file imports no `datasets`."""
+    """Return the name of a dataset's image column. This file does not import `datasets`."""
     features = dataset.features or {}
     found = [name for name, feature in features.items() if getattr(feature, "_type", None) == "Image"]
     if len(found) != 1 and "image" not in found:
@@ -1104,10 +1386,10 @@ def _channels_last(image: Any, layout: Any) -> Any:
 
 
 def _per_channel(name: str, values: Any) -> np.ndarray:
-    """Return one number, or one a channel, as (3, 1, 1)."""
+    """Return one number, or one number per channel, as (3, 1, 1)."""
     array = np.float32(values).reshape(-1, 1, 1)
     if len(array) not in (1, 3):
-        raise ValueError(f"{name} is {values}: it must be one number, or three, one a channel.")
+        raise ValueError(f"{name} is {values}: it must be one number, or one number for each of the three channels.")
     return np.broadcast_to(array, (3, 1, 1))
 
 

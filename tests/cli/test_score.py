@@ -274,11 +274,11 @@ def test_names_cannot_steer_the_terminal(run, tiny_checkpoint, draw, tmp_path):
     for name in names:
         draw(60, 50).save(folder / name)
     (folder / "e\x1b[31m\r.png").write_bytes(b"no image")
-    (folder / "f\x9b31m.heic").write_bytes(b"")
+    (folder / "f\x9b31m.svg").write_bytes(b"")
     code, out, err = run("score", folder, "--model", tiny_checkpoint)
     assert code == 1 and len(out.splitlines()) == 4
     assert all(character.isprintable() or character == "\n" for character in out + err)
-    assert "d[red].png" in out and "\\n    4.9999  forged.png" in out and "f\\x9b31m.heic: HEIC images" in err
+    assert "d[red].png" in out and "\\n    4.9999  forged.png" in out and "f\\x9b31m.svg: SVG images" in err
     code, *_ = run("score", folder, "--model", tiny_checkpoint, "--output", tmp_path / "s.csv")
     assert code == 1 and {f"{folder}/{name}" for name in names} <= {
         row["image"] for row in rows_of(tmp_path / "s.csv")

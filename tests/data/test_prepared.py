@@ -154,6 +154,13 @@ def test_a_processor_that_would_make_other_pictures_is_refused(prepared, view_si
         next(score_images(tiny_model(), processor, PreparedPictures(read)))
 
 
+def test_a_processor_that_ignores_color_profiles_is_refused(prepared):
+    processor = make_processor()
+    processor.color_management = False
+    with pytest.raises(ValueError, match="color_management is off in the image processor"):
+        ViewDataset(load_prepared(prepared[1]), processor, "center")
+
+
 def test_loader_processes_share_the_map_however_they_start(prepared):
     read = ViewDataset(load_prepared(prepared[1]), make_processor(), "center")
     pickled = pickle.dumps(read)  # what a spawned process receives

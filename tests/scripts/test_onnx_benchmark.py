@@ -16,7 +16,7 @@ def test_the_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtur
     for package in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(package, reason=f"needs {package}, of the extra onnx")
     script = str(ROOT / "scripts/benchmarks/onnx_scoring.py")
-    arguments = ["--backbone", "small ResNet", "--pictures", "2", "--repeats", "1"]
+    arguments = ["--backbone", "small ResNet", "--images", "2", "--repeats", "1"]
     monkeypatch.setattr(sys, "argv", [script, *arguments])
     runpy.run_path(script, run_name="__main__")
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]

@@ -130,7 +130,7 @@ def score(
             raise ValueError(f"{path}: a flag such as --resume takes no value: leave {path!r} out.")
 
     from sind_hf.checkpoints import load_scorer
-    from sind_hf.distributed import in_all, is_main_process, join_launch
+    from sind_hf.distributed import in_all, is_main_process, join_launch, keep_freed_memory
     from sind_hf.files import sole_use
     from sind_hf.scoring.job import run_job
     from sind_hf.scoring.ray_engine import RayEngine
@@ -142,6 +142,7 @@ def score(
     terminal.quiet_libraries()
     selection = Selection(min_score, top, sort)
     need_files = copy_good is not None or move_bad is not None
+    keep_freed_memory()
     join_launch(device)
     ray = None
     if engine == "ray":

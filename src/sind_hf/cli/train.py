@@ -35,12 +35,14 @@ def train(
 
     Example: [bold]sind-hf train configs/demo.yaml max_steps=300 loss_type=plcc[/bold]
     """
+    from sind_hf.distributed import keep_freed_memory
     from sind_hf.experiments.config import config_from_arguments
     from sind_hf.experiments.records import missing_within_scenes
     from sind_hf.experiments.runner import run_training
     from sind_hf.training.callbacks import TrainingProgress
 
     terminal.quiet_libraries()
+    keep_freed_memory()
     run = config_from_arguments(arguments or [], config, ("--config", "--resume", "--help"))
     run.training.disable_tqdm = True
     with terminal.progress("training") as update:

@@ -1,7 +1,7 @@
-"""Weights of the published code, and CLIPs of other libraries, made into a folder of a `SindModel`.
+"""Convert weights of the published code, and CLIPs of other libraries, to a folder of a `SindModel`.
 
-A file of weights holds no configuration: sizes are read from the shapes of its tensors, and what shapes cannot tell
-(attention heads, activation) is the rule of the published models, or given.
+A file of weights has no configuration. Sizes are read from the shapes of its tensors. Shapes do not tell the number of
+attention heads and the activation: those of the published models are assumed unless they are given.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from sind_hf.files import atomic_folder, read_text
 from sind_hf.image_processing_sind import SindImageProcessor
 from sind_hf.modeling_sind import SindModel
 
-HEAD_WIDTH = 64  # of one attention head, in every CLIP that OpenAI published
+HEAD_WIDTH = 64  # features per attention head in every CLIP that OpenAI published
 CONFIG_KEYS = (
     "image_size",
     "patch_size",
@@ -37,19 +37,19 @@ CONFIG_KEYS = (
     "projection_dim",
     "hidden_act",
 )
-# Counts batches of training, read by nobody; torchvision's older files lack it.
+# Number of training batches. Nothing reads it, and torchvision's older files lack it.
 COUNTER = "num_batches_tracked"
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """What became of a file of weights.
+    """Result of converting a file of weights.
 
     Attributes:
         model: The model, in evaluation mode.
-        title: What the file was, in words.
-        fresh_head: Whether the file had no head, so that the model's is random: it must be trained.
-        left_out: Keys that have no place in the model (the text half of CLIP, a classifier).
+        title: Kind of the file, in words.
+        fresh_head: Whether the file had no head, so that the model's is random and must be trained.
+        left_out: Keys that the model does not use (the text half of CLIP, a classifier).
     """
 
     model: SindModel
@@ -58,7 +58,7 @@ class Conversion:
     left_out: tuple[str, ...]
 
     def summary(self) -> list[str]:
-        """Return what the model is, in lines for people: what was read from the weights, and what was assumed."""
+        """Describe the model in a few lines: what was read from the weights, and what was assumed."""
         config = self.model.config
         vision: Any = config.vision_config
         if vision.model_type == "resnet":
@@ -90,22 +90,22 @@ def convert_checkpoint(
     hidden_act: str | None = None,
     config: str | os.PathLike[str] | None = None,
 ) -> Conversion:
-    """Make a folder that `SindModel.from_pretrained` and `AutoModel` load from a file of weights.
+    """Convert a file of weights to a folder that `SindModel.from_pretrained` and `AutoModel` load.
 
     Args:
-        path: See `read_weights`, and `convert_weights` for what may be in it.
-        output_dir: The folder to make; it may exist when it is empty. It appears whole or not at all.
-        variant: See `convert_weights`, as are `view_size`, `num_attention_heads` and `hidden_act`.
+        path: File of weights; see `read_weights` for its format and `convert_weights` for its content.
+        output_dir: Folder to write. It may exist if it is empty. It appears complete or not at all.
+        variant: Variant of the head, see `convert_weights`.
         view_size: Side of the views in pixels.
         num_attention_heads: Attention heads of a ViT.
         hidden_act: Activation of a ViT.
-        config: JSON file with some of `CONFIG_KEYS`: the two above, or sizes, which must be those of the weights.
+        config: JSON file with some of `CONFIG_KEYS`. Sizes in it must be those of the weights.
 
     Returns:
         The conversion.
 
     Raises:
-        ValueError: When the file cannot be read or converted, or the folder is not empty.
+        ValueError: If the file cannot be read or converted, or the folder is not empty.
     """
     output = Path(output_dir).resolve()
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
@@ -130,7 +130,7 @@ def convert_weights(
     view_size: int | None = None,
     **stated: Any,
 ) -> Conversion:
-    """Make a `SindModel` of weights under the names of the published code, of open_clip, timm or torchvision.
+    """Make a `SindModel` from weights with the names of the published code, open_clip, timm or torchvision.
 
     - `clip_model.visual.*` and `head.*`: the published SIND on a ViT of CLIP, its head included;
     - `clip_model.0.*`, `clip_model.4.*` … and `head.*`: the published SIND on a ResNet;
@@ -146,7 +146,8 @@ def convert_weights(
             `"quick_gelu"`, OpenAI's) cannot be told from shapes; the others must be those of the weights.
 
     Raises:
-        ValueError: When keys are missing, unknown or of another shape, or a choice is open or contradicts the weights.
+        ValueError: If keys are missing, unknown or of another shape, or if an option is missing or contradicts the
+            weights.
     """
     layout = find_layout(weights)
     if layout is None:
@@ -154,7 +155,7 @@ def convert_weights(
     vision = _vision_config(layout, weights, stated)
     branch = _variant(layout, weights, vision, variant) if layout.has_head else variant or "patch"
     config = SindConfig(vision_config=vision, local_branch=branch, view_size=view_size)
-    with torch.device("meta"):  # names and shapes alone
+    with torch.device("meta"):  # only names and shapes
         own = SindModel(config).state_dict()
     ours, left_out = _renamed(layout, weights, own)
     with torch.random.fork_rng(devices=[]):  # the same file gives the same folder
@@ -180,8 +181,8 @@ def _vision_config(layout: Layout, weights: Mapping[str, Tensor], stated: Mappin
     heads = stated.get("num_attention_heads", width // HEAD_WIDTH if width % HEAD_WIDTH == 0 else None)
     if heads is None:
         raise ValueError(
-            f"the number of attention heads is not in the file, and the width {width} is no multiple of {HEAD_WIDTH}: "
-            "give --num-attention-heads."
+            f"the number of attention heads is not in the file, and the width {width} is not a multiple of "
+            f"{HEAD_WIDTH}: give --num-attention-heads."
         )
     if type(heads) is not int or heads < 1 or width % heads:
         raise ValueError(f"num_attention_heads is {heads!r}: it must divide the width of the tokens, {width}.")
@@ -250,7 +251,7 @@ def _shapes(layout: Layout, weights: Mapping[str, Tensor], *own: str) -> list[tu
 def _variant(
     layout: Layout, weights: Mapping[str, Tensor], vision: Mapping[str, Any], wanted: LocalBranch | None
 ) -> LocalBranch:
-    """Return the variant whose head is as wide as the file's."""
+    """Return the variant whose head has the width of the file's."""
     key = layout.source("quality_head.weight", weights).key
     if key not in weights:
         raise ValueError(f"the key {key} is missing from {layout.title}: it has no head.")
@@ -283,7 +284,7 @@ def _variant(
 def _renamed(
     layout: Layout, weights: Mapping[str, Tensor], own: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """Return the weights under the model's names, and the keys that stay unread; every other key must fit."""
+    """Return the weights by the model's names, and the keys that are not used. Every other key must fit."""
     wanted = {name: layout.source(name, weights) for name in own}
     if not layout.has_head:
         wanted = {name: source for name, source in wanted.items() if not name.startswith("quality_head.")}
@@ -324,11 +325,11 @@ def _unknown_layout(weights: Mapping[str, Tensor]) -> str:
     keys = sorted(weights)
     if any(key.startswith(("vision_model.", "vision_tower.", "model.vision_")) for key in keys):
         return (
-            "has the names of transformers already: load its folder with SindModel.from_pretrained where it is a SIND "
-            "model, with SindModel.from_backbone where it is another."
+            "already has the names of transformers: load its folder with SindModel.from_pretrained if it is a SIND "
+            "model, else with SindModel.from_backbone."
         )
     return (
-        "none of the layouts that can be converted: clip_model.visual.* or clip_model.<n>.* (published SIND), "
+        "is in none of the layouts that can be converted: clip_model.visual.* or clip_model.<n>.* (published SIND), "
         f"visual.* (open_clip), blocks.* (timm), layer1.* (torchvision); its keys are {listed(keys)}."
     )
 
@@ -342,11 +343,11 @@ def _read_config(file: Path) -> dict[str, Any]:
     except OSError as error:
         raise ValueError(f"{file}: cannot be read ({error.strerror}).") from None
     except ValueError as error:
-        raise ValueError(f"{file}: is no JSON ({error}).") from None
+        raise ValueError(f"{file}: is not valid JSON ({error}).") from None
     if not isinstance(content, dict):
-        raise ValueError(f"{file}: holds a {type(content).__name__}, not an object with {', '.join(CONFIG_KEYS)}.")
+        raise ValueError(f"{file}: must be a JSON object with some of the keys {', '.join(CONFIG_KEYS)}.")
     if unknown := [key for key in content if key not in CONFIG_KEYS]:
-        raise ValueError(f"{file}: unknown key {unknown[0]!r}; there are {', '.join(CONFIG_KEYS)}.")
+        raise ValueError(f"{file}: unknown key {unknown[0]!r}; the keys are {', '.join(CONFIG_KEYS)}.")
     return content
 
 

@@ -1,4 +1,4 @@
-"""The layouts that weights are published in: which one a file has, and where a weight of `SindModel` lies in it."""
+"""Layouts of published weights: which one a file has, and which key holds a weight of `SindModel`."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _HEADS = ("head.quality_predictor.0.", "head.")
 
 @dataclass(frozen=True)
 class Source:
-    """Where a weight of the model comes from: a key of the file, and how the weight is stored there.
+    """Key of the file that holds a weight of the model, and how the weight is stored there.
 
     `transposed`: a matrix that is multiplied from the other side; `query`, `key`, `value`: a third of one tensor;
-    `batched`: behind axes of length 1, three axes in all.
+    `batched`: with leading axes of length 1, three axes in all.
     """
 
     key: str
@@ -39,7 +39,7 @@ class Source:
         return tuple(own) if self.stored == "as is" else (3 * own[0], *own[1:])
 
     def take(self, tensor: Tensor, own: Size) -> Tensor:
-        """Return the weight of the shape `own` from the file's tensor, which has `stored_shape(own)`."""
+        """Return the weight of the shape `own` from the file's tensor, whose shape is `stored_shape(own)`."""
         if self.stored == "transposed":
             return tensor.T.contiguous()
         if self.stored in ("as is", "batched"):
@@ -49,13 +49,13 @@ class Source:
 
 @dataclass(frozen=True)
 class Layout(ABC):
-    """A way of naming weights.
+    """Names of the weights in a kind of file.
 
     Attributes:
-        title: What a file of this layout is, in words.
-        prefix: Of the backbone's keys.
-        has_head: Whether the file brings the head of SIND; else it is a backbone to start from.
-        left_out: Pattern of the keys that have no place in the model and need none.
+        title: Kind of the file, in words.
+        prefix: Prefix of the backbone's keys.
+        has_head: Whether the file has a head of SIND; otherwise it is a backbone to start from.
+        left_out: Pattern of the keys that the model does not need.
     """
 
     title: str
@@ -64,7 +64,7 @@ class Layout(ABC):
     left_out: str
 
     def source(self, own: str, keys: Container[str]) -> Source:
-        """Return where the weight `own` of a `SindModel` lies in a file with these keys."""
+        """Return the source of the weight `own` of a `SindModel` in a file with these keys."""
         if own.startswith("quality_head."):
             head = next((head for head in _HEADS if f"{head}weight" in keys), _HEADS[0])
             return Source(head + own.removeprefix("quality_head."))
@@ -72,32 +72,32 @@ class Layout(ABC):
 
     @abstractmethod
     def backbone_source(self, own: str) -> Source:
-        """Return where a weight of the backbone lies."""
+        """Return the source of a weight of the backbone."""
 
     def leaves_out(self, key: str) -> bool:
-        """Tell whether a key may stay unread."""
+        """Tell whether a key may be ignored."""
         return re.fullmatch(self.left_out, key) is not None
 
 
 @dataclass(frozen=True)
 class ClipNames:
-    """How a ViT of CLIP names its parts: single weights, modules, and the modules of a block."""
+    """Names of the parts of a CLIP ViT: single weights, modules, and the modules of a block."""
 
     weights: Mapping[str, Source]
     modules: Mapping[str, str]
     blocks: str
     in_block: Mapping[str, str]
-    fused: str  # the matrix and the vector of query, key and value in one
+    fused: str  # matrix and bias of query, key and value in one tensor
 
 
 @dataclass(frozen=True)
 class ClipLayout(Layout):
-    """A ViT of CLIP."""
+    """Layout of a CLIP ViT."""
 
     names: ClipNames
 
     def backbone_source(self, own: str) -> Source:
-        """Return where a weight of the ViT lies."""
+        """Return the source of a weight of the ViT."""
         if found := self.names.weights.get(own):
             return Source(self.prefix + found.key, found.stored)
         module, _, part = own.rpartition(".")
@@ -116,7 +116,7 @@ class ClipLayout(Layout):
 
 @dataclass(frozen=True)
 class ResNetLayout(Layout):
-    """A ResNet of torchvision's blocks: the names of its stem, and of its stages from the first one on."""
+    """Layout of a ResNet of torchvision's blocks: names of its stem, and prefix and number of its first stage."""
 
     convolution: str
     normalization: str
@@ -124,7 +124,7 @@ class ResNetLayout(Layout):
     first_stage: int
 
     def backbone_source(self, own: str) -> Source:
-        """Return where a weight of the ResNet lies."""
+        """Return the source of a weight of the ResNet."""
         *path, kind, part = own.split(".")
         if "embedder" in path:
             return Source(f"{self.prefix}{self.convolution if kind == 'convolution' else self.normalization}.{part}")
@@ -136,7 +136,7 @@ class ResNetLayout(Layout):
         return Source(f"{self.stage_prefix(stage)}{block}.{name}.{part}")
 
     def stage_prefix(self, index: int) -> str:
-        """Return what the keys of a stage begin with; the first is 0."""
+        """Return the prefix of the keys of a stage, counted from 0."""
         return f"{self.prefix}{self.stage}{index + self.first_stage}."
 
     def depths(self, keys: Iterable[str]) -> list[int]:
@@ -148,7 +148,7 @@ class ResNetLayout(Layout):
 
 
 def _count(keys: Iterable[str], prefix: str) -> int:
-    """Return the highest number after a prefix, and one more: what is not there below it will be missed by name."""
+    """Return the highest number after a prefix plus one. Missing numbers below it are reported later, by name."""
     numbered = re.compile(rf"{re.escape(prefix)}(\d{{1,4}})\.")
     names = list(keys)
     count = max((int(found[1]) + 1 for name in names if (found := numbered.match(name))), default=0)
@@ -199,7 +199,7 @@ _TIMM = ClipNames(
     },
     fused="attn.qkv.",
 )
-# The first key of each layout that a file has decides; more particular ones come first.
+# The first layout with a matching key is chosen, so the more specific ones come first.
 _LAYOUTS: tuple[tuple[str, Layout], ...] = (
     (
         r"clip_model\.visual\.",
@@ -213,7 +213,7 @@ _LAYOUTS: tuple[tuple[str, Layout], ...] = (
 
 
 def find_layout(keys: Iterable[str]) -> Layout | None:
-    """Return the layout of a file with these keys; None when it is none that is known."""
+    """Return the layout of a file with these keys; None if no known layout fits."""
     names = list(keys)
     for pattern, layout in _LAYOUTS:
         if any(re.match(pattern, name) for name in names):

@@ -1,4 +1,4 @@
-"""Files of weights: opened without running what may be hidden in them, and freed of their wrappings."""
+"""Read files of weights without running code that may be hidden in them, and unwrap their tensors."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-# Training scripts put the weights beside optimizer and epoch, under one of these names; best first.
+# Training scripts store the weights beside optimizer and epoch, under one of these names. The first one counts.
 WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "net")
-# What DistributedDataParallel, torch.compile and training frameworks put before every key.
+# Prefixes that DistributedDataParallel, torch.compile and training frameworks add to every key.
 PREFIXES = ("module.", "_orig_mod.", "model.")
 _FORBIDDEN = re.compile(r"GLOBAL ([\w.]+)")
 
@@ -29,23 +29,23 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     in them runs.
 
     Args:
-        path: The file. Weights may lie in an entry of the names `WRAPPERS`, and every key may begin with one or
-            several of `PREFIXES`: both are taken off.
+        path: The file. Weights may be in an entry with one of the names `WRAPPERS`, and every key may begin with one
+            or several of `PREFIXES`; both are removed.
 
     Returns:
         Tensors by key, on the CPU, as they are stored.
 
     Raises:
-        ValueError: When there is no such file, it is damaged, it holds anything but tensors, or no weights.
+        ValueError: If the file does not exist, is damaged, contains anything but tensors, or contains no weights.
     """
     file = Path(path)
     if not file.is_file():
-        raise ValueError(f"{file}: there is no such file of weights.")
+        raise ValueError(f"{file}: there is no such file.")
     content = _read_safetensors(file) if file.suffix.lower() == ".safetensors" else _read_pickle(file)
     weights = dict(_unwrapped(file, content))
     others = [str(key) for key, value in weights.items() if not (isinstance(key, str) and isinstance(value, Tensor))]
     if others:
-        raise ValueError(f"{file}: {listed(others)} among the weights: no tensors. Save a state dict alone.")
+        raise ValueError(f"{file}: contains entries that are not tensors ({listed(others)}); save only a state dict.")
     while prefix := next((each for each in PREFIXES if all(key.startswith(each) for key in weights)), None):
         weights = {key.removeprefix(prefix): value for key, value in weights.items()}
     return weights
@@ -67,34 +67,37 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
 def _read_pickle(file: Path) -> Any:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of unusual pickles, which are refused with an error anyway
+            warnings.simplefilter("ignore", UserWarning)  # unusual pickles raise an error anyway
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         found = _FORBIDDEN.search(str(error))
         asked = f"it asks for {found[1]}" if found else "it is a pickle of other things"
         raise ValueError(
-            f"{file}: refused: more than tensors ({asked}), or damaged. Opening such a file could run code in it; "
-            "where you trust it, save its tensors alone: torch.save(model.state_dict(), FILE)."
+            f"{file}: refused, because it contains more than tensors ({asked}) or is damaged. Opening it could run "
+            "code; if you trust it, save only its tensors: torch.save(model.state_dict(), FILE)."
         ) from None
-    except Exception as error:  # whatever bytes may do to an unpickler
+    except Exception as error:  # damaged bytes can make an unpickler raise anything
         if "TorchScript" in str(error):
             raise ValueError(
-                f"{file}: is a TorchScript archive, which is a program. Where you trust it, save its tensors alone: "
+                f"{file}: is a TorchScript archive, which is a program. If you trust it, save only its tensors: "
                 "torch.save(torch.jit.load(FILE).state_dict(), OTHER)."
             ) from None
-        raise ValueError(f"{file}: is no file of torch.save, or is damaged.") from None
+        raise ValueError(f"{file}: was not written by torch.save, or is damaged.") from None
 
 
 def _unwrapped(file: Path, content: Any) -> Mapping[Any, Any]:
-    # Weights hold no mappings, so an entry of such a name that is one is a wrapping, whatever tensors lie beside it.
+    # A state dict contains no mappings, so an entry with such a name that is a mapping wraps the weights.
     while isinstance(content, Mapping):
         inner = next((content[name] for name in WRAPPERS if isinstance(content.get(name), Mapping)), None)
         if inner is None:
             break
         content = inner
     if not isinstance(content, Mapping):
-        raise ValueError(f"{file}: holds a {type(content).__name__}, not tensors by name.")
+        raise ValueError(f"{file}: contains a {type(content).__name__} instead of named tensors.")
     if not any(isinstance(value, Tensor) for value in content.values()):
         entries = listed([str(key) for key in content]) or "nothing"
-        raise ValueError(f"{file}: no weights in it, nor in an entry {' or '.join(WRAPPERS)}; it holds {entries}.")
+        raise ValueError(
+            f"{file}: contains no weights, neither directly nor in an entry {' or '.join(WRAPPERS)}; "
+            f"it contains {entries}."
+        )
     return content

@@ -1,4 +1,4 @@
-"""A SIND model as an ONNX file, for programs without torch."""
+"""Export a SIND model to an ONNX file, for programs without torch."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 LARGEST = 2_000_000_000
 TOLERANCE = 1e-4  # relative to the scores, once those are above 1
 INPUTS = ["pixel_values", "local_pixel_values"]
-COMPARED = (1, 3)  # pictures; the graph is traced with two
+COMPARED = (1, 3)  # sizes of batches; the graph is traced with two images
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class OnnxExport:
     """An exported file.
 
     Attributes:
-        path: Where it is.
-        size: In bytes.
+        path: Path of the file.
+        size: Its size in bytes.
         difference: Largest difference of its scores from PyTorch's on generated views.
     """
 
@@ -46,7 +46,7 @@ class OnnxExport:
 
 
 class _Graph(nn.Module):
-    """The model with plain tensors in and out, as the file has them."""
+    """The model with plain tensors as input and output, as in the file."""
 
     def __init__(self, model: SindModel) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ def export_onnx(model: SindModel, processor: SindImageProcessor, path: str | os.
     """Write a model as one ONNX file that `OnnxSindModel`, and any ONNX runtime, can score with.
 
     Inputs: `pixel_values` and, unless `local_branch` is `"none"`, `local_pixel_values`, both uint8 (B, 3, s, s) for
-    any B. Normalisation and calibration are part of the graph. Outputs: `quality` (B,) and, of the variant `"patch"`,
+    any B. Normalization and calibration are part of the graph. Outputs: `quality` (B,) and, of the variant `"patch"`,
     `quality_map` (B, 7, 7), both float32. The metadata are those of `OnnxConfig`. The file takes its place only after
     it was checked, and its scores were compared with PyTorch's.
 
@@ -136,7 +136,7 @@ def _write(model: SindModel, processor: SindImageProcessor, path: Path) -> None:
                 output_names=["quality", "quality_map"][: 2 if graph.has_map else 1],
                 dynamic_shapes=({0: batch},) * len(views),
             )
-    except Exception as error:  # whatever the tracing of a backbone of others meets
+    except Exception as error:  # tracing an unknown backbone may fail in any way
         kind: Any = model.config.vision_config
         raise ValueError(
             f"The backbone {kind.model_type!r} cannot be exported to ONNX by torch {torch.__version__} "
@@ -162,6 +162,7 @@ def _config(model: SindModel, processor: SindImageProcessor) -> OnnxConfig:
         views=processor.views,
         resize_backend=processor.resize_backend,
         fast_decode=processor.fast_decode,
+        color_management=processor.color_management,
         image_mean=list(config.image_mean),
         image_std=list(config.image_std),
         score_scale=config.score_scale,
@@ -194,7 +195,7 @@ def _compare(model: SindModel, path: Path) -> float:
 
 
 def _generated_views(model: SindModel, count: int) -> tuple[Tensor, ...]:
-    """Views of coloured blocks: unlike noise, one picture differs from the next as a whole."""
+    """Return views of colored blocks. Unlike noise, they differ from one image to the next as a whole."""
     generator = torch.Generator().manual_seed(count)
     number = 1 if model.config.local_branch == "none" else 2
     blocks = torch.randint(0, 256, (number, count, 3, 8, 8), generator=generator).to(torch.uint8)
@@ -211,7 +212,7 @@ def _first_cause(error: BaseException) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hold back what the exporter says about operators of torchvision and about itself."""
+    """Suppress the exporter's messages about operators of torchvision and about itself."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -1,11 +1,11 @@
-"""An exported SIND model: onnxruntime in the place of a `SindModel`, without building one."""
+"""Score with an exported SIND model: onnxruntime takes the place of a `SindModel`."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
 import os
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,27 +18,28 @@ from sind_hf.modeling_sind import ImageScorer, SindModel, SindOutput
 SUFFIX = ".onnx"
 METADATA_KEY = "sind_hf"
 METADATA_FORMAT = 1
-ERRORS_ONLY = 3  # a severity of onnxruntime's log
+ERRORS_ONLY = 3  # severity in onnxruntime's log
 
 
 @dataclass(frozen=True, kw_only=True)
 class OnnxConfig:
-    """What an exported file says about itself: JSON under the key `sind_hf` of its metadata.
+    """Description of an exported file: JSON under the key `sind_hf` of its metadata.
 
     Attributes:
         backbone: `model_type` of the backbone.
         local_branch: Which tokens of the local view the head reads, see `SindConfig`.
         view_size: Side of both views, in pixels.
-        views: `"center"` or `"nine"`: the checkpoint's own choice, where none is made.
-        resize_backend: How pictures are resized, see `resize_pictures`.
+        views: `"center"` or `"nine"`, the default of the checkpoint.
+        resize_backend: How images are resized, see `resize_pictures`.
         fast_decode: Whether large JPEG files are decoded at a fraction of their size, see `SindImageProcessor`.
-        image_mean: Normalisation, on the 0–1 scale; part of the graph, whose inputs are uint8.
-        image_std: See `image_mean`.
-        score_scale: Calibration; part of the graph.
-        score_shift: See `score_scale`.
+        image_mean: Mean of the normalization, on the 0–1 scale. Part of the graph, whose inputs are uint8.
+        image_std: Standard deviation of the normalization, see `image_mean`.
+        score_scale: Scale of the calibration. Part of the graph.
+        score_shift: Shift of the calibration. Part of the graph.
         score_range: `[lowest, highest]` score of the training data's scale, or None.
         higher_is_better: Always true.
-        versions: Of the packages that made the file.
+        color_management: Whether embedded color profiles are converted to sRGB.
+        versions: Versions of the packages that made the file.
     """
 
     backbone: str
@@ -53,44 +54,47 @@ class OnnxConfig:
     score_shift: float
     score_range: list[float] | None
     higher_is_better: bool = True
+    color_management: bool = True
     versions: dict[str, str]
 
     def to_json(self) -> str:
-        """Return the text that the file carries."""
+        """Return the text for the file's metadata."""
         return json.dumps({"format": METADATA_FORMAT, **asdict(self)})
 
     @classmethod
     def from_json(cls, text: str) -> OnnxConfig:
-        """Read the text that a file carries.
+        """Read the text in a file's metadata.
 
         Raises:
-            ValueError: When it is no such JSON, or one of a newer format; the message names no file.
+            ValueError: If the text is not such JSON, or has a newer format. The message does not name the file.
         """
         try:
             values = dict(json.loads(text))
             if values.pop("format") != METADATA_FORMAT:
                 raise ValueError("its metadata has another format than this version of sind-hf writes")
-            return cls(**{field.name: values[field.name] for field in fields(cls)})
+            # Files that older versions wrote lack the fields that have a default.
+            names = [field.name for field in fields(cls) if field.default is MISSING or field.name in values]
+            return cls(**{name: values[name] for name in names})
         except (TypeError, KeyError, json.JSONDecodeError) as error:
             raise ValueError(f"its metadata cannot be read ({error})") from None
 
 
 class OnnxSindModel(ImageScorer):
-    """Scores views as `SindModel` does, by onnxruntime. `score_images` and `evaluate_manifest` take it as a model.
+    """Score views as `SindModel` does, with onnxruntime. `score_images` and `evaluate_manifest` take it as a model.
 
     Args:
-        path: A file that `sind-hf export` wrote.
+        path: File that `sind-hf export` wrote.
         device: `"cpu"` (default), or `"cuda"`, `"cuda:1"` … with the package onnxruntime-gpu.
-        threads: For each operation; default: onnxruntime's choice, one for each core.
+        threads: Threads per operation. Default: one for each core.
 
     Attributes:
         path: The file.
-        config: What it says about itself.
+        config: Its description.
         image_processor: Image processor that makes the views which the model reads.
-        device: Where views are passed from; always the CPU, onnxruntime moves them by itself.
+        device: Device of the views. Always the CPU: onnxruntime moves them.
 
     Raises:
-        ValueError: When onnxruntime is missing or lacks the device, or the file is none of sind-hf.
+        ValueError: If onnxruntime is missing or lacks the device, or if `sind-hf export` did not write the file.
     """
 
     device = torch.device("cpu")
@@ -104,7 +108,7 @@ class OnnxSindModel(ImageScorer):
         self._session = _open(self.path, device, threads)
         text = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
         if text is None:
-            raise ValueError(f"{path}: is an ONNX model, but not one that `sind-hf export` made.")
+            raise ValueError(f"{path}: is an ONNX model, but not one that `sind-hf export` wrote.")
         try:
             self.config = OnnxConfig.from_json(text)
         except ValueError as error:
@@ -115,6 +119,7 @@ class OnnxSindModel(ImageScorer):
             views=config.views,
             resize_backend=config.resize_backend,
             fast_decode=config.fast_decode,
+            color_management=config.color_management,
             image_mean=config.image_mean,
             image_std=config.image_std,
         )
@@ -122,11 +127,11 @@ class OnnxSindModel(ImageScorer):
     def __call__(
         self, pixel_values: Tensor, local_pixel_values: Tensor | None = None, output_quality_map: bool = False
     ) -> SindOutput:
-        """Score pictures by their views.
+        """Score images by their views.
 
         Args:
-            pixel_values: Global views, uint8, (B, 3, s, s), or T of them per picture, (B, T, 3, s, s), whose scores
-                are averaged.
+            pixel_values: Global views, uint8, (B, 3, s, s), or T of them per image, (B, T, 3, s, s), whose scores are
+                averaged.
             local_pixel_values: Local views of the same shape; not needed when `config.local_branch` is `"none"`.
             output_quality_map: Whether to return the 7×7 map.
 
@@ -134,7 +139,7 @@ class OnnxSindModel(ImageScorer):
             `SindOutput` with `quality` and, when asked for, `quality_map`.
 
         Raises:
-            ValueError: On views of another type or shape, or a map asked of a variant without patch tokens.
+            ValueError: If views have another type or shape, or a map is asked of a variant without patch tokens.
         """
         if output_quality_map and self.config.local_branch != "patch":
             raise ValueError(f"No quality map: local_branch={self.config.local_branch!r} reads no patch tokens.")
@@ -155,7 +160,9 @@ class OnnxSindModel(ImageScorer):
     def _check(self, name: str, view: Tensor) -> None:
         side = self.config.view_size
         if view.dtype != torch.uint8:
-            raise ValueError(f"{name} is {view.dtype}: the exported model normalises by itself, give it uint8 views.")
+            raise ValueError(
+                f"{name} is {view.dtype}: the exported model normalizes its input, so give it uint8 views."
+            )
         if view.ndim not in (4, 5) or tuple(view.shape[-3:]) != (3, side, side) or 0 in view.shape:
             raise ValueError(
                 f"{name} has shape {tuple(view.shape)}: expected (B, 3, {side}, {side}) or (B, T, 3, {side}, {side})."
@@ -166,7 +173,7 @@ ScoringModel = SindModel | OnnxSindModel
 
 
 def is_onnx(path: str | os.PathLike[str]) -> bool:
-    """Tell whether a path means an exported file rather than a checkpoint."""
+    """Tell whether a path names an exported file rather than a checkpoint."""
     return Path(path).suffix.lower() == SUFFIX and not Path(path).is_dir()
 
 
@@ -196,10 +203,10 @@ def _open(path: Path, device: str | None, threads: int | None) -> Any:
     options.intra_op_num_threads = threads or 0
     try:
         session = onnxruntime.InferenceSession(path, options, providers=[provider])
-    except Exception as error:  # onnxruntime's own have no base class that they share
+    except Exception as error:  # onnxruntime's exceptions share no base class
         reason = str(error).partition(" : ")[2] or str(error)
         raise ValueError(f"{path}: onnxruntime cannot load this file ({' '.join(reason.split())}).") from error
-    if session.get_providers()[0] != provider[0]:  # it goes on without a device that does not start
+    if session.get_providers()[0] != provider[0]:  # it silently continues without a device that does not start
         raise ValueError(
             f"device {device!r} cannot be used: onnxruntime could not start it; leave it out for the CPU."
         )

@@ -9,46 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from PIL import Image
-
 from sind_hf.data.importing.hub_datasets import is_saved_dataset
 from sind_hf.data.manifests.manifest import Manifest
 from sind_hf.data.prepared.folder import PreparedFolder, is_prepared, load_prepared
 from sind_hf.files import read_text
-from sind_hf.image_processing_sind import IMAGE_FORMATS, SindImageProcessor, printable
+from sind_hf.image_processing_sind import SindImageProcessor, image_suffixes, printable, why_not_read
 from sind_hf.scoring.dataset_rows import HUB_PREFIX, PARQUET, DatasetRows
 from sind_hf.scoring.images import LocatedImage, PreparedRow, Unusable, open_prepared, prepared_place
 
 LIST_SUFFIX, MANIFEST_SUFFIX = ".txt", ".json"
-# Extensions of image formats that are not read, by the name of the format; a camera's raw files have many.
-UNREAD_FORMATS = {
-    "HEIC": ".heic .heif .heics .heifs .hif .avci .avcs",
-    "AVIF": ".avif .avifs",
-    "JPEG XL": ".jxl",
-    "JPEG XR": ".jxr .wdp .hdp",
-    "JPEG XS": ".jxs",
-    "JPEG 2000": ".jp2 .j2k .jpc .jpf .jpx .j2c .jph .jhc",
-    "WebP": ".webp",
-    "OpenEXR": ".exr",
-    "Radiance HDR": ".hdr",
-    "SVG": ".svg .svgz",
-    "EPS": ".eps .epsf",
-    "Photoshop": ".psd .psb",
-    "GIMP": ".xcf",
-    "PCX": ".pcx .dcx",
-    "SGI": ".sgi .rgb .rgba .bw",
-    "Sun raster": ".ras",
-    "DDS": ".dds",
-    "QOI": ".qoi",
-    "ICNS": ".icns",
-    "ICO": ".ico",
-    "X11": ".xbm .xpm",
-    "FITS": ".fits .fit",
-    "BPG": ".bpg",
-    "raw": ".dng .cr2 .cr3 .crw .nef .nrw .arw .srf .sr2 .orf .rw2 .rwl .raf .pef .srw .raw .3fr .fff .erf .kdc "
-    ".dcr .k25 .mos .mef .mrw .x3f .iiq .gpr",
-}
-_UNREAD = {suffix: name for name, suffixes in UNREAD_FORMATS.items() for suffix in suffixes.split()}
 
 
 @dataclass(frozen=True)
@@ -191,14 +160,8 @@ def list_images(paths: Sequence[str | os.PathLike[str]]) -> Iterator[str]:
 
 def unread_format(path: str) -> str | None:
     """Return the name of the format that a file's extension belongs to, if images in this format are not read."""
-    suffix = os.path.splitext(path)[1].lower()
-    return None if suffix in image_suffixes() else _UNREAD.get(suffix)
-
-
-def image_suffixes() -> frozenset[str]:
-    """Return the extensions of files in the formats that are decoded, as far as the installed Pillow knows them."""
-    known = Image.registered_extensions().items()
-    return frozenset(suffix for suffix, kind in known if kind in IMAGE_FORMATS and kind in {*Image.OPEN, "MPO"})
+    fault = why_not_read(os.path.splitext(path)[1])
+    return None if fault is None else fault.partition(" images ")[0]
 
 
 # --- one path ----------------------------------------------------------------------------------------------------
@@ -335,8 +298,8 @@ def _in_folder(folder: Path) -> Iterator[tuple[str, str | None]]:
         suffix = os.path.splitext(path)[1].lower()
         if reason is not None or suffix in readable:
             yield path, reason
-        elif suffix in _UNREAD:
-            yield path, f"{_UNREAD[suffix]} images are not read; convert it to JPEG, PNG or TIFF"
+        elif (fault := why_not_read(suffix)) is not None:
+            yield path, fault
         else:
             continue
         empty = False

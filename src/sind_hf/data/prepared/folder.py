@@ -47,7 +47,7 @@ logger = logging.getLogger(__name__)
 
 INDEX_FILE, MANIFEST_FILE = "index.json", "manifest.json"
 # Raise it when the same image would be prepared differently, so that older shards are made again.
-RECIPE = 1
+RECIPE = 2
 # The only files that the index of a prepared folder may name.
 _OWN_FILE = re.compile(rf"shard-\d+\.(arrow|json)|{re.escape(MANIFEST_FILE)}")
 

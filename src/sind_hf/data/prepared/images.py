@@ -87,6 +87,11 @@ class PreparedPictures(Sequence[PreparedPicture]):
         settings = self._rows.select_columns(list(SETTING_COLUMNS)).with_format(None)
         wanted = (processor.size["height"], processor.resize_backend)
         found = set(zip(*(settings[name][:] for name in SETTING_COLUMNS), strict=True))
+        if not processor.color_management:
+            raise ValueError(
+                "Prepared images have their color profiles converted to sRGB, but color_management is off in the "
+                "image processor: use the image files, or turn it on."
+            )
         if other := sorted(found - {wanted}):
             (size, backend) = other[0]
             raise ValueError(

@@ -1,4 +1,4 @@
-"""`OnnxSindModel`: what it reads, what it refuses. That its scores are PyTorch's is shown in tests/hub."""
+"""`OnnxSindModel`: what it reads and refuses. test_onnx_export.py compares its scores with those of PyTorch."""
 
 from __future__ import annotations
 
@@ -53,6 +53,9 @@ def test_what_the_file_says_of_itself(exported: Exported) -> None:
     assert config.versions["torch"] == torch.__version__
     assert set(config.versions) == {"sind_hf", "torch", "transformers", "onnx", "onnxscript"}
     assert OnnxConfig.from_json(config.to_json()) == config
+    older = json.loads(config.to_json())
+    assert older.pop("color_management") is True
+    assert OnnxConfig.from_json(json.dumps(older)) == config
 
 
 def test_it_scores_without_a_torch_model(
@@ -76,25 +79,26 @@ def test_the_processor_is_the_one_of_the_file(exported: Exported, tmp_path: Path
     file = onnx.load(exported("resnet").path)
     settings = json.loads({each.key: each.value for each in file.metadata_props}[METADATA_KEY])
     settings |= {"view_size": 112, "resize_backend": "pillow", "views": "nine"}
-    settings |= {"fast_decode": True, "image_mean": [0.1, 0.2, 0.3]}
+    settings |= {"fast_decode": True, "color_management": False, "image_mean": [0.1, 0.2, 0.3]}
     onnx.helper.set_model_props(file, {METADATA_KEY: json.dumps(settings)})
     onnx.save(file, tmp_path / "other.onnx")
     processor = OnnxSindModel(tmp_path / "other.onnx").image_processor
     assert processor.size == {"height": 112, "width": 112} and list(processor.image_mean) == [0.1, 0.2, 0.3]
     assert (processor.resize_backend, processor.views, processor.fast_decode) == ("pillow", "nine", True)
+    assert processor.color_management is False
 
 
-def test_pairs_of_views_are_averaged_picture_by_picture(exported: Exported) -> None:
+def test_pairs_of_views_are_averaged_image_by_image(exported: Exported) -> None:
     model = OnnxSindModel(exported("clip").path)
     views = torch.randint(
         0, 256, (2, 3, 4, 3, 224, 224), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
     )
     together = model(*views, output_quality_map=True)
     assert together.quality.shape == (3,) and together.quality_map.shape == (3, 7, 7)
-    for picture in range(3):
-        alone = model(*views[:, picture], output_quality_map=True)
-        torch.testing.assert_close(together.quality[picture], alone.quality.mean(), rtol=0, atol=1e-4)
-        torch.testing.assert_close(together.quality_map[picture], alone.quality_map.mean(0), rtol=0, atol=1e-4)
+    for image in range(3):
+        alone = model(*views[:, image], output_quality_map=True)
+        torch.testing.assert_close(together.quality[image], alone.quality.mean(), rtol=0, atol=1e-4)
+        torch.testing.assert_close(together.quality_map[image], alone.quality_map.mean(0), rtol=0, atol=1e-4)
     assert model(*views).quality_map is None
 
 
@@ -103,7 +107,7 @@ def test_files_that_are_none_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyP
     for name, content in (("text.onnx", b"no model at all"), ("empty.onnx", b"")):
         (tmp_path / name).write_bytes(content)
         refuse(tmp_path / name, f"{tmp_path / name}: onnxruntime cannot load this file")
-    refuse(save_identity(tmp_path / "a.onnx", {}), "a.onnx: is an ONNX model, but not one that `sind-hf export` made")
+    refuse(save_identity(tmp_path / "a.onnx", {}), "a.onnx: is an ONNX model, but not one that `sind-hf export` wrote")
     for text, reason in (("{", "cannot be read"), ('{"format": 1}', "cannot be read"), ('{"format": 2}', "format")):
         refuse(save_identity(tmp_path / "b.onnx", {METADATA_KEY: text}), "b.onnx: its metadata", reason, "export")
     real = importlib.util.find_spec

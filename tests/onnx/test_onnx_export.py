@@ -40,7 +40,7 @@ def test_scores_and_maps_are_pytorchs_in_any_batch(
     onnx_model = OnnxSindModel(case.path)
     for views in ("center", "nine"):
         expected, maps = scores(case.model, picture_files, views=views, quality_maps=True)
-        assert np.ptp(expected) > 100 * ATOL  # it reads the pictures
+        assert np.ptp(expected) > 100 * ATOL  # it reads the images
         for batch_size in (1, 5):
             found, found_maps = scores(
                 onnx_model, picture_files, views=views, batch_size=batch_size, quality_maps=True

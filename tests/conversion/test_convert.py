@@ -50,7 +50,7 @@ def tiny_resnet(**options: Any) -> PublishedResNet:
 def same_scores(model: SindModel, network: nn.Module, count: int = 2, side: int = 224, places: float = 1e-5) -> None:
     pixels = views(count, side=side)
     expected = network(*pixels)
-    assert expected.std() > 1e-5 or count == 1  # scores that say something about the pictures
+    assert expected.std() > 1e-5 or count == 1  # scores that say something about the images
     torch.testing.assert_close(model(*pixels).quality, expected, rtol=places, atol=places)
 
 
@@ -92,8 +92,8 @@ COMMITTED = ("clip, patch", "clip, class", "clip, none", "resnet of bottlenecks"
 
 
 def committed_views(draw: Any) -> tuple[Tensor, Tensor]:
-    pictures = [draw(300, 224).crop((left, 0, left + 224, 224)) for left in (0, 40, 76)]
-    pixels = torch.stack([torch.from_numpy(np.asarray(picture).copy()) for picture in pictures])
+    images = [draw(300, 224).crop((left, 0, left + 224, 224)) for left in (0, 40, 76)]
+    pixels = torch.stack([torch.from_numpy(np.asarray(image).copy()) for image in images])
     normalised = pixels.permute(0, 3, 1, 2).float() / 64 - 2
     return normalised * torch.tensor([1, 0.5, 0.25])[:, None, None, None], normalised.flip(0, 1)
 
@@ -222,7 +222,7 @@ def test_files_and_wrappings(tmp_path: Path, kind: str) -> None:
     same_scores(model, network, places=5e-3 if kind == "half" else 1e-5)
 
 
-def test_the_folder_scores_pictures(tmp_path: Path, picture_files: list[str]) -> None:
+def test_the_folder_scores_images(tmp_path: Path, picture_files: list[str]) -> None:
     network = tiny_clip()
     torch.save(network.state_dict(), tmp_path / "weights.pth")
     done = convert_checkpoint(tmp_path / "weights.pth", tmp_path / "deep" / "out", view_size=112)
@@ -332,7 +332,7 @@ def test_heads_activations_and_sizes_must_make_sense() -> None:
     refused(weights, "view_size is 100", view_size=100)
     torch.manual_seed(0)
     odd = PublishedClip("patch", 80, 1, 32, heads=4).state_dict()
-    refused(odd, "80 is no multiple of 64", "--num-attention-heads")
+    refused(odd, "80 is not a multiple of 64", "--num-attention-heads")
     assert convert_weights(odd, num_attention_heads=4).model.config.vision_config.num_attention_heads == 4
 
 
@@ -347,8 +347,8 @@ def test_files_of_other_things() -> None:
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        ("{", "is no JSON"),
-        ("[1]", "holds a list"),
+        ("{", "is not valid JSON"),
+        ("[1]", "must be a JSON object"),
         ('{"num_heads": 2}', "unknown key 'num_heads'"),
         (None, "cannot be read"),
     ],

@@ -53,7 +53,10 @@ def test_pickles_that_hold_more_than_tensors_are_refused_unrun(tmp_path: Path, k
         torch.save({"head.weight": torch.ones(1, 2), "head.bias": content}, file)
     else:
         torch.save({"state_dict": {"head.weight": torch.ones(1, 2)}, "args": content}, file)
-    refused(file, "cannot be read as safetensors" if kind == "renamed" else "refused: more than tensors")
+    refused(
+        file,
+        "cannot be read as safetensors" if kind == "renamed" else "refused, because it contains more than tensors",
+    )
     with pytest.raises(ValueError):
         convert_checkpoint(file, tmp_path / "out")
     assert not mark.exists() and not (tmp_path / "out").exists()
@@ -95,13 +98,13 @@ def test_damaged_and_empty_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ([torch.ones(1)], ["holds a list"]),
-        (torch.ones(1), ["holds a Tensor"]),
+        ([torch.ones(1)], ["contains a list"]),
+        (torch.ones(1), ["contains a Tensor"]),
         ({}, ["no weights", "nothing"]),
         ({"epoch": 3, "lr": 0.1}, ["no weights", "epoch, lr"]),
         ({"state_dict": {"note": "x"}}, ["no weights", "note"]),
-        ({"a": torch.ones(1), "epoch": 3}, ["epoch", "no tensors"]),
-        ({"a": torch.ones(1), 5: torch.ones(1)}, ["5", "no tensors"]),
+        ({"a": torch.ones(1), "epoch": 3}, ["epoch", "entries that are not tensors"]),
+        ({"a": torch.ones(1), 5: torch.ones(1)}, ["5", "entries that are not tensors"]),
     ],
 )
 def test_contents_that_are_no_weights(tmp_path: Path, content: Any, words: list[str]) -> None:

@@ -8,12 +8,10 @@ import re
 from pathlib import Path
 
 import pytest
-import yaml
 
 from helpers.tiny_sets import make_set
 from sind_hf.data.manifests.catalog import CATALOG
 from sind_hf.experiments.config import load_config
-from sind_hf.experiments.demo import DEMO
 from sind_hf.experiments.protocols import build_folds
 
 ROOT = Path(__file__).parents[2]
@@ -95,7 +93,7 @@ def json_dir(tmp_path_factory):
 
 
 def test_every_file_is_of_a_published_run_or_of_one_of_ours():
-    ours = {"demo", "real_opinions"}
+    ours = {"demo", "leave_one_out_agiqa3k_style", "real_opinions"}
     assert {path.stem for path in CONFIGS.glob("*.yaml")} == {*ours, *RUNS}
 
 
@@ -191,7 +189,3 @@ def test_list_of_differences():
         "best epoch of each test set",
     ):
         assert words in differences, words
-
-
-def test_demo_is_that_of_the_package():
-    assert yaml.safe_load((CONFIGS / "demo.yaml").read_text()) == DEMO

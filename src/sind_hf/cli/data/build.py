@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 def build(
     name: Annotated[
         str,
-        typer.Argument(
-            help=f"One of {', '.join([*CATALOG, 'folder'])}, or all for those in ROOT.", show_default=False
-        ),
+        typer.Argument(help=f"One of {', '.join([*CATALOG, 'folder'])}; all: those in ROOT.", show_default=False),
     ],
     root: Annotated[Path, typer.Option(help="Folder of the dataset, or the folder that holds it.")],
     output: Annotated[

@@ -95,7 +95,7 @@ def json_dir(tmp_path_factory):
 
 
 def test_every_file_is_of_a_published_run_or_of_one_of_ours():
-    ours = {"demo", "real_opinions"}
+    ours = {"demo"}
     assert {path.stem for path in CONFIGS.glob("*.yaml")} == {*ours, *RUNS}
 
 

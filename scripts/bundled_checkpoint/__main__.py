@@ -7,7 +7,8 @@ PHOTOS holds folders of pristine photographs, STUDIES the folders video_codec_mo
 agiqa3k. The stages are the backbone (from a wheel), crops, training and calibration; each has its settings in a YAML
 file in this folder. Finished stages are skipped and an interrupted one goes on where it stopped.
 
-`--test` trains with a part held out instead, and reports how good the recipe is on what it did not see.
+`--test` trains with a part held out instead, and reports how good the recipe is on what it did not see. `--alignment`
+compares losses on the opinions alone.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from alignment import alignment_markdown, alignment_study
 from calibration import CalibrationSettings, make_checkpoint
 from crops import CropSettings, make_crops
 from results import TESTS, held_out_figures, measure_checkpoint, results_markdown
@@ -38,6 +40,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/bundled"), help="folder for everything that is made")
     parser.add_argument("--bundle", type=Path, help="folder of the checkpoint (default: OUTPUT/checkpoint)")
     parser.add_argument("--test", choices=TESTS, help="hold a part out, and report how well it is scored")
+    parser.add_argument("--alignment", action="store_true", help="compare losses, with a frozen backbone")
     parser.add_argument("--measure", action="store_true", help="also measure ladders, size and time of the checkpoint")
     parser.add_argument("--workers", type=int, default=2, help="processes that make crops and views")
     parser.add_argument("--device", default="cpu", help="device of the training")
@@ -55,10 +58,12 @@ def run(options: argparse.Namespace) -> None:
     """Run the stages that are not finished."""
     output: Path = options.output
     crops = CropSettings(**read_settings("crops"))
-    photographs = find_photographs(options.photos)
-    make_crops(photographs, output / "crops", crops, options.workers)
     for name in STUDIES:
         prepare_study(options.studies / name, output / "studies" / name, crops.view_size, options.workers)
+    if options.alignment:
+        print(alignment_markdown(alignment_study(options.studies, output, output / "alignment")))
+        return
+    make_crops(find_photographs(options.photos), output / "crops", crops, options.workers)
     settings = TrainingSettings(backbone=read_settings("backbone")["size"], **read_settings("training"))
     for test in [options.test] if options.test else ["fold"]:
         changed, folder = replace(settings, **TESTS[test]), output / f"test_{test}"

@@ -65,7 +65,7 @@ class CropSettings:
     gray: float = 0.08
     canvas: float = 0.22
     fragments: int = 2
-    view_size: int = 224
+    view_size: int = 168
     seed: int = 0
 
 

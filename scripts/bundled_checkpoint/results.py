@@ -23,8 +23,8 @@ from training import TrainingSettings, fold_of, held_out, load_trained
 
 #: What each test changes in the settings of the training.
 TESTS: dict[str, dict[str, Any]] = {
-    "fold": {"start": None, "fold": 0, "generators": ("glide", "DALLE2"), "steps": 160, "crops_only": 0.0},
-    **{f"without_{name}": {"start": None, "without": name, "steps": 60, "crops_only": 0.0} for name in STUDIES},
+    "fold": {"start": None, "fold": 0, "generators": ("glide", "DALLE2"), "steps": 600, "crops_only": 0.0},
+    **{f"without_{name}": {"start": None, "without": name, "steps": 150, "crops_only": 0.0} for name in STUDIES},
 }
 KINDS = (
     *("gaussian_blur", "lens_blur", "motion_blur", "downscaling", "white_noise", "high_iso_noise"),

@@ -64,7 +64,7 @@ class Study(Views):
         super().__init__(whole, local, np.array([each.score for each in rated]))
 
 
-def prepare_study(folder: Path, output: Path, view_size: int = 224, workers: int = 1) -> None:
+def prepare_study(folder: Path, output: Path, view_size: int = 168, workers: int = 1) -> None:
     """Cut the views of all images of a study, unless that was done before."""
     if (output / "rows.json").is_file():
         return

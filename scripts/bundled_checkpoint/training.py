@@ -6,6 +6,7 @@ thread, on its own core: two threads with one core each do more than one thread 
 
 from __future__ import annotations
 
+import ctypes
 import json
 import math
 import zlib
@@ -30,6 +31,7 @@ from sind_hf.losses import FLOOR, by_scene
 FOLDS = 5
 _LADDERS, _RUNGS = 2, 4
 _SAVE_EVERY = 25
+_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # options of glibc's mallopt
 
 
 @dataclass
@@ -45,6 +47,7 @@ class TrainingSettings:
         crops: Images in a batch of crops, 8 of them in two ladders; 0 for none.
         crops_only: Share of the steps that take a second batch of crops in place of a batch of a study.
         opinions: Images in a batch of a study.
+        within_generators: Share of the batches of AGIQA-3K whose images all come from one generator.
         studies: Share of the batches of studies that each study gets.
         loss: Loss of a domain, a name of `sind_hf.losses.LOSSES`.
         order: Weight of the order within ladders.
@@ -65,6 +68,7 @@ class TrainingSettings:
     crops: int = 16
     crops_only: float = 0.0
     opinions: int = 16
+    within_generators: float = 0.5
     studies: dict[str, float] = field(default_factory=dict)
     loss: str = "plcc"
     order: float = 0.5
@@ -152,7 +156,10 @@ def study_loss(
     model: Quality, study: Study, allowed: npt.NDArray[np.bool_], settings: TrainingSettings, rng: np.random.Generator
 ) -> Tensor:
     """Return the aligned loss of a batch of one study."""
-    indices = rng.choice(np.flatnonzero(allowed), settings.opinions, replace=False).tolist()
+    members = np.flatnonzero(allowed)
+    if "AGIQA-3K" in study.images[0] and rng.random() < settings.within_generators:
+        members = members[study.groups[members] == rng.choice(np.unique(study.groups[members]))]
+    indices = rng.choice(members, settings.opinions, replace=False).tolist()
     return by_scene(*_scored(model, study, indices, rng), None, settings.loss)
 
 
@@ -182,6 +189,7 @@ def train(settings: TrainingSettings, data: Path, output: Path, device: str = "c
     (output / "settings.json").write_text(json.dumps(asdict(settings), indent=1))
     torch.manual_seed(settings.seed)
     torch.set_num_threads(1)
+    keep_memory()
     crops = Crops(data / "crops")
     studies = {name: Study(data / "studies" / name) for name in STUDIES}
     allowed = {name: ~held_out(study.groups, name, settings) for name, study in studies.items()}
@@ -230,6 +238,17 @@ def train(settings: TrainingSettings, data: Path, output: Path, device: str = "c
     _update(parameters, average, 0.0)
     _save(model.state_dict(), finished)
     return finished
+
+
+def keep_memory() -> None:
+    """Let the C library keep what it frees; otherwise each large tensor is fetched from the kernel page by page.
+
+    It makes a training step on a CPU about 1.6 times as fast. Other C libraries have no such options.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        for option, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, -1), (_M_ARENA_MAX, 1)):
+            mallopt(option, value)
 
 
 def _set_rates(optimizer: torch.optim.Optimizer, rates: list[float], step: int, settings: TrainingSettings) -> None:

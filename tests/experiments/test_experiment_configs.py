@@ -93,7 +93,7 @@ def json_dir(tmp_path_factory):
 
 
 def test_every_file_is_of_a_published_run_or_of_one_of_ours():
-    ours = {"demo", "leave_one_out_agiqa3k_style", "real_opinions"}
+    ours = {"demo", "leave_one_out_agiqa3k_style"}
     assert {path.stem for path in CONFIGS.glob("*.yaml")} == {*ours, *RUNS}
 
 

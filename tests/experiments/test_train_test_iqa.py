@@ -28,7 +28,7 @@ SIND = f"--epochs 35 {COMMON} --batch_size 64 --local_global --loss_type scale_s
 OTHERS = "koniq10k spaq livec live csiq bid cid2013"
 ABLATION = f"--exp_type cross-set --train_dataset spaq --test_dataset {OTHERS}"
 LEAVE_ONE_OUT = "--exp_type leave-one-out --train_dataset {0} --test_dataset {0}"
-OTHER_CONFIGS = {"demo", "real_opinions"}  # of our own
+OTHER_CONFIGS = {"demo", "leave_one_out_agiqa3k_style"}  # of our own
 SIX = "koniq10k livec bid kadid10k csiq live"
 
 # published command (docs/reference/published_commands.md) -> folds, tested on, loss, scenes, batch, local branch

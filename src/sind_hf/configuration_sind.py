@@ -27,7 +27,7 @@ MAX_LAYERS = 1000
 LAYER_COUNTS = ("layers", "depth", "depths", "repeats", "blocks")  # ends of the fields that count layers
 
 
-def resolve_checkpoint(name: str | os.PathLike[str] | None) -> str | os.PathLike[str] | None:
+def resolve_checkpoint(name: str | os.PathLike[str] | None) -> Any:
     """Turn the name `"bundled"` into the folder of that checkpoint; return every other name, path or None unchanged.
 
     Raises:

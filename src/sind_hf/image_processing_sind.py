@@ -621,6 +621,7 @@ def _in_srgb(image: Image.Image, transform: ImageCms.ImageCmsTransform) -> Image
     # By way of RGBA, since Pillow would mix a palette's transparent colors in.
     colors = image.convert("RGBA").convert("RGB") if image.mode in ("P", "PA") else image
     converted = ImageCms.applyTransform(colors.convert(_COLOR_MODES[image.mode]), transform)
+    assert converted is not None  # only a conversion in place returns nothing
     if not image.has_transparency_data:
         return converted
     converted.putalpha(image.convert("RGBA").getchannel("A"))

@@ -286,7 +286,7 @@ class SindModel(ImageScorer, PreTrainedModel):
                 init.normal_(self.visual_projection.weight, std=self._backbone_config.hidden_size**-0.5)
 
     @classmethod
-    def from_pretrained(  # type: ignore[override]  # the options of the base class, passed on
+    def from_pretrained(  # the options of the base class, passed on
         cls, pretrained_model_name_or_path: str | os.PathLike[str] | None, *args: Any, **kwargs: Any
     ) -> Any:
         """Load a checkpoint: a folder, a Hub repository ID, or `"bundled"`.

@@ -34,7 +34,7 @@ class MapPanel:
 def scene_scatter(
     path: str | os.PathLike[str],
     truth: Sequence[float],
-    predictions: dict[str, Sequence[float]],
+    predictions: Mapping[str, Sequence[float]],
     scenes: Sequence[str],
     *,
     truth_label: str = "opinion score",

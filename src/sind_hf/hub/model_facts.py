@@ -247,6 +247,6 @@ def _declared_base_model(folder: Path) -> str | None:
         card = ModelCard((folder / "README.md").read_text(encoding="utf-8"), ignore_metadata_errors=True)
     except (OSError, ValueError):
         return None
-    base = card.data.base_model
+    base = card.data.to_dict().get("base_model")
     name = base[0] if isinstance(base, list) and base else base
     return name if isinstance(name, str) and _HUB_ID.fullmatch(name) else None

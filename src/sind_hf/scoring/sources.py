@@ -169,7 +169,7 @@ def unread_format(path: str) -> str | None:
 
 def _expand_patterns(paths: Sequence[str | os.PathLike[str]]) -> Iterator[str]:
     """Replace patterns (`*`, `?`, `[…]`, `**` for all folders below) by what they match, as a shell does."""
-    for path in map(os.fspath, paths):
+    for path in [os.fspath(path) for path in paths]:
         matches = [] if _is_address(path) or os.path.lexists(path) else glob.glob(path, recursive=True)
         yield from sorted(matches) or [path]
 

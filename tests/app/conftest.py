@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Iterator
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,18 @@ from sind_hf.app.judge import Judge
 from sind_hf.app.reference import ReferenceScores
 
 
+@pytest.fixture(scope="session")
+def results_of() -> Callable[[str], list[dict[str, Any]]]:
+    """Return a function that reads the results that the page's script draws from HTML."""
+
+    def read(html: str) -> list[dict[str, Any]]:
+        found = re.search(r'data-results="([^"]*)"', html)
+        assert found is not None, html
+        return json.loads(unescape(found[1]))
+
+    return read
+
+
 def judge_of(model: SindModel) -> Judge:
     reference = ReferenceScores([place + 0.5 for place in range(100)])
     return Judge(model, SindImageProcessor(), name="tiny", reference=reference)
@@ -19,7 +34,7 @@ def judge_of(model: SindModel) -> Judge:
 
 @pytest.fixture
 def judge(make_tiny_model: Callable[[], SindModel]) -> Judge:
-    """A judge on the scale 0 to 100 whose reference is the hundred scores 0.5, 1.5 … 99.5."""
+    """Return a judge on the scale 0 to 100 whose reference is the hundred scores 0.5, 1.5 … 99.5."""
     return judge_of(make_tiny_model())
 
 
@@ -38,7 +53,7 @@ def drawn_examples(where: Path, draw: Any) -> Path:
 
 @pytest.fixture
 def broken_file(tmp_path: Path) -> str:
-    """A JPEG file that ends in the middle."""
+    """Return the path of a JPEG file that ends in the middle."""
     path = tmp_path / "broken.jpg"
     Image.effect_noise((300, 200), 60).convert("RGB").save(path)
     path.write_bytes(path.read_bytes()[:2000])
@@ -52,7 +67,7 @@ def served(
     tmp_path_factory: pytest.TempPathFactory,
     free_ports: Iterator[int],
 ) -> Iterator[str]:
-    """The address of the page of a judge like `judge`, served by this process."""
+    """Serve the page of a judge like `judge` in this process, and return its address."""
     pytest.importorskip("gradio", reason="needs gradio, of the extra `app`")
     from sind_hf.app import build_app, launch_app
 

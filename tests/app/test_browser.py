@@ -1,4 +1,4 @@
-"""The page in Chromium, as a visitor on a desk and on a phone meets it. `make browser` installs what this needs."""
+"""The page with a server in Chromium, on a desk and on a phone. `make browser` installs what this needs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from sind_hf.app.panels import Scale
 
 pytest.importorskip("gradio", reason="needs gradio, of the extra `app`")
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright, of the extra `browser`")
@@ -31,18 +33,24 @@ def chromium() -> Iterator[Any]:
         browser.close()
 
 
-@pytest.fixture(params=[(1280, 900), (390, 844)], ids=["desk", "phone"])
+@pytest.fixture(params=[(1280, 900, "light"), (390, 844, "dark")], ids=["desk, light", "phone, dark"])
 def visitor(request, chromium, served) -> Iterator[Any]:
-    """An open page. When the test is over, it must have talked to its server alone and reported no error."""
-    width, height = request.param
-    context = chromium.new_context(viewport={"width": width, "height": height}, accept_downloads=True)
+    """Open the page. After the test it must have talked to its server alone and reported no error."""
+    width, height, scheme = request.param
+    context = chromium.new_context(
+        viewport={"width": width, "height": height},
+        color_scheme=scheme,
+        has_touch=width < 500,
+        is_mobile=width < 500,
+        accept_downloads=True,
+    )
     page = context.new_page()
     asked: list[str] = []
     troubles: list[str] = []
     page.on("request", lambda sent: asked.append(sent.url))
     page.on("pageerror", lambda error: troubles.append(str(error)))
     page.goto(served)
-    page.get_by_text("Drop pictures here").wait_for()
+    page.locator("#drop input[type=file]").wait_for(state="attached")
     yield page
     assert page.evaluate("document.documentElement.scrollWidth") == width
     assert len(asked) > 5
@@ -51,89 +59,143 @@ def visitor(request, chromium, served) -> Iterator[Any]:
     context.close()
 
 
-def drop(page: Any, files: list[str] | str, field: int = 0) -> None:
-    page.locator("input[type=file]").nth(field).set_input_files(files)
+def drop(page: Any, files: list[str] | str, field: str = "#drop") -> None:
+    page.locator(f"{field} input[type=file]").first.set_input_files(files)
 
 
-def fits(page: Any, selector: str) -> bool:
-    """Whether all that a selector finds lies within the page and within what cuts it."""
-    return page.evaluate(
-        """selector => [...document.querySelectorAll(selector)].every(each => {
-             const box = each.getBoundingClientRect();
-             return box.left >= 0 && box.right <= innerWidth + 0.5 && each.scrollWidth <= each.clientWidth + 1;
-           })""",
-        selector,
+def all_inside(page: Any, parts: Any) -> bool:
+    """Return whether parts of the page are inside it from left to right."""
+    width = page.evaluate("innerWidth")
+    boxes = parts.evaluate_all("all => all.map(each => each.getBoundingClientRect().toJSON())")
+    return len(boxes) > 0 and all(box["left"] >= 0 and box["right"] <= width + 0.5 for box in boxes)
+
+
+def instruction(page: Any, field: str) -> str:
+    return page.locator(f"{field} button .wrap").first.evaluate(
+        "wrap => JSON.parse(getComputedStyle(wrap, '::after').content)"
     )
 
 
-def test_a_picture_is_scored_with_its_map(visitor, judge, picture_files):
+# The contrast of every text with its ground, for texts below 4.5 : 1.
+PALE_TEXTS = """() => {
+  const shade = (color) => {
+    const [red, green, blue, alpha = 1] = color.match(/[\\d.]+/g).map(Number);
+    const linear = [red, green, blue].map((part) => {
+      const share = part / 255;
+      return share <= 0.04045 ? share / 12.92 : ((share + 0.055) / 1.055) ** 2.4;
+    });
+    return { light: 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2], alpha };
+  };
+  const ground = (element) => {
+    for (let each = element; each; each = each.parentElement ?? each.getRootNode().host) {
+      const found = shade(getComputedStyle(each).backgroundColor);
+      if (found.alpha > 0.9) return found.light;
+    }
+    return 1;
+  };
+  const pale = [];
+  const look = (root) => {
+    for (const element of root.querySelectorAll("*")) {
+      if (element.shadowRoot) look(element.shadowRoot);
+      const nodes = [...element.childNodes].filter((node) => node.nodeType === Node.TEXT_NODE);
+      const text = nodes.map((node) => node.data).join("").trim();
+      const style = getComputedStyle(element);
+      if (!text || !element.checkVisibility({ opacityProperty: true }) || parseFloat(style.fontSize) < 1) continue;
+      const [dark, light] = [shade(style.color).light, ground(element)].sort((a, b) => a - b);
+      const contrast = (light + 0.05) / (dark + 0.05);
+      if (contrast < 4.5) pale.push(`${text}: ${contrast.toFixed(1)}`);
+    }
+  };
+  look(document.body);
+  return pale;
+}"""
+
+
+def test_one_image_has_a_score_a_word_a_percentile_and_a_map(visitor, judge, picture_files):
+    expected_words = (
+        "Choose or take a photo" if visitor.viewport_size["width"] < 500 else "Choose images or drop them here"
+    )
+    assert instruction(visitor, "#drop") == expected_words
     drop(visitor, picture_files[0])
     panel = visitor.locator("#scored")
-    panel.locator(".sind-score").wait_for()
+    panel.locator(".score").wait_for()
     score = judge.model.score(picture_files[:1], judge.processor)[0]
     text = panel.inner_text()
     assert f"{score:.1f}" in text and "on a scale of 0 to 100; higher is better" in text
-    assert "of the 100 reference pictures" in text and "red: worse" in text
-    shown = panel.locator("img").evaluate_all("images => images.map(each => each.complete && each.naturalWidth)")
-    assert shown == [320, 320]  # the picture, and its map of the same size
-    assert fits(visitor, "#scored .sind-panel, #scored img")
+    assert "of the 100 reference images." in text
+    assert panel.locator(".word").inner_text() == Scale.of(judge).word(score)
+    canvas = panel.locator("figure canvas")
+    assert canvas.evaluate("canvas => [canvas.width, canvas.height]") == [320, 240]
+    canvas.hover(position={"x": 3, "y": 3})
+    assert panel.locator("output").inner_text().startswith("Row 1, column 1: ")
+    assert all_inside(visitor, panel.locator("section, canvas"))
+    # The upload field shrinks, and the score is on the first screen.
+    assert instruction(visitor, "#drop") == "Score more"
+    assert panel.locator(".score").bounding_box()["y"] < visitor.viewport_size["height"] / 2
+    assert visitor.evaluate(PALE_TEXTS) == []
+    assert visitor.get_by_text("common.complete").count() == 0
 
 
 def test_an_example_is_scored_by_a_click(visitor):
     items = visitor.locator("#examples button.thumbnail-item")
     items.nth(2).wait_for()
+    assert items.nth(1).get_attribute("aria-label") == "Score the example: second"
     items.nth(1).click()
-    visitor.locator("#scored h3", has_text="second").wait_for()
-    # The result stands above the examples: it is brought into sight.
+    visitor.locator("#scored h2", has_text="second").wait_for()
+    # The result is above the examples: it is brought into sight.
     visitor.wait_for_function("document.querySelector('#scored').getBoundingClientRect().top >= -1")
-    assert fits(visitor, "#scored img, #examples .thumbnail-item")
+    assert all_inside(visitor, items)
 
 
-def test_a_batch_names_the_broken_file_and_gives_a_table_to_take_away(visitor, picture_files, broken_file):
+def test_several_images_are_sorted_marked_and_taken_away(visitor, picture_files, broken_file):
     drop(visitor, [*picture_files[:3], broken_file])
     panel = visitor.locator("#scored")
     panel.locator("table").wait_for()
-    assert "3 of 4 pictures scored" in panel.inner_text()
+    assert "3 of 4 images scored" in panel.inner_text()
     assert "broken.jpg: damaged or unreadable image" in panel.locator("[role=alert]").inner_text()
     shown = [float(cell) for cell in panel.locator("td strong").all_inner_texts()]
     assert len(shown) == 3 and shown == sorted(shown, reverse=True)
+    panel.get_by_role("button", name="Image").click()
+    assert panel.locator(".name span").all_inner_texts() == ["picture0.png", "picture1.png", "picture2.png"]
     with visitor.expect_download() as download:
-        panel.get_by_text("Download CSV").click()
+        panel.get_by_role("button", name="Download CSV").click()
     assert download.value.suggested_filename == "scores.csv"
     with open(download.value.path(), encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["image"] for row in rows] == ["picture0.png", "picture1.png", "picture2.png", "broken.jpg"]
     assert sorted(round(float(row["score"]), 1) for row in rows[:3]) == sorted(shown)
     assert rows[3]["score"] == "" and "damaged" in rows[3]["error"]
+    best = max(rows[:3], key=lambda row: float(row["score"]))
+    panel.locator(".threshold input").evaluate(
+        "(field, value) => { field.value = value; field.dispatchEvent(new Event('input')); }", float(best["score"])
+    )
+    assert panel.locator("tbody.below").count() in (2, 3)  # the slider has steps
     panel.locator("summary").first.click()
-    assert panel.locator("details img").first.is_visible()
-    assert fits(visitor, "#scored table, #scored .sind-number, #scored details img")
+    panel.locator("details canvas").first.wait_for()
+    assert all_inside(visitor, panel.locator("table, .number, details canvas"))
 
 
-def test_two_pictures_stand_side_by_side(visitor, judge, picture_files, broken_file):
+def test_two_images_are_compared_from_one_drop_or_two(visitor, judge, picture_files, broken_file):
     visitor.get_by_role("tab", name="Compare").click()
-    drop(visitor, picture_files[0], 1)
-    visitor.get_by_text("Now add picture B.").wait_for()
-    # The filled field has no input any more.
-    drop(visitor, picture_files[1], 1)
+    drop(visitor, picture_files[:2], "#slot-A")
     panel = visitor.locator("#compared")
-    panel.locator(".sind-verdict").wait_for()
+    panel.locator(".side").first.wait_for()
     a, b = judge.model.score(picture_files[:2], judge.processor)
-    assert panel.inner_text().startswith(f"{'A' if a > b else 'B'} looks better, by {abs(a - b):.1f} points")
-    left, right = panel.locator(".sind-side").evaluate_all(  # at once: the page may be scrolling
+    assert panel.locator("h2").inner_text().startswith(f"{'A' if a > b else 'B'} looks ")
+    left, right = panel.locator(".side canvas").evaluate_all(  # at once: the page may be scrolling
         "sides => sides.map(side => side.getBoundingClientRect().toJSON())"
     )
-    assert left["top"] == right["top"] and left["right"] <= right["left"]
-    assert fits(visitor, "#compared .sind-side, #compared img")
+    assert (left["top"], left["width"], left["height"]) == (right["top"], right["width"], right["height"])
+    assert left["right"] <= right["left"] and all_inside(visitor, panel.locator(".side"))
 
     visitor.get_by_role("button", name="Compare the examples “first” and “second”").click()
     panel.get_by_text("A: first").wait_for()
 
-    drop(visitor, broken_file, 1)
-    visitor.get_by_text("Now add picture B.").wait_for()
-    drop(visitor, picture_files[1], 1)
+    drop(visitor, broken_file, "#slot-A")
+    visitor.get_by_text("Now add image B.").wait_for()
+    drop(visitor, picture_files[1], "#slot-B")
     panel.locator("[role=alert]").wait_for()
-    assert "broken.jpg" in panel.inner_text() and "looks better" not in panel.inner_text()
+    assert "broken.jpg" in panel.inner_text() and "looks" not in panel.inner_text()
 
 
 def test_a_file_that_is_too_heavy_is_named_and_the_others_are_scored(visitor, picture_files, tmp_path):
@@ -141,5 +203,6 @@ def test_a_file_that_is_too_heavy_is_named_and_the_others_are_scored(visitor, pi
     with open(heavy, "wb") as file:
         file.truncate(51 * 2**20)
     drop(visitor, [str(heavy), *picture_files[:2]])
-    visitor.get_by_text("heavy.png: 51 MB is over the limit of 50 MB; save it smaller").wait_for()
-    assert "2 of 3 pictures scored" in visitor.locator("#scored").inner_text()
+    visitor.locator("#scored table").wait_for()
+    text = visitor.locator("#scored").inner_text()
+    assert "heavy.png: 51 MB is over the limit of 50 MB; save it smaller" in text and "2 of 3 images scored" in text

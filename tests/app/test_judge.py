@@ -1,6 +1,8 @@
-"""What the page knows about pictures."""
+"""Scores of images as the pages show them."""
 
 from __future__ import annotations
+
+import shutil
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from PIL import Image
 from sind_hf import SindConfig, SindImageProcessor, SindModel
 from sind_hf.app import judge as judging
 from sind_hf.app.judge import Judge
+from sind_hf.bundled import bundled_checkpoint
 from sind_hf.scoring.scorer import score_images
 
 
@@ -35,8 +38,8 @@ def test_a_percentile_is_the_share_of_lower_scores(judge, picture_files):
     assert 0 < lower < 100 and verdict.percentile == pytest.approx(lower)
 
 
-def test_a_broken_picture_is_named_and_stops_no_other(judge, picture_files, broken_file, tmp_path):
-    (tmp_path / "text.png").write_text("no picture")
+def test_a_broken_image_is_named_and_the_others_are_scored(judge, picture_files, broken_file, tmp_path):
+    (tmp_path / "text.png").write_text("not an image")
     (tmp_path / "empty.png").write_bytes(b"")
     files = [picture_files[0], broken_file, str(tmp_path / "text.png"), str(tmp_path / "empty.png"), picture_files[1]]
     verdicts = list(judge.verdicts(files))
@@ -47,7 +50,7 @@ def test_a_broken_picture_is_named_and_stops_no_other(judge, picture_files, brok
     assert [verdicts[0].score, verdicts[-1].score] == pytest.approx(alone, abs=1e-4)
 
 
-def test_a_map_is_in_points_against_the_pictures_mean(judge, picture_files):
+def test_a_map_is_in_points_above_or_below_the_mean_of_its_image(judge, picture_files):
     verdict = next(judge.verdicts(picture_files[:1]))
     raw = next(score_images(judge.model, judge.processor, picture_files[:1], quality_maps=True)).quality_map
     assert verdict.quality_map.shape == (7, 7)
@@ -55,24 +58,24 @@ def test_a_map_is_in_points_against_the_pictures_mean(judge, picture_files):
     assert verdict.quality_map.max() == pytest.approx(10 * (raw.max() - raw.mean()), rel=1e-3)
 
 
-def test_a_model_without_parts_scores_and_makes_no_map(tiny_clip_config, picture_files):
+def test_a_model_without_patches_makes_no_map(tiny_clip_config, picture_files):
     model = SindModel(SindConfig(vision_config=tiny_clip_config, local_branch="class")).eval()
     verdict = next(Judge(model, SindImageProcessor()).verdicts(picture_files[:1]))
     assert verdict.score is not None and verdict.quality_map is None and verdict.percentile is None
 
 
-def test_a_score_that_is_no_number_is_an_error(judge, picture_files):
+def test_a_nan_score_is_an_error(judge, picture_files):
     judge.model.config.score_shift = float("nan")
     verdict = next(judge.verdicts(picture_files[:1]))
     assert verdict.score is None and verdict.error == "picture0.png: the model gave no finite score"
 
 
-def test_pictures_of_verdicts_are_made_smaller(judge):
+def test_images_of_verdicts_are_made_smaller(judge):
     verdict = next(judge.verdicts([("wide", Image.new("RGB", (800, 400), "teal"))], side=200))
-    assert verdict.name == "wide" and verdict.picture.size == (200, 100)
+    assert verdict.name == "wide" and verdict.image.size == (200, 100)
 
 
-def test_a_checkpoint_brings_its_own_reference(tiny_checkpoint, tmp_path):
+def test_a_checkpoint_has_its_own_reference(tiny_checkpoint, tmp_path):
     assert Judge.load(str(tiny_checkpoint), device="cpu").reference is None
     (tiny_checkpoint / "reference_scores.csv").write_text("image,score,error\na.jpg,1,\nb.jpg,3,\n")
     own = Judge.load(str(tiny_checkpoint), device="cpu")
@@ -82,14 +85,27 @@ def test_a_checkpoint_brings_its_own_reference(tiny_checkpoint, tmp_path):
     assert len(other.reference) == 1 and other.name == "mine"
 
 
-def test_memory_holds_few_pictures_at_once(judge, picture_files, monkeypatch):
-    """Pictures are read as verdicts are asked for, not all before the first."""
+def test_memory_holds_few_images_at_once(judge, picture_files, monkeypatch):
+    """Images are read when verdicts are asked for, not all before the first."""
     read: list[str] = []
-    real = judging.read_picture
-    monkeypatch.setattr(judging, "read_picture", lambda path: (read.append(path), real(path))[1])
+    real = judging.read_image
+    monkeypatch.setattr(judging, "read_image", lambda path: (read.append(path), real(path))[1])
     verdicts = judge.verdicts(picture_files)
     next(verdicts)
     assert read == picture_files[: judging.CHUNK]
+
+
+def test_large_images_are_held_one_at_a_time(judge, picture_files, monkeypatch):
+    steps: list[tuple[int, int]] = []
+    monkeypatch.setattr(judging, "MAX_PIXELS", 320 * 240)  # the size of the first image
+    verdicts = judge.verdicts(picture_files[:3], progress=lambda done, of: steps.append((done, of)))
+    assert len(list(verdicts)) == 3 and steps == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_a_copy_of_the_bundled_checkpoint_is_known(tmp_path):
+    assert judging._is_bundled(bundled_checkpoint()) and not judging._is_bundled(str(tmp_path))
+    shutil.copyfile(f"{bundled_checkpoint()}/config.json", tmp_path / "config.json")
+    assert judging._is_bundled(str(tmp_path))
 
 
 def test_an_exported_file_judges_as_its_checkpoint_does(exported, picture_files):

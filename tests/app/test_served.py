@@ -1,8 +1,9 @@
-"""The page as its server gives it out: what a client gets, and what stays on the disk."""
+"""What a client of the page with a server gets, and what stays on the disk."""
 
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -16,7 +17,7 @@ gradio_client = pytest.importorskip("gradio_client", reason="needs gradio, of th
 import httpx  # noqa: E402  (of gradio_client)
 from gradio_client import Client, handle_file  # noqa: E402
 
-from sind_hf.app import build_app, launch_app, page  # noqa: E402
+from sind_hf.app import build_app, document, launch_app, page  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -25,19 +26,21 @@ def client(served: str) -> Client:
 
 
 def uploads() -> set[str]:
-    """What lies in the upload folder, the examples left out."""
+    """Return the names of the uploaded files, without the examples."""
     return {path.name for path in Path(page._upload_folder()).rglob("*") if path.is_file() and path.suffix != ".webp"}
 
 
-def test_a_client_gets_scores_and_the_server_keeps_no_picture(client, judge, picture_files, broken_file):
+def test_a_client_gets_scores_and_the_server_keeps_no_image(client, judge, picture_files, broken_file, results_of):
     before = uploads()
     score = judge.model.score(picture_files[:1], judge.processor)[0]
     html, cleared = client.predict([handle_file(picture_files[0])], api_name="/score")
-    assert f"<strong>{score:.1f}</strong>" in html and cleared in (None, [])
+    assert f"<p>picture0.png: {score:.1f} (" in html and cleared in (None, [])
+    assert results_of(html)[0]["score"] == pytest.approx(score, abs=1e-4)
     html, _ = client.predict([handle_file(file) for file in (*picture_files, broken_file)], api_name="/score")
-    assert "5 of 6 pictures scored" in html and "broken.jpg: damaged or unreadable image" in html
-    html, *_ = client.predict(*map(handle_file, picture_files[:2]), api_name="/compare")
-    assert "looks better" in html
+    assert "broken.jpg: damaged or unreadable image" in html and len(results_of(html)) == 6
+    for a, b in (([picture_files[0]], [picture_files[1]]), (picture_files[:2], [])):
+        html, *_ = client.predict(list(map(handle_file, a)), list(map(handle_file, b)) or None, api_name="/compare")
+        assert [row["name"] for row in results_of(html)] == ["picture0.png", "picture1.png"]
     assert uploads() == before
 
 
@@ -50,13 +53,13 @@ def score_path(url: str, path: str) -> str:
 
 def test_files_of_the_server_are_neither_read_nor_deleted(served, picture_files):
     answer = score_path(served, picture_files[0])
-    assert "event: error" in answer and "sind-score" not in answer
+    assert "event: error" in answer and "sind-results" not in answer
     assert Path(picture_files[0]).is_file()
 
 
 def test_examples_stay_when_a_client_names_them_as_its_upload(served):
     example = next(Path(page._upload_folder()).rglob("*.webp"))
-    assert "sind-score" in score_path(served, str(example))
+    assert "sind-results" in score_path(served, str(example))
     assert example.is_file()
 
 
@@ -83,6 +86,14 @@ def test_the_page_is_local_reports_to_nobody_and_is_not_shared(judge, example_fo
         assert os.environ["GRADIO_ANALYTICS_ENABLED"] == "False"
         shown = httpx.get(url).text
         assert "tiny" in shown and "on a scale of 0 to 100; higher is better" in shown
+        tags = dict(re.findall(r'<meta property="(og:[^"]*)" content="([^"]*)"', shown))
+        assert tags == {"og:title": "How good does this photograph look?", "og:description": document.DESCRIPTION}
+        assert 'content="Gradio"' not in shown and "@Gradio" not in shown
+        for name, kind in document.FILES.items():
+            answer = httpx.get(f"{url}sind/{name}")
+            assert answer.text == (Path(document.__file__).with_name(name)).read_text(encoding="utf-8")
+            assert answer.headers["content-type"].startswith(kind)
+        assert httpx.get(f"{url}sind/page.py").status_code == 404
         with pytest.raises(ValueError, match=f"cannot listen on 127.0.0.1, port {free_port}: the port is taken"):
             launch_app(build_app(judge, examples=example_folder), port=free_port, block=False)
     finally:
@@ -90,8 +101,8 @@ def test_the_page_is_local_reports_to_nobody_and_is_not_shared(judge, example_fo
 
 
 @pytest.mark.slow
-def test_the_command_serves_and_leaves_nothing_behind(tiny_checkpoint, picture_files, tmp_path, free_port):
-    """`sind-hf app` in a process of its own, ended by a signal."""
+def test_the_command_serves_and_leaves_nothing_behind(tiny_checkpoint, picture_files, tmp_path, free_port, results_of):
+    """Run `sind-hf app` in another process, and end it by a signal."""
     home = tmp_path / "temporary"
     home.mkdir()
     (tmp_path / "scores.csv").write_text("image,score,error\na.jpg,-1e9,\nb.jpg,1e9,\n")
@@ -106,7 +117,7 @@ def test_the_command_serves_and_leaves_nothing_behind(tiny_checkpoint, picture_f
         wait_for(free_port, process)
         client = Client(f"http://127.0.0.1:{free_port}/", verbose=False, analytics_enabled=False)
         html, _ = client.predict([handle_file(picture_files[0])], api_name="/score")
-        assert "Higher than 50 % of the 2 reference pictures." in html
+        assert results_of(html)[0]["percentile"] == 50
         assert any(home.iterdir())
     finally:
         process.terminate()

@@ -21,6 +21,7 @@ import pytest
 from PIL import Image
 
 from sind_hf.app.judge import Judge
+from sind_hf.app.panels import Scale
 from sind_hf.app.static_site import write_site
 from sind_hf.bundled import bundled_checkpoint
 from sind_hf.image_processing_sind import cut_views, plan_views, resize_pictures
@@ -322,7 +323,7 @@ def test_one_image_has_a_score_a_word_and_a_map(visitor: Any, judge: Judge, pict
     expected = judge.model.score(picture_files[:1], judge.processor)[0]
     text = panel.inner_text()
     assert f"{expected:.2f}" in text and "on a scale of 1 to 5; higher is better" in text
-    assert panel.locator(".word").inner_text() in ("poor", "fair", "good", "excellent")
+    assert panel.locator(".word").inner_text() == Scale.of(judge).word(expected)
     canvas = panel.locator("figure canvas")
     assert canvas.evaluate("canvas => [canvas.width, canvas.height]") == [320, 240]
     pixel = "canvas => [...canvas.getContext('2d').getImageData(10, 10, 1, 1).data]"
@@ -364,7 +365,11 @@ def test_several_images_are_sorted_marked_and_taken_away(
         panel.get_by_role("button", name="Download CSV").click()
     with open(download.value.path(), encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["image", "score", "error"] and rows[4]["score"] == "" and "damaged" in rows[4]["error"]
+    assert (
+        list(rows[0]) == ["image", "score", "error", "percentile"]
+        and rows[4]["score"] == ""
+        and "damaged" in rows[4]["error"]
+    )
     for row in rows[:4]:
         assert abs(float(row["score"]) - expected[row["image"]]) < TOLERANCE
     least = sorted(expected.values())[2] - 0.005

@@ -1,9 +1,9 @@
-"""The pictures that a page is given: reading uploads within limits, and examples to start from."""
+"""Images that a page is given: uploads within limits, and examples to start from."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,20 +16,62 @@ from sind_hf.scoring.sources import list_images
 
 MAX_BYTES = 50 * 2**20
 MAX_PIXELS = 50_000_000
-MAX_PICTURES = 100  # of one upload
+MAX_IMAGES = 100  # of one upload
 MAX_EXAMPLES = 12
-PACKAGED_EXAMPLES = ("coffee", "cat", "rocket")  # of scikit-image's: one that it has not is left out
+# Photographs of scikit-image: name there, label, text for those who do not see it, and a distortion with its level.
+PACKAGED_EXAMPLES = (
+    ("coffee", "Coffee", "A cup of coffee on a wooden table", None),
+    ("cat", "Cat", "The face of a tabby cat", None),
+    ("rocket", "Rocket", "A rocket on its launch pad at night", None),
+    ("astronaut", "Astronaut, blurred", "A blurred portrait of an astronaut in an orange suit", ("gaussian_blur", 4)),
+    ("motorcycle", "Motorcycle, noisy", "A noisy photograph of a motorcycle in a garage", ("white_noise", 4)),
+    ("hubble", "Galaxies, compressed", "Galaxies in the night sky, with blocks of strong compression", ("jpeg", 5)),
+)
+# Names of Pillow's formats, in the order in which the page lists them; HEIC and JPEG XL need a package each.
+FORMATS = {
+    "JPEG": "JPEG",
+    "PNG": "PNG",
+    "WEBP": "WebP",
+    "AVIF": "AVIF",
+    "HEIF": "HEIC",
+    "JXL": "JPEG XL",
+    "TIFF": "TIFF",
+    "GIF": "GIF",
+    "BMP": "BMP",
+}
 
 
-def read_picture(path: str | os.PathLike[str]) -> Image.Image:
-    """Read one picture from disk, if it is within the limits of the page.
+@dataclass(frozen=True)
+class Example:
+    """An image that visitors can try.
+
+    Attributes:
+        name: Label of the image.
+        alt: What the image shows, for those who do not see it; empty when only the label is known.
+        image: RGB.
+    """
+
+    name: str
+    alt: str
+    image: Image.Image
+
+
+def readable_formats() -> str:
+    """Return the formats that this machine reads, as text."""
+    Image.init()
+    names = [name for kind, name in FORMATS.items() if kind in Image.OPEN]
+    return f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def read_image(path: str | os.PathLike[str]) -> Image.Image:
+    """Read one image from disk if it is within the limits of the page.
 
     Returns:
         Upright RGB.
 
     Raises:
-        ImageError: When it is too large or cannot be read. The message names the file without its folder, which is
-            none of the visitor's.
+        ImageError: When it is too large or cannot be read. The message names the file without its folder, which the
+            visitor does not know.
     """
     path = Path(path)
     name = path.name
@@ -45,12 +87,12 @@ def read_picture(path: str | os.PathLike[str]) -> Image.Image:
         raise ImageError(f"{name}: is no longer on the server; add it again") from None
     if not data:
         raise ImageError(f"{name}: is empty")
-    _check_pixels(path, name)
+    _check_header(path, name)
     return load_image({"bytes": data, "path": name})
 
 
-def _check_pixels(path: Path, name: str) -> None:
-    """Refuse a picture by what its header says, before anything is decoded."""
+def _check_header(path: Path, name: str) -> None:
+    """Refuse an image by its header, before anything is decoded."""
     limit = f"the limit is {MAX_PIXELS // 10**6} megapixels; save it smaller"
     try:
         with open_image(path, name) as image:
@@ -58,35 +100,40 @@ def _check_pixels(path: Path, name: str) -> None:
     except ImageError as error:
         if isinstance(error.__cause__, Image.DecompressionBombError):
             raise ImageError(f"{name}: has far too many pixels; {limit}") from None
+        if str(error).endswith("not an image in a supported format"):
+            raise ImageError(f"{name}: not an image that this page reads; it reads {readable_formats()}") from None
         raise
     if pixels > MAX_PIXELS:
         raise ImageError(f"{name}: {image.width} × {image.height} is {pixels / 10**6:.0f} megapixels; {limit}")
 
 
-def example_pictures(folder: str | os.PathLike[str] | None = None) -> Mapping[str, Image.Image]:
-    """Pictures for visitors who have none at hand, by the name to show.
+def example_images(folder: str | os.PathLike[str] | None = None) -> list[Example]:
+    """Return images for visitors who have none at hand.
 
     Args:
-        folder: Where to take them from, at most twelve, in the order of their names. Default: photographs inside
-            scikit-image's package, one of them also blurred, noisy and compressed; none where it is not installed.
+        folder: Folder of images, of which at most twelve are taken, in the order of their names, which become their
+            labels. Default: six photographs of the package scikit-image, three of them distorted; none where it is
+            not installed.
 
     Raises:
-        ValueError: When the folder holds no pictures, or one that cannot be read.
+        ValueError: When the folder is missing or empty, or one of its images cannot be read.
     """
     if folder is not None:
         if not Path(folder).is_dir():
             raise ValueError(f"{folder}: there is no such folder of examples.")
         paths = [path for path, _ in zip(list_images([folder]), range(MAX_EXAMPLES), strict=False)]
-        return {Path(path).stem: read_picture(path) for path in paths}
+        return [Example(Path(path).stem, "", read_image(path)) for path in paths]
     try:
         photographs = packaged_photographs()
     except ValueError:
-        return {}
-    examples: dict[str, Image.Image] = {}
-    for name in PACKAGED_EXAMPLES:
-        if name in photographs:
-            examples[name] = load_image(photographs[name])
-            if len(examples) == 1:
-                for kind, shown in (("gaussian_blur", "blurred"), ("white_noise", "noisy"), ("jpeg", "JPEG")):
-                    examples[f"{name}, {shown}"] = DISTORTIONS[kind](examples[name], 4, np.random.default_rng(0))
+        return []
+    examples = []
+    for file, name, alt, distortion in PACKAGED_EXAMPLES:
+        if file not in photographs:
+            continue
+        image = load_image(photographs[file])
+        if distortion is not None:
+            kind, level = distortion
+            image = DISTORTIONS[kind](image, level, np.random.default_rng(0))
+        examples.append(Example(name, alt, image))
     return examples

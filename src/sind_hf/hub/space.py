@@ -31,20 +31,21 @@ from sind_hf.files import atomic_folder
 from sind_hf.hub.publish import commit_files, hub_api, list_files, one_line_errors, open_repository
 
 TITLE = "Photo quality with SIND"
-# What the page was tested with; a Space builds itself from exactly these.
+# Versions that the page was tested with; a Space is built with exactly these.
 GRADIO_VERSION = "6.31.0"
 PYTHON_VERSION = "3.11"
 MODEL_FOLDER = "model"
 PACKAGE_FOLDER = "sind_hf"
 # Folders that a push replaces: those of this Space, and of a static one.
 OUR_FOLDERS = (f"{PACKAGE_FOLDER}/", f"{MODEL_FOLDER}/", "ort/", "examples/")
-# What scoring and the page read; no optimizer states, no pickles, no records with the paths of a machine.
+# Files that scoring and the page read; no optimizer states, pickles, or records with the paths of a machine.
 MODEL_FILES = (
     "config.json",
     "preprocessor_config.json",
     "model.safetensors",
     "model.safetensors.index.json",
     "model-*-of-*.safetensors",
+    "reference_scores.json",
 )
 REFERENCE_FILE = "reference_scores.csv"
 
@@ -72,14 +73,14 @@ _README = """---
 
 # {title}
 
-Drop photographs into the page: it says how good each one looks to a SIND model (higher is better), without a reference
-picture, and where in the picture that comes from; it compares two, and scores many at once into a CSV file. Pictures
-are deleted as soon as they are scored.
+Drop photographs into the page. It says how good each one looks to a SIND model (higher is better), and which parts of
+the image raise or lower its score. It compares two images, and scores many at once into a CSV file. Images are deleted
+as soon as they are scored.
 
-The model is {model}; it has a licence of its own.
+The model is {model}; it has its own license.
 
-`app.py` starts the page, `sind_hf/` is a copy of the package sind-hf {version} (MIT licence, `LICENSE`). To run it on
-your own machine: `pip install -r requirements.txt "gradio=={gradio}"`, then `python app.py`.
+`app.py` starts the page, and `sind_hf/` is a copy of the package sind-hf {version} (MIT license, `LICENSE`). To run it
+on your own machine: `pip install -r requirements.txt "gradio=={gradio}"`, then `python app.py`.
 """
 
 _CPU_TORCH = """# torch for CPUs alone, a tenth of the size; on a Space with a GPU take this line out
@@ -92,10 +93,10 @@ class PushedSpace:
     """A Space on the Hub.
 
     Attributes:
-        url: Of its page, which is there when the Hub has built it.
-        commit_url: Of what was pushed.
-        repo_id: With the namespace.
-        files: What was pushed, by path.
+        url: Address of its page, which works when the Hub has built it.
+        commit_url: Address of the commit.
+        repo_id: Name with the namespace.
+        files: Paths of the files that were pushed.
     """
 
     url: str
@@ -116,16 +117,16 @@ def push_space(
 ) -> PushedSpace:
     """Put the web demo of a model on the Hub as a Space, as one commit: all of it, or nothing.
 
-    What an earlier push left in the Space's folders of the package and of the model goes; other files stay.
+    Files of an earlier push in the Space's folders of the package and the model are deleted; other files stay.
 
     Args:
-        model: See `write_space`; a repository must be there.
-        repo_id: Of the Space, `user/name`; without a user, the one whom the token belongs to. Made if need be.
+        model: See `write_space`; a repository must exist.
+        repo_id: Name of the Space, `user/name`, or `name` for the user of the token. It is made if it does not exist.
         title: See `write_space`.
-        private: Make a new Space private.
-        revision: Branch to push to, made if need be; default: main, the one that the Hub shows.
-        message: Of the commit.
-        token: Default: that of `hf auth login`, or `HF_TOKEN`.
+        private: Whether to make a new Space private.
+        revision: Branch to push to; it is made if it does not exist. Default: main, which the Hub shows.
+        message: Message of the commit.
+        token: Token of the Hub; default: that of `hf auth login`, or `HF_TOKEN`.
 
     Raises:
         ValueError: When the model cannot be used, or the Hub refuses or cannot be reached; the message says what to
@@ -153,13 +154,13 @@ def push_space_folder(
     message: str | None = None,
     token: str | None = None,
 ) -> PushedSpace:
-    """Put a folder on the Hub as a Space, as one commit, and delete what an earlier push left in `OUR_FOLDERS`.
+    """Put a folder on the Hub as a Space, as one commit, and delete files of an earlier push in `OUR_FOLDERS`.
 
     Args:
-        space: The Space's files.
+        space: Folder with the Space's files.
         repo_id: See `push_space`.
-        model: What the Space shows, for messages.
-        sdk: Kind of a new Space; that of an existing one is what its README.md says.
+        model: Model that the Space shows, for messages.
+        sdk: Kind of a new Space; the README.md of an existing one decides its kind.
         private: See `push_space`.
         revision: See `push_space`.
         message: See `push_space`.
@@ -189,7 +190,7 @@ def push_space_folder(
 
 
 def _check_on_hub(api: HfApi, model: str) -> None:
-    """Say what is wrong with the repository of a model now, and not when the Space is built."""
+    """Check the repository of a model before the Space is built."""
     if not api.file_exists(model, "config.json"):
         raise ValueError(
             f"{model}: neither a folder here nor a model on the Hub: name the folder, or push the model first."
@@ -198,23 +199,23 @@ def _check_on_hub(api: HfApi, model: str) -> None:
         path = Path(api.hf_hub_download(model, "config.json", local_dir=folder))
         kind = json.loads(path.read_text(encoding="utf-8")).get("model_type")
     if kind != "sind":
-        raise ValueError(f"{model}: is a checkpoint of {kind!r}, not of SIND.")
+        raise ValueError(f"{model}: is a checkpoint of {kind!r}, not of SIND; choose a SIND checkpoint.")
 
 
 def write_space(folder: str | os.PathLike[str], model: str, *, title: str | None = None) -> Path:
     """Write a Space that runs the web demo: app.py, requirements.txt, README.md, and a copy of the package.
 
     Args:
-        folder: To make; it may be there if it is empty. It appears whole or not at all.
-        model: Hub repository, which the Space loads when it is built, or a checkpoint folder, of which the Space gets
-            a copy (weights, configuration and `reference_scores.csv`).
-        title: Of the Space and heading of the page.
+        folder: Folder to make. It may exist if it is empty. It appears whole or not at all.
+        model: Hub repository, which the Space loads when it is built, or a checkpoint folder, which is copied into the
+            Space (weights, configuration and reference scores).
+        title: Title of the Space and heading of the page.
 
     Returns:
         The folder.
 
     Raises:
-        ValueError: When the folder holds something, the model is neither a checkpoint nor a name of the Hub, or the
+        ValueError: When the folder is not empty, the model is neither a checkpoint nor a Hub repository, or the
             package is not installed, so that its requirements are unknown.
     """
     folder = Path(folder)
@@ -222,7 +223,7 @@ def write_space(folder: str | os.PathLike[str], model: str, *, title: str | None
         raise ValueError(f"{folder}: is there and not empty; choose another folder for the Space, or delete it.")
     local = Path(model).is_dir()
     if local:
-        load_checkpoint(model, device="cpu")  # says what is wrong here, and not on the Space
+        load_checkpoint(model, device="cpu")  # a broken checkpoint fails here, not on the Space
     else:
         _check_name(model)
     title = " ".join((title or TITLE).split())
@@ -278,7 +279,7 @@ def _copy_model(source: Path, target: Path) -> None:
 
 
 def _copy_scores(source: Path, target: Path) -> None:
-    """Copy the column `score` alone: beside it stand the paths of somebody's pictures."""
+    """Copy the column `score` alone: the others hold the paths of somebody's images."""
     rows = [row for _, row in read_table(source).rows if isinstance(row, dict)]
     with target.open("w", newline="", encoding="utf-8") as copy:
         writer = csv.writer(copy)
@@ -298,8 +299,8 @@ def _check_name(model: str) -> None:
 
 
 def _of_package() -> tuple[list[str], str]:
-    """Return what the package with its web demo needs, and its licence."""
-    # A source folder on the path has metadata of its own, without the licence; those of the installation come after.
+    """Return the requirements of the package with its web demo, and its license."""
+    # A source folder on the path has its own metadata, without the license; the installation's come after.
     for installed in distributions(name="sind-hf"):
         licence = installed.read_text("licenses/LICENSE")
         if licence is not None:

@@ -1,4 +1,4 @@
-"""An ONNX model at half its size: weights are stored in 16 bits, and computed with in 32."""
+"""Conversion of an ONNX model to half its size: weights are stored in 16 bits; computations keep 32 bits."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-SMALLEST = 256  # numbers; what is smaller (biases, constants of shapes) gains nothing
+SMALLEST = 256  # numbers; smaller tensors (biases, constants of shapes) gain nothing
 
 
 def halve_weights(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
@@ -16,8 +16,8 @@ def halve_weights(source: str | os.PathLike[str], target: str | os.PathLike[str]
     Runtimes do such casts once, when they load the file. Weights that float16 cannot hold stay as they are.
 
     Args:
-        source: A file with its weights inside.
-        target: The file to write.
+        source: ONNX file that contains its weights.
+        target: File to write.
     """
     import onnx
     from onnx import TensorProto, helper, numpy_helper

@@ -1,4 +1,4 @@
-"""The files of onnxruntime-web that a site needs, from its npm package; each is known by its hash."""
+"""Files of onnxruntime-web that a site needs, from its npm package; each is checked by its hash."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ def read_runtime(source: str | os.PathLike[str] | None = None) -> dict[str, byte
     """Return the contents of all files of `RUNTIMES`, by name.
 
     Args:
-        source: The npm package onnxruntime-web: its `.tgz`, its unpacked folder, or the folder `dist` in it. Default:
-            the copy that an earlier call has kept, or else one that npm fetches and this call keeps.
+        source: npm package onnxruntime-web: its `.tgz`, its unpacked folder, or the folder `dist` in it. Default:
+            the copy that an earlier call kept; without one, npm fetches the package and this call keeps it.
 
     Raises:
-        ValueError: When a file is missing or is not the one of this version, or the package cannot be fetched.
+        ValueError: When a file is missing or belongs to another version, or the package cannot be fetched.
     """
     path = fetched_package() if source is None else Path(source)
     found = _read_archive(path) if path.is_file() else _read_folder(path)
@@ -72,7 +72,7 @@ def read_runtime(source: str | os.PathLike[str] | None = None) -> dict[str, byte
 
 
 def fetched_package() -> Path:
-    """Return the `.tgz` file of the npm package; npm fetches it when it is not there yet.
+    """Return the `.tgz` file of the npm package; npm fetches it on the first call.
 
     Raises:
         ValueError: When npm is missing or fails.
@@ -90,7 +90,7 @@ def fetched_package() -> Path:
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         command = [npm, "pack", PACKAGE, "--silent", "--ignore-scripts", "--pack-destination", temporary]
         try:
-            # In an empty folder: the settings of a project of the user's are not followed.
+            # An empty folder has no settings of a user's project that npm would follow.
             subprocess.run(command, cwd=temporary, check=True, capture_output=True, text=True, timeout=FETCH_SECONDS)
             with atomic_file(kept) as whole:
                 shutil.copyfile(Path(temporary) / kept.name, whole)

@@ -9,7 +9,7 @@ import os
 import shutil
 import string
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -19,23 +19,23 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import yaml
-from PIL import Image
 
 from sind_hf.app.judge import Judge
 from sind_hf.app.page import TITLE
-from sind_hf.app.panels import Scale
+from sind_hf.app.panels import caption, card_address, limits, links, page_facts
 from sind_hf.app.static_site.half_weights import halve_weights
 from sind_hf.app.static_site.runtime import PACKAGE, RUNTIMES, read_runtime
-from sind_hf.app.uploads import MAX_BYTES, MAX_PIXELS, example_pictures
+from sind_hf.app.uploads import MAX_BYTES, MAX_PIXELS, Example, example_images
+from sind_hf.configuration_sind import resolve_checkpoint
 from sind_hf.files import atomic_folder
 from sind_hf.hub.space import PushedSpace, push_space_folder
 from sind_hf.modeling_sind import SindModel
 from sind_hf.onnx.export import export_onnx, require_onnx
 from sind_hf.onnx.model import OnnxSindModel
-from sind_hf.scoring.quality_maps import COLOURS
 from sind_hf.version import __version__
 
 WEB = Path(__file__).with_name("web")
+SHARED_FILES = ("panels.js", "panels.css")  # of the page with a server
 MODEL_FILE = "model.onnx"
 SETTINGS_FILE = "site.json"
 SERVICE_WORKER = "service-worker.js"
@@ -60,8 +60,8 @@ This folder is a web page that says how good photographs look to a SIND model (h
 the visitor's browser: no image is uploaded, and no server is needed. Any host of plain files can serve it. On your own
 machine: `python -m http.server --directory .`, then open the address that it prints.
 
-Written by sind-hf {version}. `ort/` holds files of {runtime} (MIT license), `model.onnx` the model, which has a
-license of its own{card}.
+Written by sind-hf {version}. `ort/` holds files of {runtime} (MIT license), `model.onnx` the model, which has its
+own license{card}.
 """
 
 
@@ -95,10 +95,10 @@ def write_site(
 
     Args:
         folder: Folder to make. It may exist if it is empty. It appears whole or not at all.
-        model: Folder, Hub repository or exported file (`.onnx`), or a `Judge` that is ready.
+        model: Folder, Hub repository or exported file (`.onnx`), or a `Judge`.
         runtime: Copy of the npm package onnxruntime-web, see `read_runtime`; default: npm fetches it.
         reference: Scores that percentiles refer to; default: those of the checkpoint, if it has any.
-        examples: Folder of example images; default: see `example_pictures`.
+        examples: Folder of example images; default: see `example_images`.
         views: `"center"` or `"nine"`; default: the checkpoint's own.
         title: Heading of the page.
         card: Address of the model card, which the page links to; default: the page of a Hub repository.
@@ -111,15 +111,16 @@ def write_site(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder}: exists and is not empty; choose another folder for the site, or delete it.")
     require_onnx()
+    model = model if isinstance(model, Judge) else str(resolve_checkpoint(model))
     repository = model if isinstance(model, str) and not Path(model).exists() else None
-    card = card or (None if repository is None else f"https://huggingface.co/{repository}")
-    if card is not None and not card.startswith(("https://", "http://")):
-        raise ValueError(f"the card {card!r} is not a web address: begin it with https://")
+    card = card_address(model, card)
     judge = model if isinstance(model, Judge) else Judge.load(model, reference=reference, views=views, device="cpu")
-    shown = example_pictures(examples)
+    shown = example_images(examples)
     contents = read_runtime(runtime)
     with atomic_folder(folder) as site:
         shutil.copytree(WEB, site, dirs_exist_ok=True)
+        for name in SHARED_FILES:
+            shutil.copyfile(WEB.parent.parent / name, site / name)
         _write_runtime(site, contents)
         listed = _write_examples(site, shown)
         _write_model(site / MODEL_FILE, judge, shown)
@@ -198,19 +199,19 @@ def _runtime_path(name: str) -> str:
     return f"ort/{name.removesuffix('.mjs')}.js" if name.endswith(".mjs") else f"ort/{name}.gz"
 
 
-def _write_examples(site: Path, examples: Mapping[str, Image.Image]) -> list[dict[str, str]]:
+def _write_examples(site: Path, examples: Sequence[Example]) -> list[dict[str, str]]:
     listed = []
-    for number, (name, image) in enumerate(examples.items(), start=1):
-        small = image.copy()
+    for number, example in enumerate(examples, start=1):
+        small = example.image.copy()
         small.thumbnail((EXAMPLE_SIDE, EXAMPLE_SIDE))
         file = f"examples/{number}.jpg"
         (site / "examples").mkdir(exist_ok=True)
         small.save(site / file, "JPEG", quality=95, subsampling=0)
-        listed.append({"file": file, "name": name, "alt": ""})
+        listed.append({"file": file, "name": example.name, "alt": example.alt})
     return listed
 
 
-def _write_model(path: Path, judge: Judge, examples: Mapping[str, Image.Image]) -> None:
+def _write_model(path: Path, judge: Judge, examples: Sequence[Example]) -> None:
     """Export the model, with float16 weights where its scores stay the same."""
     whole = path.with_name(f"whole-{path.name}")
     if isinstance(judge.model, SindModel):
@@ -219,7 +220,7 @@ def _write_model(path: Path, judge: Judge, examples: Mapping[str, Image.Image]) 
         shutil.copyfile(judge.model.path, whole)
     halve_weights(whole, path)
     views = [check_views(judge.processor.size["height"])]
-    views += [judge.processor.make_views(image, "center") for image in examples.values()]
+    views += [judge.processor.make_views(example.image, "center") for example in examples]
     whole_model, half_model = OnnxSindModel(whole), OnnxSindModel(path)
     changes = [abs(_quality(whole_model, pair) - _quality(half_model, pair)) for pair in views]
     if max(changes) > HALF_TOLERANCE * _span(judge):
@@ -240,18 +241,15 @@ def _span(judge: Judge) -> float:
 
 def _settings(site: Path, judge: Judge, examples: list[dict[str, str]]) -> dict[str, Any]:
     """Return what the page and its worker read: `site.json`."""
-    config, scale = judge.model.config, Scale.of(judge)
+    config = judge.model.config
     return {
+        **page_facts(judge),
         "view_size": config.view_size,
         "views": judge.views,
         "resize_backend": judge.processor.resize_backend,
         "color_conversion": "none",
         "score_scale": config.score_scale,
-        "score_range": None if scale.range is None else list(scale.range),
-        "digits": scale.digits,
-        "bands": _bands(scale),
         "reference": [] if judge.reference is None else [round(score, 6) for score in judge.reference.scores],
-        "map_colors": COLOURS.astype(int).tolist(),
         "limits": {"bytes": MAX_BYTES, "pixels": MAX_PIXELS, "images": MAX_IMAGES},
         "model": _file(site, MODEL_FILE),
         "runtime": {
@@ -266,32 +264,19 @@ def _settings(site: Path, judge: Judge, examples: list[dict[str, str]]) -> dict[
     }
 
 
-def _bands(scale: Scale) -> list[dict[str, Any]]:
-    if scale.range is None:
-        return []
-    low, high = scale.range
-    words = ("poor", "fair", "good", "excellent")
-    return [
-        {"word": word, "least": None if number == 0 else low + number * (high - low) / len(words)}
-        for number, word in enumerate(words)
-    ]
-
-
 def _file(site: Path, name: str) -> dict[str, Any]:
     return {"file": name, "bytes": (site / name).stat().st_size}
 
 
 def _fill_page(path: Path, judge: Judge, title: str, card: str | None) -> None:
-    views = "nine pairs of views of each image" if judge.views == "nine" else "one pair of views of each image"
-    caption = f"Scores by the SIND model “{judge.name}”, {Scale.of(judge).in_words()}. It looks at {views}."
     about = f"Written by sind-hf {__version__}. The model runs with {PACKAGE.replace('@', ' ')} (MIT license)."
-    link = "" if card is None else f'<a href="{escape(card)}">About the model and its limits</a>. '
     page = string.Template(path.read_text(encoding="utf-8")).substitute(
         policy=escape(POLICY),
         title=escape(title),
-        caption=escape(caption),
+        caption=f"{escape(caption(judge))} {links(card)}",
         description=escape("Says how good photographs look, in the browser: nothing is uploaded."),
-        about=link + escape(about),
+        limits=limits(judge),
+        about=escape(about),
     )
     path.write_text(page, encoding="utf-8")
 
@@ -324,7 +309,7 @@ def _write_readme(path: Path, title: str, card: str | None, repository: str | No
 
 
 def _complete_service_worker(site: Path) -> None:
-    """Tell the service worker what there is; its text changes with any file, so that browsers notice a new version."""
+    """List the files in the service worker; its text changes with every file, so that browsers see a new version."""
     paths = {path.relative_to(site).as_posix(): path for path in sorted(site.rglob("*")) if path.is_file()}
     digest = hashlib.sha256(__version__.encode())
     for name, path in paths.items():

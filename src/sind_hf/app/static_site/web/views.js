@@ -1,7 +1,7 @@
 // From the pixels of one image to the two views of SIND, as `image_processing_sind.py` makes them.
 //
 // The antialiased bilinear resize is the fixed-point algorithm of Pillow and of torch: one pass along the rows, one
-// along the columns, each rounded to 8 bits. The two differ in the number of bits of their weights alone.
+// along the columns, each rounded to 8 bits. They differ only in the number of bits of their weights.
 // Images are RGB bytes, row by row: { data, width, height }.
 
 const GRID = 7; // fragments per side of the local view
@@ -56,7 +56,7 @@ export function localSize(width, height, viewSize) {
     : { width: Math.trunc((short * width) / height), height: short };
 }
 
-/** Say where every pair of views is cut: the global crop, and the offset of fragments inside their cells. */
+/** Compute where every pair of views is cut: the global crop, and the offset of fragments inside their cells. */
 export function planViews(mode, local, viewSize) {
   const margin = (8 * viewSize) / 7 - viewSize;
   const roomY = Math.floor(local.height / GRID) - viewSize / GRID;
@@ -74,9 +74,9 @@ export function planViews(mode, local, viewSize) {
  * Resize an image, or a box of it.
  *
  * @param {object} source See `makeViews`.
- * @param {number} width Of the result.
- * @param {number} height Of the result.
- * @param {"torch" | "pillow"} backend Whose rounding to follow.
+ * @param {number} width Width of the result.
+ * @param {number} height Height of the result.
+ * @param {"torch" | "pillow"} backend Library whose rounding is followed.
  * @param {number[]} box Left, top, right and bottom, in pixels of the source; default: all of it.
  */
 export function resize(source, width, height, backend, box = [0, 0, source.width, source.height]) {
@@ -167,7 +167,7 @@ function resizeColumns(source, stride, first, { starts, counts, widest, fixed, b
   return target;
 }
 
-/** Resize the seven strips of a long image that fragments lie in, and join them. */
+/** Resize the seven strips of a long image that hold fragments, and join them. */
 function joinStrips(source, local, indices, wide) {
   const fragment = indices.length / GRID;
   const joined = wide

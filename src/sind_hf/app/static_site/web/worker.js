@@ -181,7 +181,7 @@ function kindOf(head) {
 /**
  * Take the EXIF orientation out of a WebP file. Browsers turn JPEG and PNG files; of WebP files, some do and some do not.
  *
- * @returns {Promise<{blob: Blob, orientation: number}>} A copy that no browser turns, and what is left to do.
+ * @returns {Promise<{blob: Blob, orientation: number}>} A copy that no browser turns, and the orientation that is left to apply.
  */
 async function takeOrientation(file) {
   const data = new DataView(await file.arrayBuffer());
@@ -196,7 +196,7 @@ async function takeOrientation(file) {
   return { blob: file, orientation: 1 };
 }
 
-/** Set the orientation in EXIF to 1, and return what it was; EXIF that cannot be read turns nothing. */
+/** Set the orientation in EXIF to 1, and return its old value; EXIF that cannot be read turns nothing. */
 function replaceOrientation(data, start, size) {
   try {
     const exif = new DataView(data.buffer, start, size);
@@ -219,7 +219,7 @@ function turn(bitmap, orientation) {
   const { width, height } = bitmap;
   const canvas = orientation > 4 ? new OffscreenCanvas(height, width) : new OffscreenCanvas(width, height);
   const context = canvas.getContext("2d");
-  // Where the columns, the rows and the first pixel of the file come to lie.
+  // Directions of the columns and the rows of the file, and the place of its first pixel.
   const places = {
     2: [-1, 0, 0, 1, width, 0],
     3: [-1, 0, 0, -1, width, height],

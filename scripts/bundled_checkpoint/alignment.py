@@ -31,6 +31,7 @@ _DRAWN = 1  # views per image at random places, besides the centered ones; both 
 _STEPS, _RATE, _DECAY = 300, 1e-3, 0.05
 _GROUPS, _IMAGES = 4, 8  # groups in the batch of a study, images of a group
 _SEEDS = 3
+_LEFT_OUT = ", left out"  # ends the name of a test on a whole study
 
 Labels = npt.NDArray[np.float64]
 
@@ -145,7 +146,7 @@ def _folds(
         for style in np.unique(agiqa.styles[agiqa.styles != ""]):
             yield str(style), {"agiqa3k": ("unseen style", agiqa.styles == style)}
         for name, study in rated.items():
-            yield f"without {name}", {name: (f"{name}, left out", np.ones(len(study.opinions), bool))}
+            yield f"without {name}", {name: (name + _LEFT_OUT, np.ones(len(study.opinions), bool))}
 
 
 def _scored(
@@ -273,17 +274,25 @@ def _features(views: Views, batch_size: int = 16) -> tuple[Tensor, Tensor]:
 
 def alignment_markdown(found: Mapping[str, Any]) -> str:
     """Return the tables of an alignment study."""
+    lines: list[str] = []
     tests = list(next(iter(found["tests"].values())))
-    lines = ["| trained with | " + " | ".join(tests) + " |", "| --- |" + " ---: |" * len(tests)]
-    for name, row in found["tests"].items():
-        cells = (f"{row[test]['srcc']:.3f} ({row[test]['interval'][0]:.2f}–{row[test]['interval'][1]:.2f})"
-                 for test in tests)  # fmt: skip
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    whole = [test for test in tests if test.endswith(_LEFT_OUT)]
+    for group in ([test for test in tests if test not in whole], whole):
+        if group:
+            lines += ["| trained with | " + " | ".join(group) + " |", "| --- |" + " ---: |" * len(group)]
+            for name, row in found["tests"].items():
+                lines.append(f"| {name} | " + " | ".join(_cell(row[test]) for test in group) + " |")
+            lines.append("")
     studies = list(next(iter(next(iter(found["bias"].values())).values())))
     header = [f"{test}, bias {strength}" for test in studies for strength in (0, 1, 2)]
-    lines += ["", "| trained with | " + " | ".join(header) + " |", "| --- |" + " ---: |" * len(header)]
+    lines += ["| trained with | " + " | ".join(header) + " |", "| --- |" + " ---: |" * len(header)]
     for name, row in found["tests"].items():
         biased = [row, *found["bias"][name].values()]
         cells = (f"{each[test]['srcc']:.3f}" for test in studies for each in biased)
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _cell(row: Mapping[str, Any]) -> str:
+    low, high = row["interval"]
+    return f"{row['srcc']:.3f}" + (f" ({low:.2f}–{high:.2f})" if low < high else "")

@@ -60,7 +60,7 @@ def score(
     Example:
         >>> import sind_hf
         >>> from PIL import Image
-        >>> 1 <= sind_hf.score(Image.new("RGB", (320, 240))) <= 5
+        >>> isinstance(sind_hf.score(Image.new("RGB", (320, 240))), float)
         True
     """
     scorer = _load_once(model)

@@ -168,10 +168,10 @@ def test_a_report_that_cannot_be_written_is_refused_before_the_work(run, tiny_ch
 
 
 def test_unread_formats_are_counted(run, tiny_checkpoint, picture_files, tmp_path):
-    for name in ("a.HEIC", "b.heif", "c.dng"):
+    for name in ("a.AVCI", "b.avci", "c.dng"):
         (tmp_path / name).write_bytes(b"")
-    code, _, err = run("score", tmp_path / "*.[pHhd]*", tmp_path, "--model", tiny_checkpoint)
-    assert code == 1 and "formats that are not read: 2 HEIC, 1 raw" in err and "5 images scored" in err
+    code, _, err = run("score", tmp_path / "*.[pAad]*", tmp_path, "--model", tiny_checkpoint)
+    assert code == 1 and "formats that are not read: 2 AVC, 1 raw" in err and "5 images scored" in err
 
 
 def test_the_bundled_checkpoint_says_what_the_median_beats(run, draw, tmp_path):

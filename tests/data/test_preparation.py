@@ -247,11 +247,11 @@ def test_a_killed_worker_costs_its_shard_alone(source, tmp_path, monkeypatch):
     root, manifest = source
     prepare_picture = preparation._prepare_picture
 
-    def die(root, image, settings):
+    def die(root, image, *settings):
         if image == manifest.entries[9].image:
             time.sleep(0.5)  # until the shards before are whole
             os.kill(os.getpid(), signal.SIGKILL)
-        return prepare_picture(root, image, settings)
+        return prepare_picture(root, image, *settings)
 
     monkeypatch.setattr(preparation, "_prepare_picture", die)
     with pytest.raises(ValueError, match=r"has died \(Killed\): .*; run prepare again to go on\.$") as error:

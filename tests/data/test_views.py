@@ -178,7 +178,7 @@ def test_random_views_need_a_draw(rows):
         ({"score": [1.0, None, 2, 3, 4, 5, 6, 7]}, "1 values that are not finite numbers, first in row 1"),
         ({"score": ["good"] * 8}, "score column 'score' does not hold one number per image"),
         ({"score": [[1.0, 2.0]] * 8}, "score column 'score' does not hold one number per image"),
-        ({"scene": ["a", "b", None, "a", None, "b", "b", "b"]}, "empty for 2 pictures, first in row 2"),
+        ({"scene": ["a", "b", None, "a", None, "b", "b", "b"]}, "empty for 2 images, first in row 2"),
         ({"scene": [["a", "b"]] * 8}, "scene column 'scene' does not hold one scene per image"),
     ],
 )
@@ -192,7 +192,7 @@ def test_unusable_columns_are_refused_in_one_line(rows, change, message):
 def test_classes_without_a_class_are_refused(rows):
     features = Features({"image": Value("string"), "score": Value("float64"), "scene": ClassLabel(names=["a", "b"])})
     dataset = Dataset.from_dict(rows | {"scene": [0, 1, 0, -1, 0, 1, 0, 1]}, features=features)
-    with pytest.raises(ValueError, match="empty for 1 pictures, first in row 3"):
+    with pytest.raises(ValueError, match="empty for 1 images, first in row 3"):
         ViewDataset(dataset, PROCESSOR, "center")
 
 

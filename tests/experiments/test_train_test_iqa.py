@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
-import sys
 from pathlib import Path
 
 import pytest
@@ -140,7 +139,7 @@ def run(tree, output, line, *more, json_dir="published"):
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch):
     """Tests of their own draw them."""
-    monkeypatch.setattr(sys.modules[script.show_experiment.__module__], "draw_figures", lambda records, folder: [])
+    monkeypatch.setattr("sind_hf.experiments.figures.draw_figures", lambda records, folder: [])
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -365,7 +365,7 @@ def test_a_row_of_a_hub_dataset_names_files_of_the_same_dataset() -> None:
     rows = DatasetRows("hf://datasets/user/photos@v2", column="image")
 
     def source(path: str) -> Any:
-        return rows._picture("row", {"bytes": None, "path": path}).source
+        return rows._locate("row", {"bytes": None, "path": path}).source
 
     assert source("train/a.png") == HubFile("datasets/user/photos@v2/train/a.png")
     assert source("hf://datasets/user/photos@0a1b/a b.png") == HubFile("datasets/user/photos@0a1b/a b.png")

@@ -200,7 +200,7 @@ def test_a_killed_loader_is_named_and_training_goes_on(tmp_path, pictures, monke
 
     monkeypatch.setattr(SindImageProcessor, "make_views", make_or_die)
     trainer = make_trainer(tmp_path, pictures, dataloader_num_workers=2, **SAVING | {"max_steps": 30})
-    with pytest.raises(ValueError, match=rf"has died \(Killed\): .*; resume from the last .* in {tmp_path}") as error:
+    with pytest.raises(ValueError, match=rf"has died \(Killed\), .*; resume from the last .* in {tmp_path}") as error:
         trainer.train()
     assert "\n" not in str(error.value)
     monkeypatch.undo()

@@ -39,6 +39,7 @@ from sind_hf.version import __version__
 
 logger = logging.getLogger(__name__)
 
+_STAGED = ".push"  # folder of the files that are pushed during a training
 _SHOWN_OPTIONS = (
     *("loss_type", "scene_sampling", "eval_views", "learning_rate", "lr_ratio", "weight_decay", "ema_decay"),
     *("per_device_train_batch_size", "gradient_accumulation_steps", "seed"),
@@ -187,7 +188,8 @@ class HubMixin(_Base):
         if trained:
             options |= {"steps": self.state.global_step, "processes": self.args.world_size}
             options |= {} if self.state.epoch is None else {"epochs": round(self.state.epoch, 3)}
-        parameters, file_size = measure_weights(self._output)
+        pushed = self._output / _STAGED  # during a training, only what is pushed lies together with its weights
+        parameters, file_size = measure_weights(pushed if pushed.is_dir() else self._output)
         facts = ModelFacts(
             config,
             tests=self._test_results(),
@@ -214,7 +216,7 @@ class HubMixin(_Base):
         by_steps = self.args.save_strategy == SaveStrategy.STEPS
         when = f"step {self.state.global_step}" if by_steps else f"epoch {int(self.state.epoch or 0)}"
         # A later save and the removal of old checkpoints must not touch the files that are being read.
-        staged = self._output / ".push"  # one push at a time; a killed run may have left this folder
+        staged = self._output / _STAGED  # one push at a time; a killed run may have left this folder
         shutil.rmtree(staged, ignore_errors=True)
         staged.mkdir()
         for name in list_files(Path(checkpoint_folder), MODEL_FILES):

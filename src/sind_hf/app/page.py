@@ -175,7 +175,7 @@ def launch_app(
     )
     middleware = [
         Middleware(RequestLimits, folder=Path(_upload_folder())),
-        Middleware(PageDocument, title=page.title),
+        Middleware(PageDocument, title=str(page.title)),
     ]
     try:
         with contextlib.redirect_stdout(sys.stderr):  # the command says in its own words what Gradio prints

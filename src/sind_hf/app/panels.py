@@ -148,7 +148,7 @@ def links(card: str | None = None) -> str:
 
 def limits(judge: Judge) -> str:
     """Return what a score does not say, as HTML that opens on a click."""
-    size = judge.model.config.view_size
+    size = int(judge.model.config.view_size or 224)
     views = "nine pairs of views" if judge.views == "nine" else "one pair of views"
     lines = [
         f"The model looks at {views} of {size} × {size} pixels. They are cut from the image after its short side was "

@@ -34,8 +34,9 @@ def demo(
     ]
     terminal.show_table(f"Unseen scenes: {', '.join(HELD_OUT)}", ["model", "SRCC", "PLCC"], rows)
     start, plain, aligned = (result.within_scene[key]["srcc"] for key in (BEFORE, PLAIN, ALIGNED))
+    terminal.say()
     terminal.say(
-        f"\nThe start brings an SRCC of {start:.2f}. Training without alignment changes it by {plain - start:+.2f}, "
+        f"The start brings an SRCC of {start:.2f}. Training without alignment changes it by {plain - start:+.2f}, "
         f"and alignment by another {aligned - plain:+.2f}."
     )
     terminal.say(
@@ -44,8 +45,9 @@ def demo(
     )
     terminal.say(
         "The scores are synthetic, and those of each scene have their own scale and shift, as human opinions do. "
-        f"{result.images} images, {result.held_out} of them held out; {result.seconds:.0f} s in total.\n"
+        f"{result.images} images, {result.held_out} of them held out; {result.seconds:.0f} s in total."
     )
+    terminal.say()
     for path, what in (
         (result.scatter, "predicted against true scores, colored by scene"),
         (result.sheet, "quality maps of a clean, a blurred and a noisy image"),

@@ -454,18 +454,18 @@ def test_a_picture_scores_the_same_in_any_batch(backbone: str, pairs: tuple[int,
     assert alone.std() > 1e-3
 
 
-def test_raw_pixels_are_normalised_with_the_models_own_numbers(tmp_path: Path) -> None:
+def test_raw_pixels_are_normalized_with_the_models_own_numbers(tmp_path: Path) -> None:
     model = build(image_mean=[0.5, 0.4, 0.3], image_std=[0.2, 0.3, 0.4])
     raw = torch.randint(0, 256, (2, 2, 3, 224, 224), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     mean, std = torch.tensor([0.5, 0.4, 0.3]).view(3, 1, 1), torch.tensor([0.2, 0.3, 0.4]).view(3, 1, 1)
-    normalised = (raw / 255 - mean) / std
+    normalized = (raw / 255 - mean) / std
     model.save_pretrained(tmp_path)  # the buffers are in no file: loading must bring them back
     for candidate in (model, SindModel.from_pretrained(tmp_path)):
         with torch.inference_mode():
-            torch.testing.assert_close(candidate(*raw).quality, candidate(*normalised).quality, rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(candidate(*raw).quality, candidate(*normalized).quality, rtol=1e-5, atol=1e-5)
     half = SindModel.from_pretrained(tmp_path, dtype=torch.bfloat16)
     with torch.inference_mode():
-        torch.testing.assert_close(half._normalize(raw[0]), normalised[0].bfloat16(), rtol=1e-2, atol=1e-2)
+        torch.testing.assert_close(half._normalize(raw[0]), normalized[0].bfloat16(), rtol=1e-2, atol=1e-2)
 
 
 # --- wrong inputs ----------------------------------------------------------------------------------------------------

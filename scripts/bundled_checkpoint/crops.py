@@ -33,7 +33,7 @@ COMMON = (
 LADDERS = (
     *("jpeg", "jpeg", "jpeg2000", "gaussian_blur", "white_noise", "enlargement", "webp", "avif", "lens_blur"),
     *("motion_blur", "high_iso_noise", "downscaling", "fading", "impulse_noise", "high_frequency_noise"),
-    *("colour_noise", "denoising", "double_jpeg"),
+    *("color_noise", "denoising", "double_jpeg"),
 )
 _ASPECTS = (1.0, 4 / 3, 3 / 4, 1.5, 2 / 3, 16 / 9)  # width to height
 _LOWEST, _HIGHEST = 0.15, 5.0  # levels of distortion

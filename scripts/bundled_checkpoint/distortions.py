@@ -15,7 +15,7 @@ from PIL import Image, ImageEnhance, ImageFilter
 from scipy import ndimage
 
 from sind_hf.data.synthetic import distortions as graded
-from sind_hf.data.synthetic.distortions import Distortion, at_384, at_level, jpeg, to_picture, white_noise
+from sind_hf.data.synthetic.distortions import Distortion, at_384, at_level, jpeg, to_image, white_noise
 
 Pixels = npt.NDArray[np.floating]
 
@@ -65,7 +65,7 @@ def lens_blur(image: Image.Image, level: float, rng: np.random.Generator) -> Ima
     shape = tuple(length + 2 * reach for length in padded.shape[:2])
     spectrum = np.fft.rfft2(kernel, shape)[..., None]
     blurred = np.fft.irfft2(np.fft.rfft2(padded, shape, axes=(0, 1)) * spectrum, shape, axes=(0, 1))
-    return to_picture(blurred[2 * reach : 2 * reach + image.height, 2 * reach : 2 * reach + image.width])
+    return to_image(blurred[2 * reach : 2 * reach + image.height, 2 * reach : 2 * reach + image.width])
 
 
 def partial_blur(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
@@ -75,7 +75,7 @@ def partial_blur(image: Image.Image, level: float, rng: np.random.Generator) -> 
     angle = rng.uniform(0, 2 * np.pi)
     y, x = np.mgrid[-1 : 1 : image.height * 1j, -1 : 1 : image.width * 1j]
     share = np.clip(0.5 + 2 * (x * np.cos(angle) + y * np.sin(angle)), 0, 1)[..., None]
-    return to_picture(pixels + share * (blurred - pixels))
+    return to_image(pixels + share * (blurred - pixels))
 
 
 def denoising(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
@@ -86,11 +86,11 @@ def denoising(image: Image.Image, level: float, rng: np.random.Generator) -> Ima
     variance = np.maximum(ndimage.uniform_filter(pixels**2, (size, size, 0), mode="nearest") - mean**2, 0)
     kept = variance / (variance + max(at_level(level, 0, 12, 22, 33, 46, 62) ** 2, 1e-6))
     kept = ndimage.uniform_filter(kept, (size, size, 0), mode="nearest")
-    return to_picture(mean + kept * (pixels - mean))
+    return to_image(mean + kept * (pixels - mean))
 
 
 def pixelation(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
-    """Lost resolution without a filter: blocks of one colour."""
+    """Lost resolution without a filter: blocks of one color."""
     factor = max(1, at_384(image, at_level(level, 1, 1.7, 2.3, 3.2, 4.6, 6.5)))
     small = (max(1, round(image.width / factor)), max(1, round(image.height / factor)))
     return image.resize(small, Image.Resampling.BOX).resize(image.size, Image.Resampling.NEAREST)
@@ -103,14 +103,14 @@ def sparse_samples(image: Image.Image, level: float, rng: np.random.Generator) -
     pixels = _pixels(image)
     sigma = at_level(level, 0.5, 0.6, 0.75, 0.95, 1.25, 1.8)
     filled = _blurred(pixels * weight, sigma) / np.maximum(_blurred(weight, sigma), 1e-4)
-    return to_picture(np.where(kept[..., None], pixels, filled))
+    return to_image(np.where(kept[..., None], pixels, filled))
 
 
 # --- noise -------------------------------------------------------------------------------------------------------
 
 
-def colour_noise(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
-    """Noise of colours more than of brightness."""
+def color_noise(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
+    """Noise of colors more than of brightness."""
     channels = np.asarray(image.convert("YCbCr"), np.float32)
     noise = rng.standard_normal(channels.shape, dtype=np.float32) * at_level(level, 0, 8, 15, 24, 36, 52)
     return _from_ycbcr(channels + noise * np.array([0.25, 1, 1], np.float32))
@@ -121,34 +121,34 @@ def high_iso_noise(image: Image.Image, level: float, rng: np.random.Generator) -
     pixels = _pixels(image)
     grain = rng.standard_normal(pixels.shape, dtype=np.float32) * np.sqrt(pixels / 128 + 0.3)
     grain = _blurred(grain, 0.4 + at_384(image, 0.35))
-    return to_picture(pixels + grain / grain.std() * at_level(level, 0, 5, 10, 17, 26, 38))
+    return to_image(pixels + grain / grain.std() * at_level(level, 0, 5, 10, 17, 26, 38))
 
 
 def coarse_noise(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
     """Noise correlated over several pixels."""
     noise = _blurred(rng.standard_normal((image.height, image.width, 3), dtype=np.float32), rng.uniform(1, 2.2))
-    return to_picture(_pixels(image) + noise / noise.std() * at_level(level, 0, 5, 10, 16, 24, 34))
+    return to_image(_pixels(image) + noise / noise.std() * at_level(level, 0, 5, 10, 16, 24, 34))
 
 
 def high_frequency_noise(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
     """Noise of the finest grain, without its lower frequencies."""
     noise = rng.standard_normal((image.height, image.width, 3), dtype=np.float32)
     noise -= _blurred(noise, 1.0)
-    return to_picture(_pixels(image) + noise / noise.std() * at_level(level, 0, 9, 18, 30, 45, 65))
+    return to_image(_pixels(image) + noise / noise.std() * at_level(level, 0, 9, 18, 30, 45, 65))
 
 
 def masked_noise(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
-    """Noise where the picture is busy, where it is seen least."""
+    """Noise where the image is busy, where it is seen least."""
     pixels = _pixels(image)
     busy = np.sqrt(_blurred((pixels - _blurred(pixels, 2)) ** 2, 3)).mean(2, keepdims=True)
     noise = rng.standard_normal(pixels.shape, dtype=np.float32) * busy / max(float(busy.mean()), 1)
-    return to_picture(pixels + noise * at_level(level, 0, 8, 16, 26, 38, 54))
+    return to_image(pixels + noise * at_level(level, 0, 8, 16, 26, 38, 54))
 
 
 def speckle(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
     """Noise in proportion to the brightness."""
     noise = rng.standard_normal((image.height, image.width, 3), dtype=np.float32)
-    return to_picture(_pixels(image) * (1 + at_level(level, 0, 0.07, 0.13, 0.22, 0.34, 0.5) * noise))
+    return to_image(_pixels(image) * (1 + at_level(level, 0, 0.07, 0.13, 0.22, 0.34, 0.5) * noise))
 
 
 def impulse_noise(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
@@ -156,14 +156,14 @@ def impulse_noise(image: Image.Image, level: float, rng: np.random.Generator) ->
     pixels = _pixels(image).copy()
     lost = rng.random(pixels.shape) < at_level(level, 0, 0.004, 0.012, 0.03, 0.06, 0.12)
     pixels[lost] = 255 * rng.integers(0, 2, int(lost.sum()))
-    return to_picture(pixels)
+    return to_image(pixels)
 
 
 # --- compression and transmission ---------------------------------------------------------------------------------
 
 
 def webp(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
-    """Compression: WebP, the intra frames of VP8; smaller pictures at the high levels."""
+    """Compression: WebP, the intra frames of VP8; smaller images at the high levels."""
     return _compressed(image, "WEBP", level, at_level(level, 1, 1, 1, 1, 1.25, 1.7))
 
 
@@ -194,7 +194,7 @@ def repeated_jpeg(image: Image.Image, level: float, rng: np.random.Generator) ->
 
 
 def lossy_noise(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
-    """A noisy picture, compressed."""
+    """A noisy image, compressed."""
     noisy = white_noise(image, 0.6 * level, rng)
     return _compressed(noisy, ("JPEG", "WEBP")[rng.integers(2)], 0.7 * level)
 
@@ -215,7 +215,7 @@ def lost_blocks(image: Image.Image, level: float, rng: np.random.Generator) -> I
             block[:] = block.mean((0, 1))
         else:
             block += rng.uniform(-60, 60, 3)
-    return to_picture(pixels)
+    return to_image(pixels)
 
 
 def odd_patches(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
@@ -230,57 +230,57 @@ def odd_patches(image: Image.Image, level: float, rng: np.random.Generator) -> I
         )
         patch = pixels[from_top : from_top + side, from_left : from_left + side]
         out[top : top + patch.shape[0], left : left + patch.shape[1]] = patch
-    return to_picture(out)
+    return to_image(out)
 
 
-def coloured_blocks(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
-    """Blocks of one colour that is like what they cover."""
+def colored_blocks(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
+    """Blocks of one color that is like what they cover."""
     pixels = _pixels(image).copy()
     side = max(8, round(at_384(image, 24)))
     for _ in range(round(at_level(level, 0, 2, 4, 7, 11, 17))):
         top, left = (int(rng.integers(0, max(1, length - side))) for length in pixels.shape[:2])
         block = pixels[top : top + side, left : left + side]
         block[:] = block.mean((0, 1)) + rng.uniform(-40, 40, 3)
-    return to_picture(pixels)
+    return to_image(pixels)
 
 
-# --- tones and colours -------------------------------------------------------------------------------------------
+# --- tones and colors -------------------------------------------------------------------------------------------
 
 
 def underexposure(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
     """Too little light: darkened, with the noise of the dark."""
     gain = at_level(level, 1, 0.72, 0.54, 0.4, 0.29, 0.2)
     dark = gain * _pixels(image) + rng.standard_normal((image.height, image.width, 3), dtype=np.float32) * level * 0.6
-    return to_picture(dark)
+    return to_image(dark)
 
 
 def haze(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
-    """Fog or a dirty lens: everything moves towards a bright grey."""
+    """Fog or a dirty lens: everything moves towards a bright gray."""
     share = at_level(level, 0, 0.18, 0.32, 0.46, 0.6, 0.74)
-    return to_picture((1 - share) * _pixels(image) + share * rng.uniform(170, 235))
+    return to_image((1 - share) * _pixels(image) + share * rng.uniform(170, 235))
 
 
 def excess_contrast(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
     """Hard tones: shadows and lights are cut off."""
     pixels = _pixels(image)
-    return to_picture(pixels.mean() + at_level(level, 1, 1.3, 1.6, 2, 2.6, 3.5) * (pixels - pixels.mean()))
+    return to_image(pixels.mean() + at_level(level, 1, 1.3, 1.6, 2, 2.6, 3.5) * (pixels - pixels.mean()))
 
 
-def colour_cast(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
+def color_cast(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
     """A wrong white balance."""
     direction = rng.standard_normal(3)
     direction -= direction.mean()
     direction /= np.abs(direction).max()
-    return to_picture(_pixels(image) * (1 + at_level(level, 0, 0.1, 0.18, 0.28, 0.4, 0.55) * direction))
+    return to_image(_pixels(image) * (1 + at_level(level, 0, 0.1, 0.18, 0.28, 0.4, 0.55) * direction))
 
 
 def oversaturation(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
-    """Glaring colours."""
+    """Glaring colors."""
     return ImageEnhance.Color(image).enhance(at_level(level, 1, 1.5, 2, 2.7, 3.6, 5))
 
 
 def desaturation(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
-    """Faded colours; a grey picture at the end."""
+    """Faded colors; a gray image at the end."""
     return ImageEnhance.Color(image).enhance(at_level(level, 1, 0.7, 0.5, 0.32, 0.16, 0))
 
 
@@ -288,19 +288,19 @@ def oversharpening(image: Image.Image, level: float, rng: np.random.Generator) -
     """Too much sharpening: halos along the edges."""
     pixels = _pixels(image)
     detail = pixels - _blurred(pixels, at_384(image, rng.uniform(0.8, 2)))
-    return to_picture(pixels + at_level(level, 0, 0.8, 1.6, 2.7, 4.2, 6.5) * detail)
+    return to_image(pixels + at_level(level, 0, 0.8, 1.6, 2.7, 4.2, 6.5) * detail)
 
 
 def banding(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
     """Too few shades: smooth areas break up into steps."""
     steps = at_level(level, 64, 20, 13, 9, 6, 4)
-    return to_picture(np.rint(_pixels(image) / 255 * (steps - 1)) / (steps - 1) * 255)
+    return to_image(np.rint(_pixels(image) / 255 * (steps - 1)) / (steps - 1) * 255)
 
 
-def few_colours(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
-    """A palette of few colours, dithered."""
-    colours = round(at_level(level, 256, 64, 32, 18, 10, 5))
-    palette = image.quantize(colours, Image.Quantize.FASTOCTREE)
+def few_colors(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
+    """A palette of few colors, dithered."""
+    colors = round(at_level(level, 256, 64, 32, 18, 10, 5))
+    palette = image.quantize(colors, Image.Quantize.FASTOCTREE)
     return image.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG).convert("RGB")
 
 
@@ -312,14 +312,14 @@ def chromatic_aberration(image: Image.Image, level: float, rng: np.random.Genera
     pixels[..., 0] = np.roll(pixels[..., 0], shift, axis)
     pixels[..., 2] = np.roll(pixels[..., 2], -shift, axis)
     pixels[..., ::2] = _blurred(pixels[..., ::2], 0.3 * shift)
-    return to_picture(pixels)
+    return to_image(pixels)
 
 
 def block_noise(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
     """Add quantization noise: round all values to few shades, with a random offset for each channel."""
     step = at_level(level, 1, 22, 38, 58, 82, 110)
     offset = rng.uniform(0, step, (1, 1, 3)).astype(np.float32)
-    return to_picture(np.floor((_pixels(image) + offset) / step) * step + step / 2 - offset)
+    return to_image(np.floor((_pixels(image) + offset) / step) * step + step / 2 - offset)
 
 
 def fading(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
@@ -341,12 +341,12 @@ def fading(image: Image.Image, level: float, rng: np.random.Generator) -> Image.
         )
         grown = np.kron(gains, np.ones((side, side), np.float32))[:height, :width, None]
         band *= ndimage.uniform_filter(grown, (5, 5, 0)).astype(np.float32)
-    return to_picture(coarse + sum(bands))
+    return to_image(coarse + sum(bands))
 
 
 def brightness_shift(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
     """Shift all values up or down by the same amount."""
-    return to_picture(_pixels(image) + rng.choice([-1, 1]) * at_level(level, 0, 15, 28, 42, 58, 75))
+    return to_image(_pixels(image) + rng.choice([-1, 1]) * at_level(level, 0, 15, 28, 42, 58, 75))
 
 
 def enlargement(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
@@ -367,7 +367,7 @@ def enlargement(image: Image.Image, level: float, rng: np.random.Generator) -> I
     grown = reduced.resize(image.size, up)
     if style == 1:
         pixels = _pixels(grown)
-        grown = to_picture(pixels + 1.5 * (pixels - _blurred(pixels, 0.5 * factor)))
+        grown = to_image(pixels + 1.5 * (pixels - _blurred(pixels, 0.5 * factor)))
     return grown
 
 
@@ -387,7 +387,7 @@ def painted(image: Image.Image, level: float, rng: np.random.Generator) -> Image
     size = 2 * round(at_level(level, 0.5, 1, 2, 3, 4, 5)) + 1
     wiped = _pixels(image.filter(ImageFilter.MedianFilter(size)))
     sharpened = wiped + rng.uniform(0.3, 1.2) * (wiped - _blurred(wiped, 1.5))
-    return to_picture(sharpened)
+    return to_image(sharpened)
 
 
 def warped(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
@@ -399,7 +399,7 @@ def warped(image: Image.Image, level: float, rng: np.random.Generator) -> Image.
     field *= amount / max(float(field.std()), 1e-6)
     y, x = np.mgrid[:height, :width].astype(np.float32)
     places = np.stack([y + field[0], x + field[1]])
-    return to_picture(
+    return to_image(
         np.stack([ndimage.map_coordinates(pixels[..., c], places, order=1, mode="nearest") for c in range(3)], -1)
     )
 
@@ -412,7 +412,7 @@ DISTORTIONS: dict[str, Distortion] = graded.DISTORTIONS | {
         denoising,
         pixelation,
         sparse_samples,
-        colour_noise,
+        color_noise,
         high_iso_noise,
         coarse_noise,
         high_frequency_noise,
@@ -427,16 +427,16 @@ DISTORTIONS: dict[str, Distortion] = graded.DISTORTIONS | {
         lossy_noise,
         lost_blocks,
         odd_patches,
-        coloured_blocks,
+        colored_blocks,
         underexposure,
         haze,
         excess_contrast,
-        colour_cast,
+        color_cast,
         oversaturation,
         desaturation,
         oversharpening,
         banding,
-        few_colours,
+        few_colors,
         chromatic_aberration,
         block_noise,
         fading,

@@ -1,7 +1,7 @@
-"""How far a distorted picture is from its original: three full-reference indices, and where in the picture.
+"""How far a distorted image is from its original: three full-reference indices, and where in the image.
 
 They stand in for opinions: what was done to a photograph is known here, and these indices follow human ratings of
-such pictures closely. Each makes one map of similarity and one number from it.
+such images closely. Each makes one map of similarity and one number from it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def gmsd(reference: npt.NDArray[np.uint8], distorted: npt.NDArray[np.uint8]) -> 
         distorted: The same after distortion.
 
     Returns:
-        Minus the deviation, 0 for equal pictures; and the map of similarities, at half the size.
+        Minus the deviation, 0 for equal images; and the map of similarities, at half the size.
     """
     first, second = (_gradient(_planes(each, _LHM[:1])[0]) for each in (reference, distorted))
     similarity = _similarity(first, second, 170)
@@ -39,14 +39,14 @@ def gmsd(reference: npt.NDArray[np.uint8], distorted: npt.NDArray[np.uint8]) -> 
 def mdsi(reference: npt.NDArray[np.uint8], distorted: npt.NDArray[np.uint8]) -> Index:
     """Mean deviation similarity index (Nafchi et al., IEEE Access 2016), turned around so that higher is better.
 
-    Gradient similarity to a picture that is fused from both, and chromaticity similarity, pooled by deviation.
+    Gradient similarity to a image that is fused from both, and chromaticity similarity, pooled by deviation.
 
     Args:
         reference: See `gmsd`.
         distorted: See `gmsd`.
 
     Returns:
-        Minus the index, 0 for equal pictures; and the map of similarities, at half the size.
+        Minus the index, 0 for equal images; and the map of similarities, at half the size.
     """
     first, second = (_planes(each, _LHM) for each in (reference, distorted))
     gradients = [_gradient(plane) for plane in (first[0], second[0], (first[0] + second[0]) / 2)]
@@ -103,10 +103,10 @@ INDICES: dict[str, Callable[[npt.NDArray[np.uint8], npt.NDArray[np.uint8]], Inde
 """All indices by name, higher better."""
 
 
-def _planes(picture: npt.NDArray[np.uint8], weights: Plane) -> Plane:
-    """Means over 2×2 pixels, and from their colour channels those of the rows of `weights`: (n, H/2, W/2)."""
-    height, width, _ = picture.shape
-    even = picture[: height - height % 2, : width - width % 2].astype(np.uint16)
+def _planes(image: npt.NDArray[np.uint8], weights: Plane) -> Plane:
+    """Means over 2×2 pixels, and from their color channels those of the rows of `weights`: (n, H/2, W/2)."""
+    height, width, _ = image.shape
+    even = image[: height - height % 2, : width - width % 2].astype(np.uint16)
     total = even[::2, ::2] + even[1::2, ::2] + even[::2, 1::2] + even[1::2, 1::2]
     return np.ascontiguousarray(np.moveaxis(total.astype(np.float32) @ (weights.T / 4), -1, 0))
 
@@ -124,7 +124,7 @@ def _gradient(plane: Plane) -> Plane:
 
 
 def _haar(plane: Plane, scale: int, vertical: bool) -> Plane:
-    """Response to the Haar wavelet of side 2^scale, normalised to its length."""
+    """Response to the Haar wavelet of side 2^scale, normalized to its length."""
     side = 2**scale
     step = np.repeat(np.array([-1, 1], np.float32), side // 2) / side
     flat = np.full(side, 1, np.float32)

@@ -64,7 +64,7 @@ def score(
         True
     """
     scorer = _load_once(model)
-    stream = scorer.image_processor.each_picture(images)
+    stream = scorer.image_processor.each_image(images)
     first = next(stream, None)
     is_one = first is images
     given = [] if first is None else chain([first], stream)
@@ -162,7 +162,7 @@ def load_checkpoint(
 def _stored_parameters(folder: Path) -> int:
     """Count the parameters that the weight files of a checkpoint hold, from their headers alone."""
     count = 0
-    for path in folder.glob("*.safetensors"):
+    for path in folder.glob("model*.safetensors"):
         with safe_open(path, "pt") as file:
             for tensor in map(file.get_slice, file.keys()):
                 packed = 2 if tensor.get_dtype() == "U8" else 1  # quantized weights: two of 4 bits in a byte

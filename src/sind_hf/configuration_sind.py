@@ -131,7 +131,7 @@ class SindConfig(PreTrainedConfig):
         return values
 
     def validate(self) -> None:
-        """Check every value; saving calls it, too."""
+        """Check every value; called before saving as well."""
         super().validate()  # type: ignore[misc]  # @strict adds it to the base class at run time
         self._check_values()
 

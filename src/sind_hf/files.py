@@ -56,7 +56,7 @@ def atomic_file(path: str | os.PathLike[str], *, sync: bool = True) -> Iterator[
                 _sync(target.parent)
     except OSError as error:
         what = f"cannot be written ({reason(error)})"
-        raise ValueError(f"{target}: {what}; make room, or choose another place.") from error
+        raise ValueError(f"{target}: {what}; make room, or choose another folder.") from error
 
 
 @contextmanager

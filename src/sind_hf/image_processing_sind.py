@@ -1153,7 +1153,7 @@ class SindImageProcessor(PilBackend):
         """Make the views of one or several images.
 
         Args:
-            images: One image or several (see `each_picture`), in any form that `load_image` takes.
+            images: One image or several (see `each_image`), in any form that `load_image` takes.
             *args: Passed on to `BaseImageProcessor.preprocess`.
             **kwargs: Options of this call, as in the constructor; `return_tensors="pt"` for tensors.
 
@@ -1168,7 +1168,7 @@ class SindImageProcessor(PilBackend):
         return super().__call__(images, *args, **kwargs)
 
     @staticmethod
-    def each_picture(images: Any) -> Iterator[Any]:
+    def each_image(images: Any) -> Iterator[Any]:
         """Iterate over one image or several in any container: a list, a column, an array of paths, a generator.
 
         Strings, bytes, dicts, PIL images, open files, and arrays of numbers of up to three dimensions are one image.
@@ -1224,7 +1224,7 @@ class SindImageProcessor(PilBackend):
 
     def _prepare_image_like_inputs(self, images: Any, *args: Any, **kwargs: Any) -> list[tuple[Image.Image, bool]]:
         """Load the images. Return with each whether its pixels were floating-point numbers in [0, 1]."""
-        many = list(self.each_picture(images))
+        many = list(self.each_image(images))
         if not many:
             raise ValueError("No images: give at least one.")
         short_side = 3 * kwargs["size"]["height"] if kwargs.get("fast_decode") else None

@@ -191,7 +191,7 @@ class ImageScorer:
         try:
             with torch.inference_mode():
                 batches = []
-                for chunk in _chunks(processor.each_picture(images), batch_size):
+                for chunk in _chunks(processor.each_image(images), batch_size):
                     # uint8 views, which the model normalizes on its own device
                     inputs = processor(chunk, do_rescale=False, do_normalize=False, return_tensors="pt", **options)
                     output = self(**inputs.to(self.device), output_quality_map=name == "quality_map")

@@ -59,7 +59,7 @@ class SindPipeline(Pipeline):
         of_torch = isinstance(images, Dataset) and not hasattr(images, "column_names")
         if of_torch or (isinstance(images, list) and images):
             return super().__call__(images, **options)
-        stream = self.image_processor.each_picture(images)
+        stream = self.image_processor.each_image(images)
         first = next(stream, None)
         if first is images:
             return super().__call__(images, **options)

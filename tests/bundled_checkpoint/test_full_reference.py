@@ -95,8 +95,8 @@ LADDERS: dict[str, tuple[Callable[[Image.Image, Any], Image.Image], tuple[float,
 @pytest.mark.parametrize("name", INDICES)
 def test_more_distortion_is_a_lower_index(name: str, ladder: str, photograph: Image.Image) -> None:
     distort, strengths = LADDERS[ladder]
-    pictures = [photograph, *(distort(photograph, strength) for strength in strengths)]
-    found = [INDICES[name](pixels(photograph), pixels(picture)) for picture in pictures]
+    images = [photograph, *(distort(photograph, strength) for strength in strengths)]
+    found = [INDICES[name](pixels(photograph), pixels(image)) for image in images]
     values = [value for value, _ in found]
     assert values[0] == pytest.approx(1.0 if name == "haarpsi" else 0.0, abs=1e-6)
     assert all(later < earlier for earlier, later in zip(values, values[1:], strict=False)), values
@@ -111,11 +111,11 @@ def test_the_map_is_low_where_the_distortion_is(photograph: Image.Image) -> None
         assert similarity[:18, :22].mean() < similarity[22:, 26:].mean() - 0.01
 
 
-def test_lost_colours_are_seen_by_those_that_look_at_colour(photograph: Image.Image) -> None:
-    grey = photograph.convert("L").convert("RGB")
-    assert gmsd(pixels(photograph), pixels(grey))[0] > -0.01
-    assert mdsi(pixels(photograph), pixels(grey))[0] < -0.1
-    assert haarpsi(pixels(photograph), pixels(grey))[0] < 0.95
+def test_lost_colors_are_seen_by_those_that_look_at_color(photograph: Image.Image) -> None:
+    gray = photograph.convert("L").convert("RGB")
+    assert gmsd(pixels(photograph), pixels(gray))[0] > -0.01
+    assert mdsi(pixels(photograph), pixels(gray))[0] < -0.1
+    assert haarpsi(pixels(photograph), pixels(gray))[0] < 0.95
 
 
 def test_flat_pictures_are_no_division_by_zero() -> None:

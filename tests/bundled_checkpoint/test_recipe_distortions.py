@@ -9,10 +9,10 @@ from PIL import Image
 
 from sind_hf.data.synthetic.distortions import at_level
 
-# Blocks and patches land at random places; a palette and files of reduced colours are never without a trace.
-AT_RANDOM_PLACES = {"lost_blocks", "odd_patches", "coloured_blocks"}
+# Blocks and patches land at random places; a palette and files of reduced colors are never without a trace.
+AT_RANDOM_PLACES = {"lost_blocks", "odd_patches", "colored_blocks"}
 LEAVES_TRACES = {
-    "few_colours",
+    "few_colors",
     "jpeg",
     "webp",
     "avif",
@@ -26,7 +26,7 @@ LEAVES_TRACES = {
 
 @pytest.fixture(scope="module")
 def photograph() -> Image.Image:
-    """Structure at several scales and in all colours."""
+    """Structure at several scales and in all colors."""
     rng = np.random.default_rng(0)
     layers = []
     for cells in (4, 12, 40, 160):

@@ -5,22 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from sind_hf.data.manifests.manifest import Manifest, ManifestEntry, ScoreInfo
+from helpers.split_studies import images, study
+from sind_hf.data.manifests.manifest import ScoreInfo
 from sind_hf.data.splits.library import has_folds, read_folds, write_folds
 from sind_hf.data.splits.splits import cross_set, k_folds, leave_one_out, random_split
-
-
-def study(count=40):
-    entries = [
-        ManifestEntry(f"study/{number}.png", number / 2, f"scene {number % 3}", 10 * (number % 3))
-        for number in range(count)
-    ]
-    names = {10 * scene: f"scene {scene}" for scene in range(3)}
-    return Manifest(dataset="study", entries=entries, score=ScoreInfo("MOS", (0.0, 20.0)), domain_names=names)
-
-
-def images(manifest):
-    return [entry.image for entry in manifest.entries]
 
 
 def test_leave_one_out_folders(tmp_path):

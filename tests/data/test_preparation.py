@@ -51,7 +51,7 @@ def test_result_and_progress(source, tmp_path):
         manifest,
         root,
         tmp_path / "set",
-        announce=lambda use: events.append((use.pictures, (tmp_path / "set").exists())),
+        announce=lambda use: events.append((use.images, (tmp_path / "set").exists())),
         progress=lambda *done: events.append(done),
     )
     assert events == [(10, False), (0, 10), (3, 10), (6, 10), (9, 10), (10, 10)]
@@ -86,11 +86,11 @@ from pathlib import Path
 from sind_hf.data.prepared import prepare as preparation
 from sind_hf.data.manifests.manifest import Manifest
 
-prepare_picture = preparation._prepare_picture
+prepare_picture = preparation._prepare_image
 def slowly(*args):
     time.sleep(0.2)
     return prepare_picture(*args)
-preparation._prepare_picture = slowly
+preparation._prepare_image = slowly
 root, folder, manifest, workers = sys.argv[1:]
 preparation.prepare(Manifest.load(manifest), root, folder, view_size=56, shard_pictures=3, workers=int(workers))
 """
@@ -224,7 +224,7 @@ def test_a_disk_that_fills_up(source, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(preparation, "_prepare_picture", full)
+    monkeypatch.setattr(preparation, "_prepare_image", full)
     with pytest.raises(ValueError, match=r"shard-00000.arrow: cannot be written \(the disk is full\); make room"):
         run(manifest, root, tmp_path / "set")
 
@@ -245,7 +245,7 @@ def test_a_disk_that_is_full_keeps_the_shards_that_are_whole(source, tmp_path, s
 
 def test_a_killed_worker_costs_its_shard_alone(source, tmp_path, monkeypatch):
     root, manifest = source
-    prepare_picture = preparation._prepare_picture
+    prepare_picture = preparation._prepare_image
 
     def die(root, image, *settings):
         if image == manifest.entries[9].image:
@@ -253,8 +253,8 @@ def test_a_killed_worker_costs_its_shard_alone(source, tmp_path, monkeypatch):
             os.kill(os.getpid(), signal.SIGKILL)
         return prepare_picture(root, image, *settings)
 
-    monkeypatch.setattr(preparation, "_prepare_picture", die)
-    with pytest.raises(ValueError, match=r"has died \(Killed\): .*; run prepare again to go on\.$") as error:
+    monkeypatch.setattr(preparation, "_prepare_image", die)
+    with pytest.raises(ValueError, match=r"has died \(Killed\), .*; run prepare again to go on\.$") as error:
         run(manifest, root, tmp_path / "set", workers=2)
     assert "\n" not in str(error.value)
     monkeypatch.undo()

@@ -7,21 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from sind_hf.data.manifests.manifest import Manifest, ManifestEntry, ScoreInfo
+from helpers.split_studies import images, study
+from sind_hf.data.manifests.manifest import Manifest
 from sind_hf.data.splits.published_lists import liqe_splits, read_image_list
-
-
-def study(count=40):
-    entries = [
-        ManifestEntry(f"study/{number}.png", number / 2, f"scene {number % 3}", 10 * (number % 3))
-        for number in range(count)
-    ]
-    names = {10 * scene: f"scene {scene}" for scene in range(3)}
-    return Manifest(dataset="study", entries=entries, score=ScoreInfo("MOS", (0.0, 20.0)), domain_names=names)
-
-
-def images(manifest):
-    return [entry.image for entry in manifest.entries]
 
 
 @pytest.mark.parametrize(("name", "unused"), [("live", 203), ("bid", 0)])

@@ -63,8 +63,8 @@ def test_every_save_is_pushed_with_its_code(hub: Hub, tmp_path: Path, pictures: 
     assert not list((tmp_path / "run").glob(".push-*"))
     trainer.push_to_hub()  # the same weights and the same card: no empty commit
     assert len(messages(hub)) == 3
-    trainer.push_to_hub("With a licence", license="mit")
-    assert messages(hub)[0] == "With a licence"
+    trainer.push_to_hub("With a license", license="mit")
+    assert messages(hub)[0] == "With a license"
     assert set(hub.files(REPO)) - {".gitattributes"} == ESSENTIAL
     assert (tmp_path / "run" / "training_args.bin").is_file()
 

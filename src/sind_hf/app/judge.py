@@ -113,7 +113,7 @@ class Judge:
     def verdicts(
         self, sources: Sequence[Source], side: int = 1024, progress: Callable[[int, int], None] | None = None
     ) -> Iterator[Verdict]:
-        """Score images one after the other, in order. The verdict of an image that cannot be used says why.
+        """Score images in order. The verdict of an image that cannot be used says why.
 
         Args:
             sources: Files, or images with a name.

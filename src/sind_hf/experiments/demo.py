@@ -1,4 +1,4 @@
-"""The demonstration: from photographs to a fine-tuned, shareable checkpoint, in minutes on two CPU cores.
+"""Run the demo: from photographs to a fine-tuned, shareable checkpoint, in minutes on two CPU cores.
 
 The graded set is synthetic: real photographs, artificial distortions, and made-up scores whose scale and shift differ
 from scene to scene, as those of human opinions do. It shows that the method works, not how well it does on human

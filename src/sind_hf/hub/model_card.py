@@ -108,7 +108,7 @@ def model_card(
         tags=["sind", TASK, "no-reference", "iqa", *tags],
     )
     config = facts.config
-    known = [_catalogued(name) for name in facts.trained_on]
+    known = [_in_catalog(name) for name in facts.trained_on]
     return ModelCard.from_template(
         data,
         template_path=str(_TEMPLATE),
@@ -133,7 +133,7 @@ def model_card(
         alignment_text=_alignment_text(facts),
         license_text=_license_text(license, facts),
         data_licenses=[
-            f"{fact.display_name}: {plain(fact.licence)} ({fact.home_page})" for fact in known if fact is not None
+            f"{fact.display_name}: {plain(fact.license)} ({fact.home_page})" for fact in known if fact is not None
         ],
         versions=plain(", ".join(f"{name} {version}" for name, version in facts.versions.items())),
     )
@@ -214,7 +214,7 @@ def _is_repo_id(name: str) -> bool:
     return True
 
 
-def _catalogued(name: str) -> DatasetFacts | None:
+def _in_catalog(name: str) -> DatasetFacts | None:
     try:
         return catalog_facts(name)
     except ValueError:

@@ -103,9 +103,9 @@ def push_model(
 ) -> Push:
     """Upload a checkpoint folder to the Hub, with its code and a model card, as one commit.
 
-    The card is written from `config.json` and, where there is one, the record `results.json`. A `README.md` without
-    our marker is the user's own and is pushed as it is. The folder gets the new card and its figures after the push; a
-    push that fails leaves the folder as it was.
+    The card is written from `config.json`, and from the run record `results.json` if the folder has one. A `README.md`
+    without our marker is the user's own and is pushed unchanged. The folder gets the new card and its figures
+    after the push; a push that fails leaves the folder as it was.
 
     Args:
         folder: Checkpoint, as `save_pretrained` or a training run leaves it. Only `MODEL_FILES` leave it.

@@ -227,7 +227,7 @@ def write_space(folder: str | os.PathLike[str], model: str, *, title: str | None
     else:
         _check_name(model)
     title = " ".join((title or TITLE).split())
-    requirements, licence = _of_package()
+    requirements, license = _of_package()
     shown = "/".join(Path(model).resolve().parts[-2:]) if local else model
     header = {
         "title": title,
@@ -257,7 +257,7 @@ def write_space(folder: str | os.PathLike[str], model: str, *, title: str | None
             gradio=GRADIO_VERSION,
         ),
         ".gitattributes": "*.safetensors filter=lfs diff=lfs merge=lfs -text\n",
-        "LICENSE": licence,
+        "LICENSE": license,
     }
     with atomic_folder(folder) as space:
         package = Path(sind_hf.__file__).parent
@@ -302,8 +302,8 @@ def _of_package() -> tuple[list[str], str]:
     """Return the requirements of the package with its web demo, and its license."""
     # A source folder on the path has its own metadata, without the license; the installation's come after.
     for installed in distributions(name="sind-hf"):
-        licence = installed.read_text("licenses/LICENSE")
-        if licence is not None:
+        license = installed.read_text("licenses/LICENSE")
+        if license is not None:
             break
     else:
         raise ValueError("sind-hf is not installed, so its requirements are unknown: pip install it.")
@@ -313,4 +313,4 @@ def _of_package() -> tuple[list[str], str]:
         if requirement.marker is None or requirement.marker.evaluate({"extra": "app"}):
             requirement.marker = None
             lines.append(str(requirement))
-    return lines, licence
+    return lines, license

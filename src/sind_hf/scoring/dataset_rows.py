@@ -121,7 +121,7 @@ class DatasetRows:
         """Find the file that a row names.
 
         Raises:
-            ValueError: When the row may not name it; the message does not name the row.
+            ValueError: If the row may not refer to this file. The caller adds the name of the row.
         """
         if text.lower().startswith(URLS):
             if self.fetch_urls:

@@ -43,7 +43,7 @@ class RayEngine:
         dtype: See `load_checkpoint`.
         fast_decode: See `load_scorer`.
         views: See `score_images`, as `batch_size`, `workers` (of each actor) and `quality_maps`.
-        batch_size: Pictures per forward pass.
+        batch_size: Images per forward pass.
         workers: Loader processes of each actor.
         quality_maps: Whether results carry maps.
         actors: Number of actors; default: one for each GPU, or else as many as the CPUs allow with their

@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import shutil
+from abc import abstractmethod
 from collections.abc import Sized
 from concurrent.futures import Future
 from dataclasses import replace
@@ -73,7 +74,7 @@ class HubMixin(_Base):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.run_facts: dict[str, Any] = {}
         self._license_there: str | None = None
-        self._background = HfApi()  # its one thread makes the pushes, one after the other
+        self._background = HfApi()  # its single thread makes the pushes in order
         super().__init__(*args, **kwargs)
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
@@ -242,13 +243,13 @@ class HubMixin(_Base):
         with one_line_errors(api, repo_id, self._output):
             if revision:
                 open_repository(api, repo_id, revision=revision)
-            theirs = fetch_card(api, repo_id, branch)
-            return commit_model(api, folder, repo_id, theirs, revision=branch, message=message)[0]
+            hub_card = fetch_card(api, repo_id, branch)
+            return commit_model(api, folder, repo_id, hub_card, revision=branch, message=message)[0]
 
     @property
+    @abstractmethod
     def _on_scale(self) -> bool:
-        """Whether the scores are on the scale of the opinion scores, which the trainer knows."""
-        raise NotImplementedError
+        """Whether the scores are on the scale of the opinion scores; the trainer knows."""
 
     # --- facts -------------------------------------------------------------------------------------------------------
 

@@ -40,7 +40,7 @@ class DatasetFacts:
         task: Whether people rated technical quality or aesthetics.
         prefix: First folder of the image paths, with a slash.
         home_page: Where to download it.
-        licence: What to know before using it, in plain words.
+        license: What to know before using it, in plain words.
         citation_key: Key of the paper in the project's bibliography.
     """
 
@@ -63,7 +63,7 @@ class DatasetFacts:
     ladder: str | None = None
     pristine_images: bool = False
     task: Literal["technical", "aesthetic"] = "technical"
-    licence: str = "check the home page"
+    license: str = "check the home page"
 
 
 def _named(base: int, *names: str) -> Mapping[int, str]:
@@ -314,7 +314,7 @@ _DATASETS = (
         domain_kind="scene",
         prefix="PIQ23/",
         home_page="https://github.com/DXOMARK-Research/PIQ2023",
-        licence="given on request for non-commercial research; check the home page",
+        license="given on request for non-commercial research; check the home page",
         citation_key="chahine2023piq23",
     ),
     DatasetFacts(
@@ -369,7 +369,7 @@ _DATASETS = (
         task="aesthetic",
         prefix="AVA/",
         home_page="https://github.com/imfing/ava_downloader",
-        licence="the photographs belong to their authors; check the home page",
+        license="the photographs belong to their authors; check the home page",
         citation_key="murray2012ava",
     ),
 )

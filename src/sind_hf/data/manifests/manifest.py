@@ -254,7 +254,8 @@ class Manifest:
     def oriented(self) -> Manifest:
         """Return the manifest with higher scores for better images: itself, or a copy with `oriented_scores`.
 
-        Orient a dataset before you split it. Without a declared range its parts would get different zeros.
+        Orient a dataset before you split it. Without a declared range, each part would be
+        turned around its own highest score.
         """
         if self.score.higher_is_better or not self.entries:
             return self

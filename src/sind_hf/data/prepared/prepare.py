@@ -61,19 +61,19 @@ class DiskUse:
 
     Attributes:
         folder: Output folder.
-        pictures: Number of images to prepare.
+        images: Number of images to prepare.
         needed: Bytes that they will take, estimated from the sizes in their headers.
         free: Free bytes on the disk of the folder.
     """
 
     folder: Path
-    pictures: int
+    images: int
     needed: int
     free: int
 
     def __str__(self) -> str:
         return (
-            f"{self.pictures:,} images to prepare need {self.needed / 1e9:,.2f} GB in {self.folder}; "
+            f"{self.images:,} images to prepare need {self.needed / 1e9:,.2f} GB in {self.folder}; "
             f"{self.free / 1e9:,.2f} GB are free"
         )
 
@@ -225,12 +225,12 @@ def estimate_bytes(images: Sequence[str], image_root: str | os.PathLike[str], vi
     if not images:
         return 0
     spread = np.linspace(0, len(images) - 1, min(len(images), _MEASURED_PICTURES)).round().astype(int)
-    measured = sum(_picture_bytes(Path(image_root) / images[index], view_size) for index in spread)
+    measured = sum(_image_bytes(Path(image_root) / images[index], view_size) for index in spread)
     exact = len(spread) == len(images)
     return int(measured * len(images) / len(spread) * (1 if exact else _MARGIN)) + 4096 * len(images)
 
 
-def _picture_bytes(path: Path, view_size: int) -> int:
+def _image_bytes(path: Path, view_size: int) -> int:
     try:
         with open_image(path) as image:
             width, height = image.size
@@ -310,7 +310,7 @@ def _finish(folder: Path, manifest: Manifest, root: Path, settings: Settings, re
 
 
 class _ShardWork(TorchDataset):
-    """Item i makes the i-th missing shard. It is the shard's number and record, or the reason of a failure."""
+    """Make the i-th missing shard on access; return its number, and its record or the reason of a failure."""
 
     def __init__(
         self,
@@ -373,7 +373,7 @@ def _write_shard(
             for image in images:
                 _stop_if_abandoned()
                 refused = None if follow_links else link_fault(root, image, inside)
-                source, row, size = _prepare_picture(root, image, settings, refused)
+                source, row, size = _prepare_image(root, image, settings, refused)
                 sources.append(source)
                 if row is not None:
                     rows.append(row)
@@ -391,7 +391,7 @@ def _write_shard(
     return record
 
 
-def _prepare_picture(
+def _prepare_image(
     root: Path, image: str, settings: Settings, refused: str | None
 ) -> tuple[SourceFile, dict[str, object] | None, int]:
     path = root / image

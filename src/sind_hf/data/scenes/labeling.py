@@ -1,8 +1,8 @@
 """Scene labels for images without scenes: by a CLIP model, by clustering, or by a seeded choice.
 
-As in the published experiments, the label is the scene with the highest cosine similarity (× 100) between the image
-and "a photo of {scene}". An image with several scenes (SPAQ) is compared only with those. If there are no names for
-the scenes, clusters of image embeddings are the pseudo-scenes.
+The label is the scene whose text "a photo of {scene}" has the highest cosine similarity (× 100) with the image, as in
+the published experiments. An image that already has several scenes (SPAQ) is compared with those alone. Without scene
+names, clusters of image embeddings become pseudo-scenes.
 
 Example:
     ```python

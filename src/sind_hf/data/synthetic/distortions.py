@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageFilter
 
-__all__ = ["DISTORTIONS", "Distortion", "at_384", "at_level", "to_picture"]
+__all__ = ["DISTORTIONS", "Distortion", "at_384", "at_level", "to_image"]
 
 Distortion = Callable[[Image.Image, float, np.random.Generator], Image.Image]
 
@@ -37,7 +37,7 @@ def at_384(image: Image.Image, pixels: float) -> float:
     return pixels * max(256, min(image.size)) / 384
 
 
-def to_picture(values: np.ndarray) -> Image.Image:
+def to_image(values: np.ndarray) -> Image.Image:
     """Return the image of (H, W, 3) values, rounded and clipped to 0..255."""
     return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8))
 
@@ -60,14 +60,14 @@ def motion_blur(image: Image.Image, level: float, rng: np.random.Generator) -> I
     total = np.zeros_like(pixels)
     for down, right in shifts:
         total += padded[margin + down : margin + down + height, margin + right : margin + right + width]
-    return to_picture(total / len(shifts))
+    return to_image(total / len(shifts))
 
 
 def white_noise(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
     """Sensor noise: Gaussian, independent in every pixel and channel."""
     sigma = at_level(level, 0, 9, 17, 28, 43, 64)
     pixels = np.asarray(image, np.float32)
-    return to_picture(pixels + sigma * rng.standard_normal(pixels.shape, dtype=np.float32))
+    return to_image(pixels + sigma * rng.standard_normal(pixels.shape, dtype=np.float32))
 
 
 def jpeg(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
@@ -88,13 +88,13 @@ def downscaling(image: Image.Image, level: float, rng: np.random.Generator) -> I
 def contrast_loss(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
     """Flat tones: all values move toward the mean gray of the image."""
     gray = float(np.asarray(image.convert("L"), np.float32).mean())
-    return to_picture(gray + at_level(level, 1, 0.76, 0.6, 0.46, 0.34, 0.23) * (np.asarray(image, np.float32) - gray))
+    return to_image(gray + at_level(level, 1, 0.76, 0.6, 0.46, 0.34, 0.23) * (np.asarray(image, np.float32) - gray))
 
 
 def overexposure(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
     """Too much light: brightened until bright areas burn out."""
     lift = at_level(level, 0, 0.1, 0.18, 0.27, 0.37, 0.48)
-    return to_picture((1 + lift / 2) * np.asarray(image, np.float32) + 255 * lift)
+    return to_image((1 + lift / 2) * np.asarray(image, np.float32) + 255 * lift)
 
 
 DISTORTIONS: dict[str, Distortion] = {

@@ -33,7 +33,7 @@ def bytes_kept(keep: bool, sender: Connection) -> None:
 @pytest.mark.parametrize("keep", [True, False])
 def test_freed_memory_is_kept_where_it_was_asked_for(keep: bool) -> None:
     receiver, sender = multiprocessing.Pipe(duplex=False)
-    process = multiprocessing.get_context("fork").Process(target=bytes_kept, args=(keep, sender))
+    process = multiprocessing.get_context("spawn").Process(target=bytes_kept, args=(keep, sender))
     process.start()
     assert receiver.poll(60)
     assert (receiver.recv() > SIZE // 2) is keep

@@ -73,7 +73,7 @@ def test_experiment_and_evaluation_of_its_checkpoint(tree, tmp_path, shell):
 
     (tmp_path / "taken").write_text("a file")
     for plots, more, expected in (
-        (tmp_path / "taken", (), "taken: cannot make this folder"),
+        (tmp_path / "taken", (), "taken: cannot create this folder"),
         (tmp_path / "twice", arguments[2:4], "figures of two datasets would be named spaq"),
     ):
         code, out, err = shell("evaluate", *arguments, *more, "--plots", plots)

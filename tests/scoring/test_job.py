@@ -210,7 +210,7 @@ def test_unusable_options_score_nothing(
         ([tmp_path / "empty.txt"], {}, "No images to score"),
         (picture_files, {"output": tmp_path / "s.xlsx"}, "unknown format"),
         (picture_files, {"output": tmp_path / "file" / "s.csv"}, "cannot be written there"),
-        (picture_files, {"quality_maps": tmp_path / "file"}, "cannot make this folder"),
+        (picture_files, {"quality_maps": tmp_path / "file"}, "cannot create this folder"),
     ]
     for paths, options, message in cases:
         with pytest.raises(ValueError, match=message):

@@ -122,7 +122,7 @@ def test_two_processes_write_the_file_of_one(
     arguments = [pictures, "--model", tiny_checkpoint, "--batch-size", 4, "--output", output]
     code, err = ended(start(arguments, processes=2))
     assert code == 1, err  # of the bad picture
-    assert "40 images scored" in err and "1 left out" in err and err.count("pictures scored") == 1
+    assert "40 images scored" in err and "1 left out" in err and err.count("images scored") == 1
     assert err.count("left out: ") == 1 and "07_bad.png: not an image" in err
     seen = noted(tmp_path)
     assert Counter(process for process, _ in seen) == {0: 21, 1: 20}  # eleven batches, the last one of one picture

@@ -113,7 +113,7 @@ def run_job(
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ValueError(f"{folder}: cannot make this folder for quality maps ({error.strerror}).") from None
+            raise ValueError(f"{folder}: cannot create this folder for quality maps ({error.strerror}).") from None
 
     # What the main process sees is what counts: others may be on machines with another disk, or look a moment later.
     file = None

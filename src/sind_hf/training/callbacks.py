@@ -111,14 +111,16 @@ class DataWait:
     def fetching(self) -> Iterator[None]:
         """Count the time inside a `with` block as waiting."""
         started = time.perf_counter()
-        self._since = self._since or started
+        if self._since is None:
+            self._since = started
         yield
         self._waited += time.perf_counter() - started
 
     def share(self) -> float:
         """Return the share, 0 to 1, and start again."""
         now = time.perf_counter()
-        share = self._waited / max(now - (self._since or now), 1e-9)
+        since = now if self._since is None else self._since
+        share = self._waited / max(now - since, 1e-9)
         self._waited, self._since = 0.0, now
         return min(share, 1.0)
 

@@ -16,7 +16,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("version",),
     HUB_FILES,
     ("bundled", "metrics", "files"),
-    ("calibration", "evaluate_modules", "distributed", "registration"),
+    ("calibration", "evaluate_modules", "distributed", "fusion", "registration"),
     ("conversion", "onnx", "run_record"),
     ("checkpoints",),
     ("data", "metrics_torch"),

@@ -16,6 +16,7 @@ from safetensors import safe_open
 
 from sind_hf.configuration_sind import BUNDLED, resolve_checkpoint
 from sind_hf.files import read_text, shown
+from sind_hf.fusion import fuse
 from sind_hf.image_processing_sind import ImageError, SindImageProcessor, printable
 from sind_hf.modeling_sind import SindModel
 from sind_hf.onnx.model import OnnxSindModel, ScoringModel, is_onnx
@@ -207,7 +208,7 @@ def load_scorer(
             raise ValueError(f"{path}: dtype is {dtype!r}, but an ONNX file computes in float32: leave it out.")
         model = OnnxSindModel(path, device=device)
     else:
-        model, _ = load_checkpoint(path, device=device, dtype=dtype)
+        model = fuse(load_checkpoint(path, device=device, dtype=dtype)[0])
     processor = model.image_processor
     processor.fast_decode = processor.fast_decode or fast_decode
     return model, processor

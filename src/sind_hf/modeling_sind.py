@@ -227,6 +227,7 @@ class SindModel(ImageScorer, PreTrainedModel):
 
     config_class = SindConfig
     config: SindConfig
+    is_fused = False  # whether `sind_hf.fusion.fuse` folded its BatchNorms away
     image_mean: Tensor
     image_std: Tensor
     main_input_name = "pixel_values"
@@ -369,11 +370,33 @@ class SindModel(ImageScorer, PreTrainedModel):
                     module.eval()
 
     def train(self, mode: bool = True) -> SindModel:
-        """Switch to training or evaluation mode; what is frozen stays in evaluation mode."""
+        """Switch to training or evaluation mode; what is frozen stays in evaluation mode.
+
+        Raises:
+            ValueError: If the model was loaded for scoring only.
+        """
+        if mode:
+            self._require_unfused("trained")
         super().train(mode)
         # Here too, since `from_pretrained` puts new parameters in place of the frozen ones, and ends with `eval()`.
         self._hold_frozen()
         return self
+
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> Any:  # the options of the base class, passed on
+        """Save the model, see `PreTrainedModel.save_pretrained`.
+
+        Raises:
+            ValueError: If the model was loaded for scoring only.
+        """
+        self._require_unfused("saved")
+        return super().save_pretrained(*args, **kwargs)
+
+    def _require_unfused(self, verb: str) -> None:
+        if self.is_fused:
+            raise ValueError(
+                f"This model was loaded for scoring only and cannot be {verb}: load the checkpoint with "
+                "SindModel.from_pretrained."
+            )
 
     def forward(
         self,

@@ -65,7 +65,7 @@ def run(options: argparse.Namespace) -> None:
         return
     make_crops(find_photographs(options.photos), output / "crops", crops, options.workers)
     settings = TrainingSettings(backbone=read_settings("backbone")["size"], **read_settings("training"))
-    for test in [options.test] if options.test else ["fold"]:
+    for test in [options.test] if options.test else ["fold", "longer"]:
         changed, folder = replace(settings, **TESTS[test]), output / f"test_{test}"
         train(changed, output, folder, options.device)
         if not (folder / "figures.json").is_file():

@@ -21,10 +21,13 @@ from sind_hf.files import write_json
 from sind_hf.metrics import srcc
 from training import TrainingSettings, fold_of, held_out, load_trained
 
-#: What each test changes in the settings of the training.
+_FOLD = {"fold": 0, "generators": ("glide", "DALLE2"), "steps": 600}
+_FROM_IMAGENET = {"start": None, "crops_only": 0.0, "within_generators": 0.5}
+#: What each test changes in the settings of the training. `longer` continues `fold`.
 TESTS: dict[str, dict[str, Any]] = {
-    "fold": {"start": None, "fold": 0, "generators": ("glide", "DALLE2"), "steps": 600, "crops_only": 0.0},
-    **{f"without_{name}": {"start": None, "without": name, "steps": 150, "crops_only": 0.0} for name in STUDIES},
+    "fold": {**_FOLD, **_FROM_IMAGENET},
+    "longer": {**_FOLD, "start": "test_fold"},
+    **{f"without_{name}": {**_FROM_IMAGENET, "without": name, "steps": 150} for name in STUDIES},
 }
 KINDS = (
     *("gaussian_blur", "lens_blur", "motion_blur", "downscaling", "white_noise", "high_iso_noise"),

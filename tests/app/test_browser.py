@@ -117,7 +117,7 @@ def test_one_image_has_a_score_a_word_a_percentile_and_a_map(visitor, judge, pic
     )
     assert instruction(visitor, "#drop") == expected_words
     drop(visitor, picture_files[0])
-    panel = visitor.locator("#scored")
+    panel = visitor.locator("#scored section")  # text of its host leaves out the shadow tree
     panel.locator(".score").wait_for()
     score = judge.model.score(picture_files[:1], judge.processor)[0]
     text = panel.inner_text()
@@ -149,7 +149,7 @@ def test_an_example_is_scored_by_a_click(visitor):
 
 def test_several_images_are_sorted_marked_and_taken_away(visitor, picture_files, broken_file):
     drop(visitor, [*picture_files[:3], broken_file])
-    panel = visitor.locator("#scored")
+    panel = visitor.locator("#scored section")
     panel.locator("table").wait_for()
     assert "3 of 4 images scored" in panel.inner_text()
     assert "broken.jpg: damaged or unreadable image" in panel.locator("[role=alert]").inner_text()
@@ -194,8 +194,8 @@ def test_two_images_are_compared_from_one_drop_or_two(visitor, judge, picture_fi
     drop(visitor, broken_file, "#slot-A")
     visitor.get_by_text("Now add image B.").wait_for()
     drop(visitor, picture_files[1], "#slot-B")
-    panel.locator("[role=alert]").wait_for()
-    assert "broken.jpg" in panel.inner_text() and "looks" not in panel.inner_text()
+    assert "broken.jpg" in panel.locator("[role=alert]").inner_text()
+    assert panel.locator("h2").count() == 0
 
 
 def test_a_file_that_is_too_heavy_is_named_and_the_others_are_scored(visitor, picture_files, tmp_path):
@@ -204,5 +204,5 @@ def test_a_file_that_is_too_heavy_is_named_and_the_others_are_scored(visitor, pi
         file.truncate(51 * 2**20)
     drop(visitor, [str(heavy), *picture_files[:2]])
     visitor.locator("#scored table").wait_for()
-    text = visitor.locator("#scored").inner_text()
+    text = visitor.locator("#scored section").inner_text()
     assert "heavy.png: 51 MB is over the limit of 50 MB; save it smaller" in text and "2 of 3 images scored" in text

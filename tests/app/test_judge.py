@@ -50,6 +50,17 @@ def test_a_broken_image_is_named_and_the_others_are_scored(judge, picture_files,
     assert [verdicts[0].score, verdicts[-1].score] == pytest.approx(alone, abs=1e-4)
 
 
+def test_images_after_slow_ones_are_passed_over(judge, picture_files, monkeypatch):
+    clock = iter(range(0, 1000, 15))  # every image takes 15 seconds
+    monkeypatch.setattr(judging.time, "thread_time", lambda: next(clock))
+    monkeypatch.setattr(judging, "read_image", lambda path: Image.new("RGB", (64, 64)))
+    verdicts = list(judge.verdicts(picture_files[:4]))
+    assert [verdict.score is None for verdict in verdicts] == [False, False, True, True]
+    assert verdicts[2].error == (
+        "picture2.png: not scored: the images before it were too slow to read; add it again without them"
+    )
+
+
 def test_a_map_is_in_points_above_or_below_the_mean_of_its_image(judge, picture_files):
     verdict = next(judge.verdicts(picture_files[:1]))
     raw = next(score_images(judge.model, judge.processor, picture_files[:1], quality_maps=True)).quality_map

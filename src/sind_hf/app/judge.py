@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import filecmp
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,9 @@ from sind_hf.onnx.model import ScoringModel, is_onnx
 from sind_hf.scoring.scorer import score_images
 
 CHUNK = 4  # images that one request holds in memory at once; fewer if they are large
+# Processor time that one request may spend on reading images: an upload of 200 MB needs less, and images that are
+# made to be slow must not keep others waiting for long.
+READING_SECONDS = 20.0
 Source = str | os.PathLike[str] | tuple[str, Image.Image]
 
 
@@ -115,15 +119,19 @@ class Judge:
     ) -> Iterator[Verdict]:
         """Score images in order. The verdict of an image that cannot be used says why.
 
+        Images that come after `READING_SECONDS` are not read.
+
         Args:
             sources: Files, or images with a name.
             side: Longest side of the images in the verdicts, in pixels.
             progress: Called with (images done, images in all).
         """
         read: list[tuple[str, Image.Image | str]] = []
-        pixels = 0
+        pixels, seconds = 0, 0.0
         for number, source in enumerate(sources, start=1):
-            name, image = _read(source)
+            started = time.thread_time()
+            name, image = _read(source) if seconds <= READING_SECONDS else _pass_over(source)
+            seconds += time.thread_time() - started
             read.append((name, image))
             pixels += image.width * image.height if isinstance(image, Image.Image) else 0
             if len(read) < CHUNK and pixels < MAX_PIXELS and number < len(sources):
@@ -184,6 +192,12 @@ def _read(source: Source) -> tuple[str, Image.Image | str]:
         return Path(source).name, read_image(source)
     except ImageError as error:
         return Path(source).name, str(error)
+
+
+def _pass_over(source: Source) -> tuple[str, str]:
+    """Return the name of an image that is not read for want of time, and what the visitor can do."""
+    name = source[0] if isinstance(source, tuple) else Path(source).name
+    return name, f"{name}: not scored: the images before it were too slow to read; add it again without them"
 
 
 def _is_bundled(model: str) -> bool:

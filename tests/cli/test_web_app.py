@@ -25,6 +25,7 @@ def test_a_missing_extra_is_named(run, tiny_checkpoint, monkeypatch):
         (["--model", "{model}", "--reference", "{tmp}/nowhere.csv"], "nowhere.csv"),
         (["--model", "{model}", "--examples", "{tmp}/nowhere"], "no such folder of examples"),
         (["--model", "{model}", "--port", "99999"], "'--port'"),
+        (["--model", "{model}", "--card", "card.md"], "the card 'card.md' is not a web address"),
     ],
 )
 def test_unusable_requests_end_with_one_line(run, tiny_checkpoint, tmp_path, options: list[str], expected: Any):
@@ -37,7 +38,7 @@ def test_unusable_requests_end_with_one_line(run, tiny_checkpoint, tmp_path, opt
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        (["--runtime", "{tmp}"], "--runtime and --card belong to a page of plain files: add --static"),
+        (["--runtime", "{tmp}"], "--runtime belongs to a page of plain files: add --static"),
         (["--static", "{tmp}"], "exists and is not empty; choose another folder for the site"),
         (["--static", "{tmp}/site", "--runtime", "{tmp}"], "has no ort.wasm.bundle.min.mjs: name the npm package"),
         (["--static", "{tmp}/site", "--card", "card.md"], "the card 'card.md' is not a web address"),

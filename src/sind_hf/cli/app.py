@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from sind_hf.cli import terminal
-from sind_hf.cli.options import BUNDLED, CardOption, DeviceOption, ModelOption, RuntimeOption, ViewsOption
+from sind_hf.cli.options import BUNDLED, DeviceOption, ModelOption, RuntimeOption, ViewsOption
 
 
 def web_app(
@@ -33,7 +33,12 @@ def web_app(
         ),
     ] = None,
     runtime: RuntimeOption = None,
-    card: CardOption = None,
+    card: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="Model card that the page links to. Default: the page of a model that is on the Hub."
+        ),
+    ] = None,
 ) -> None:
     """Serve a web page that scores and compares images; by default only this machine can visit it.
 
@@ -55,9 +60,9 @@ def web_app(
             terminal.note("visitors wait long for a model of this size: choose a smaller one for phones")
         terminal.note(f"view it with: python -m http.server --directory {site.folder}")
         return
-    if runtime is not None or card is not None:
-        raise ValueError("--runtime and --card belong to a page of plain files: add --static, or leave them out.")
-    page = build_app(model, reference=reference, examples=examples, views=views, device=device)
+    if runtime is not None:
+        raise ValueError("--runtime belongs to a page of plain files: add --static, or leave it out.")
+    page = build_app(model, reference=reference, examples=examples, views=views, device=device, card=card)
     url = launch_app(page, host=host, port=port, open_browser=open_browser, block=False)
     terminal.note(f"the page is at {url}; Ctrl-C ends it")
     wait_for_end(page)

@@ -43,7 +43,7 @@ DeviceOption = Annotated[
 RuntimeOption = Annotated[
     Path | None,
     typer.Option(
-        help="With --static: copy of the npm package onnxruntime-web (.tgz or folder); Default: npm fetches it."
+        help="With --static: copy of the npm package onnxruntime-web (.tgz or folder). Default: npm fetches it."
     ),
 ]
 CardOption = Annotated[

@@ -32,9 +32,9 @@ from train_step import BACKBONES, PublishedSteps
 from sind_hf import SindConfig, SindImageProcessor, SindModel, score_images
 from sind_hf.data.manifests.manifest import Manifest, ManifestEntry
 from sind_hf.data.prepared.folder import load_prepared
-from sind_hf.data.prepared.images import PreparedPictures
 from sind_hf.data.prepared.prepare import prepare
 from sind_hf.losses import by_scene
+from sind_hf.scoring.images import PreparedRow, prepared_place
 
 BACKBONES["tiny"] = {
     "model_type": "clip_vision_model",
@@ -299,7 +299,7 @@ def main() -> None:
 
                 labels = {"backbone": first, "batch": batch, "from": source}
                 report.measure("Training through SindTrainer", labels, compile_allowance, trainer)
-        images = PreparedPictures(load_prepared(prepared))
+        images = [PreparedRow(*prepared_place(str(prepared)), row) for row in range(len(manifest))]
         files = [str(root / entry.image) for entry in manifest.entries]
         for views in ("center", "nine"):
             for source, given in (("prepared data", images), ("JPEG files", files)):

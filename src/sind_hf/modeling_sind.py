@@ -10,23 +10,28 @@ from __future__ import annotations
 import inspect
 import math
 import os
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
 from transformers import AutoConfig, AutoModel, CLIPVisionModel, CLIPVisionModelWithProjection, PreTrainedModel
 from transformers import initialization as init
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 from transformers.utils import ModelOutput
 
 from .configuration_sind import GRID, SindConfig, resolve_checkpoint
-from .image_processing_sind import SindImageProcessor
+from .image_processing_sind import ImageError, SindImageProcessor
 from .losses import by_scene
 from .pipeline_sind import SindPipeline  # noqa: F401  (so that the pipeline's file travels with every checkpoint)
 
@@ -147,8 +152,7 @@ class ImageScorer:
         Raises:
             ValueError: If an image cannot be read (`ImageError`); the message names it.
         """
-        batches = self._outputs("quality", images, processor, batch_size, views)
-        return [score for batch in batches for score in batch.tolist()]
+        return [score for score, _ in self._score_all(images, processor, batch_size, views)]
 
     def quality_map(
         self,
@@ -171,35 +175,105 @@ class ImageScorer:
         Raises:
             ValueError: See `score`; or if the model's `local_branch` reads no patch tokens.
         """
-        batches = self._outputs("quality_map", images, processor, batch_size, views)
-        return torch.cat([torch.zeros(0, GRID, GRID), *batches])
+        found = self._score_all(images, processor, batch_size, views, quality_maps=True)
+        return torch.stack([quality_map for _, quality_map in found]) if found else torch.zeros(0, GRID, GRID)
 
-    def _outputs(
+    def _score_all(
         self: Any,
-        name: str,
         images: Any,
         processor: SindImageProcessor | None,
         batch_size: int,
         views: str | None,
-    ) -> list[Tensor]:
-        """Return one field of `SindOutput` for each batch, on the CPU."""
+        quality_maps: bool = False,
+    ) -> list[tuple[float, Tensor]]:
         processor = processor or self.image_processor
-        options = {} if views is None else {"views": views}
+        mode = views or processor.views
+        if mode not in ("center", "nine"):
+            raise ValueError(f"views must be 'center' or 'nine', not {mode!r}.")
         was_training = getattr(self, "training", None)  # an exported model has no modes
         if was_training is not None:
             self.eval()
         try:
-            with torch.inference_mode():
-                batches = []
-                for chunk in _chunks(processor.each_image(images), batch_size):
-                    # uint8 views, which the model normalizes on its own device
-                    inputs = processor(chunk, do_rescale=False, do_normalize=False, return_tensors="pt", **options)
-                    output = self(**inputs.to(self.device), output_quality_map=name == "quality_map")
-                    batches.append(output[name].cpu())
-                return batches
+            found = []
+            stream, make_views = processor.each_image(images), partial(processor.make_views, mode=mode)
+            for _, result in self.score_stream(stream, make_views, batch_size=batch_size, quality_maps=quality_maps):
+                if isinstance(result, ImageError):
+                    raise result
+                found.append(result)
+            return found
         finally:
             if was_training is not None:
                 self.train(was_training)
+
+    def score_stream(
+        self: Any,
+        images: Iterable[Any],
+        make_views: Callable[[Any], tuple[np.ndarray, np.ndarray]],
+        *,
+        batch_size: int,
+        workers: int = 0,
+        quality_maps: bool = False,
+    ) -> Iterator[tuple[Any, tuple[float, Tensor | None] | ImageError]]:
+        """Score a stream of any length, batch by batch: the loop that all ways to score images share.
+
+        The stream is read in this process, a few batches ahead of the model.
+
+        Args:
+            images: Images, in any form that `make_views` takes.
+            make_views: Cuts the views of one image, see `SindImageProcessor.make_views`.
+            batch_size: Images per forward pass.
+            workers: Processes that make views ahead of the model; 0 makes them in this one.
+            quality_maps: Whether to make maps.
+
+        Yields:
+            Every image in the order of the stream, with its score and map, or with the error of `make_views`.
+        """
+        waiting: deque[list[Any]] = deque()  # the batches that were handed to the loader
+
+        def batches() -> Iterator[list[Any]]:
+            stream = iter(images)
+            while batch := list(islice(stream, batch_size)):
+                waiting.append(batch)
+                yield batch
+
+        # The loader takes batches only as fast as results are fetched: memory does not grow with the stream. It gets
+        # its own generator, so that scoring draws nothing from torch's.
+        loader = DataLoader(
+            _Views(make_views),
+            batch_sampler=batches(),
+            num_workers=workers,
+            collate_fn=_stack_views,
+            generator=torch.Generator(),
+        )
+        for views, errors in loader:
+            results: Iterator[tuple[float, Tensor | None]] = iter(())
+            if views:
+                with torch.inference_mode():
+                    output = self(*(view.to(self.device) for view in views), output_quality_map=quality_maps)
+                scores = output.quality.tolist()
+                results = zip(scores, output.quality_map.cpu() if quality_maps else [None] * len(scores), strict=True)
+            for image, error in zip(waiting.popleft(), errors, strict=True):
+                yield image, next(results) if error is None else error
+
+
+class _Views(TorchDataset):
+    """The views of an image, or the error: one bad image must not stop the others. Its keys are the images."""
+
+    def __init__(self, make_views: Callable[[Any], tuple[np.ndarray, np.ndarray]]) -> None:
+        self.make_views = make_views
+
+    def __getitem__(self, image: Any) -> tuple[Tensor, ...] | ImageError:
+        try:
+            return tuple(torch.from_numpy(view) for view in self.make_views(image))
+        except ImageError as error:
+            return ImageError(str(error))  # without its cause, which may not reach another process
+
+
+def _stack_views(samples: list[Any]) -> tuple[list[Tensor], list[ImageError | None]]:
+    """Stack the views of a batch. Return them, and the error of every image that has none."""
+    errors = [sample if isinstance(sample, ImageError) else None for sample in samples]
+    good = [sample for sample in samples if not isinstance(sample, ImageError)]
+    return [torch.stack(views) for views in zip(*good, strict=True)], errors
 
 
 class SindModel(ImageScorer, PreTrainedModel):
@@ -675,11 +749,6 @@ def _gains_from_channels_last(backbone: nn.Module) -> bool:
         for convolution in convolutions
     )
     return len(convolutions) > 1 and not crashes  # a transformer's only convolution makes its patches
-
-
-def _chunks(images: Iterator[Any], size: int) -> Iterator[list[Any]]:
-    while chunk := list(islice(images, size)):
-        yield chunk
 
 
 SindModel.register_for_auto_class("AutoModel")

@@ -182,5 +182,5 @@ def test_a_variant_without_local_views(exported: Exported, picture_files: list[s
     assert model(views).quality.shape == (5,)  # no local view is asked for
     with pytest.raises(ValueError, match="No quality map: local_branch='none'"):
         model(views, output_quality_map=True)
-    with pytest.raises(ValueError, match="local_branch is 'none', not 'patch'"):
+    with pytest.raises(ValueError, match="No quality map: local_branch='none'"):
         list(score_images(model, processor, picture_files, quality_maps=True))

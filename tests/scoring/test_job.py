@@ -216,6 +216,6 @@ def test_unusable_options_score_nothing(
         with pytest.raises(ValueError, match=message):
             next(run_job(tiny_model, SindImageProcessor(), paths, **options))
     mapless = SindModel(SindConfig(vision_config=tiny_clip_config, local_branch="none")).eval()
-    with pytest.raises(ValueError, match="No quality maps"):
+    with pytest.raises(ValueError, match="No quality map"):
         run(mapless, picture_files, quality_maps=tmp_path / "maps", output=tmp_path / "s.csv")
     assert run(mapless, picture_files[:1], output=tmp_path / "s.csv")[0].score is not None  # and no part is in the way

@@ -92,6 +92,6 @@ def test_a_score_that_is_no_number_is_an_error(tiny_model: SindModel, picture_fi
 
 def test_maps_of_a_variant_without_them(tiny_clip_config: dict[str, Any], picture_files: list[str]) -> None:
     model = SindModel(SindConfig(vision_config=tiny_clip_config, local_branch="class")).eval()
-    with pytest.raises(ValueError, match="local_branch is 'class', not 'patch'"):
+    with pytest.raises(ValueError, match="No quality map: local_branch='class'"):
         run(model, picture_files, quality_maps=True)
     assert all(row.score is not None for row in run(model, picture_files[:1]))

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sind_hf import metrics
 from sind_hf.data.manifests.manifest import Manifest
-from sind_hf.data.prepared.folder import PreparedFolder, is_prepared, load_prepared
-from sind_hf.data.prepared.images import PreparedPicture, PreparedPictures
+from sind_hf.data.prepared.folder import is_prepared
 from sind_hf.distributed import worker_deaths_named
-from sind_hf.image_processing_sind import ImageSource, SindImageProcessor, ViewMode
+from sind_hf.image_processing_sind import SindImageProcessor, ViewMode
 from sind_hf.onnx.model import ScoringModel
-from sind_hf.scoring.scorer import score_images
+from sind_hf.scoring.scorer import score_stream
+from sind_hf.scoring.sources import Files, prepared_files
 
 
 @dataclass(frozen=True)
@@ -69,28 +69,25 @@ def evaluate_manifest(
     Raises:
         ValueError: When fewer than two images could be scored, or a loader process dies.
     """
-    failures: list[str] = []
-    images: Sequence[ImageSource | PreparedPicture]
     if is_prepared(image_root):
-        bad = PreparedFolder(image_root).failures
-        failures = [f"{entry.image}: {bad[entry.image]}" for entry in manifest.entries if entry.image in bad]
-        manifest = manifest.oriented().filter(lambda entry: entry.image not in bad)
-        images = PreparedPictures(load_prepared(image_root, manifest))
+        images = prepared_files(os.fspath(image_root), manifest)
+        images.require(processor)
     else:
-        images = [str(Path(image_root) / entry.image) for entry in manifest.entries]
+        paths = [str(Path(image_root) / entry.image) for entry in manifest.entries]
+        images = Files([(path, path) for path in paths])
     names, classes = manifest.scene_classes()
     targets = manifest.oriented_scores()
-    kept, predictions = [], []
-    results = score_images(model, processor, images, views=views, batch_size=batch_size, workers=workers)
+    kept, predictions, failures = [], [], []
+    results = score_stream(model, processor, images, views=views, batch_size=batch_size, workers=workers)
     with worker_deaths_named("and evaluate again"):
-        for index, row in enumerate(results):
+        for index, (_, row) in enumerate(results):
             if row.score is None:
                 failures.append(str(row.error))
             else:
                 kept.append(index)
                 predictions.append(row.score)
             if progress is not None:
-                progress(index + 1, len(images))
+                progress(index + 1, images.total)
     if len(kept) < 2:
         reason = f" First: {failures[0]}" if failures else ""
         raise ValueError(f"{manifest.dataset}: fewer than two images could be scored.{reason}")

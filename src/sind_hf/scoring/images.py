@@ -81,17 +81,17 @@ class Unusable(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class LocatedImage:
-    """The name of an image and where it is. Processes exchange these, never pixels.
+    """The name of an image and where it is. Jobs exchange these between processes, never pixels.
 
     Attributes:
         name: Name in the results.
-        source: Path, address, encoded bytes, or place in a prepared folder or Hub dataset.
+        source: Anything that `load_image` takes, a prepared image, or a place in a prepared folder or Hub dataset.
         position: Number of the image in its job, from 0.
         stamp: What `make_stamp` returned before the image was loaded; None if it is not needed.
     """
 
     name: str
-    source: ImageSource | PreparedRow | HubFile | Unusable
+    source: ImageSource | PreparedPicture | PreparedRow | HubFile | Unusable
     position: int = 0
     stamp: str | None = None
 
@@ -123,8 +123,8 @@ class LocatedImage:
         Raises:
             ImageError: When the image cannot be read; the message names it.
         """
-        if isinstance(self.source, PreparedRow):
-            return self.source.open().make_views(mode)
+        if (prepared := self._prepared()) is not None:
+            return prepared.make_views(mode)
         return processor.make_views(self._plain_source(), mode)
 
     def load(self) -> Image.Image:
@@ -133,10 +133,14 @@ class LocatedImage:
         Raises:
             ImageError: When it cannot be read; the message names it.
         """
-        if isinstance(self.source, PreparedRow):
-            local = self.source.open().local_picture
+        if (prepared := self._prepared()) is not None:
+            local = prepared.local_picture
             return local.image if isinstance(local, StripPicture) else Image.fromarray(local)
         return load_image(self._plain_source())
+
+    def _prepared(self) -> PreparedPicture | None:
+        source = self.source.open() if isinstance(self.source, PreparedRow) else self.source
+        return source if isinstance(source, PreparedPicture) else None
 
     def _plain_source(self) -> ImageSource:
         """Return the source in a form that `load_image` takes; bytes get the name of the image, for messages."""
@@ -147,7 +151,7 @@ class LocatedImage:
                 return {"bytes": self.source.read(), "path": self.name}
             except Exception as error:  # the Hub's client, HTTP and ZIP errors share no base class
                 raise ImageError(f"{self.name}: cannot be read ({' '.join(str(error).split())[:200]})") from error
-        assert not isinstance(self.source, PreparedRow)
+        assert not isinstance(self.source, (PreparedRow, PreparedPicture))
         return self.source
 
 

@@ -74,6 +74,18 @@ class Files:
     def __iter__(self) -> Iterator[LocatedImage]:
         return (LocatedImage(name, source) for name, source in self.images)
 
+    def require(self, processor: SindImageProcessor) -> None:
+        """Check that prepared images are those that a processor would make.
+
+        Raises:
+            ValueError: When they were prepared otherwise.
+        """
+        if self.prepared is not None:
+            try:
+                open_prepared(*self.prepared).require(processor)
+            except ValueError as error:
+                raise ValueError(f"{self.prepared[0]}: {error}") from None
+
 
 @dataclass(frozen=True)
 class Sources:
@@ -92,17 +104,10 @@ class Sources:
             yield from part
 
     def require(self, processor: SindImageProcessor) -> None:
-        """Check that prepared images are those that a processor would make.
-
-        Raises:
-            ValueError: When they were prepared otherwise.
-        """
+        """Check the prepared images among them, see `Files.require`."""
         for part in self.parts:
-            if isinstance(part, Files) and part.prepared is not None:
-                try:
-                    open_prepared(*part.prepared).require(processor)
-                except ValueError as error:
-                    raise ValueError(f"{part.prepared[0]}: {error}") from None
+            if isinstance(part, Files):
+                part.require(processor)
 
 
 def open_sources(paths: Sequence[str | os.PathLike[str]], options: SourceOptions | None = None) -> Sources:
@@ -183,7 +188,7 @@ def _open_source(path: str, options: SourceOptions) -> Source:
     if path.lower().endswith(MANIFEST_SUFFIX) and not _is_address(path):
         return _manifest_files(path, options)
     if is_prepared(path):
-        return _prepared_files(path, None)
+        return prepared_files(path, None)
     local_dataset = path.lower().endswith(PARQUET) or is_saved_dataset(folder)
     if path.startswith(HUB_PREFIX) or (local_dataset and folder.exists()) or _holds_parquet_only(folder):
         root = None if options.image_root is None else os.fspath(options.image_root)
@@ -224,7 +229,7 @@ def _manifest_files(path: str, options: SourceOptions) -> Files:
         raise ValueError(f"{path}: a manifest: name the folder that its image paths start from by --image-root.")
     root = os.fspath(options.image_root)
     if is_prepared(root):
-        return _prepared_files(root, manifest)
+        return prepared_files(root, manifest)
     if not os.path.isdir(root):
         raise ValueError(f"{root}: the image root is not a folder; name the folder of the images.")
     leads_out = _link_guard(root)
@@ -254,11 +259,15 @@ def _link_guard(root: str) -> Callable[[str], bool]:
     return leads_out
 
 
-def _prepared_files(folder: str, manifest: Manifest | None) -> Files:
+def prepared_files(folder: str, manifest: Manifest | None) -> Files:
+    """Find the images of a manifest in a prepared folder; without a manifest, all images in it.
+
+    Raises:
+        ValueError: When an image is not in the folder, or changed since.
+    """
     prepared = PreparedFolder(folder)
     failed = prepared.failures
     wanted = prepared.manifest if manifest is None else manifest
-    # Complains about images that changed since, or that are not in the folder.
     load_prepared(folder, wanted.filter(lambda entry: entry.image not in failed))
     whole = [entry.image for entry in prepared.manifest.entries if entry.image not in failed]
     rows = {image: row for row, image in enumerate(whole)}

@@ -1,7 +1,7 @@
 # make demo   a new virtual environment, torch, the package, and the demonstration
 # make test   the same environment with the developers' tools: lint, types, tests (JOBS at a time)
 # make check  lint and types alone
-# make fuzz   damaged pictures, manifests, configurations and split files, for FUZZ_SECONDS in all
+# make fuzz   damaged images, manifests, configurations and split files, for FUZZ_SECONDS in all
 # make browser  tests the web demo and the page without a server in Chromium, which comes from Debian (as root) unless
 #               CHROMIUM names one; the latter needs npm, which fetches onnxruntime-web (33 MB)
 

@@ -64,7 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--project_dir", default="./runs/train_test_iqa", help="checkpoints, records and tables (%(default)s)")
     ours = parser.add_argument_group("beyond the published flags")
     ours.add_argument("--seed", type=int, default=0, help="(%(default)s)")
-    ours.add_argument("--num_workers", type=int, default=4, help="processes that load pictures (%(default)s)")
+    ours.add_argument("--num_workers", type=int, default=4, help="processes that load images (%(default)s)")
     ours.add_argument("--k_folds", type=int, default=10, help="folds of EVA where json_dir has none (%(default)s)")
     ours.add_argument("--liqe_splits", help="folder of LIQE's split lists")
     ours.add_argument("--report_to", default="none", help="tensorboard, wandb, trackio … (%(default)s)")

@@ -43,8 +43,8 @@ def golden() -> Path:
     return ROOT / "tests" / "golden"
 
 
-def drawn_picture(width: int, height: int) -> Image.Image:
-    """A picture drawn by integer arithmetic alone, the same everywhere: gradients, stripes and fine texture."""
+def drawn_image(width: int, height: int) -> Image.Image:
+    """An image drawn by integer arithmetic alone, the same everywhere: gradients, stripes and fine texture."""
     y, x = np.mgrid[:height, :width].astype(np.int64)
     red = (x * 255 // max(width - 1, 1) + (x * x * 31 + y * y * 17) % 61) % 256
     green = (y * 255 // max(height - 1, 1)) ^ ((x // 5 + y // 3) % 2 * 96)
@@ -54,16 +54,16 @@ def drawn_picture(width: int, height: int) -> Image.Image:
 
 @pytest.fixture(scope="session")
 def draw() -> Any:
-    return drawn_picture
+    return drawn_image
 
 
 @pytest.fixture
-def picture_files(tmp_path: Path) -> list[str]:
-    """Five pictures of different sizes on disk, named in order."""
+def image_files(tmp_path: Path) -> list[str]:
+    """Five images of different sizes on disk, named in order."""
     files = []
     for number, size in enumerate([(320, 240), (240, 320), (300, 300), (260, 420), (500, 230)]):
-        files.append(str(tmp_path / f"picture{number}.png"))
-        drawn_picture(*size).rotate(180 * (number % 2)).save(files[-1])
+        files.append(str(tmp_path / f"image{number}.png"))
+        drawn_image(*size).rotate(180 * (number % 2)).save(files[-1])
     return files
 
 
@@ -96,7 +96,7 @@ def make_tiny_model() -> Callable[[], SindModel]:
 
 @pytest.fixture
 def tiny_model() -> SindModel:
-    """A fresh CLIP-backed model of a few thousand weights, whose scores differ clearly between pictures."""
+    """A fresh CLIP-backed model of a few thousand weights, whose scores differ clearly between images."""
     return tiny_sind()
 
 

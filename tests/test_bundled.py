@@ -20,7 +20,7 @@ from sind_hf import SindConfig, SindImageProcessor, SindModel, bundled_checkpoin
 from sind_hf.app.judge import Judge
 from sind_hf.bundled import percentile, reference_scores
 from sind_hf.checkpoints import load_checkpoint
-from sind_hf.data.synthetic.graded import packaged_photographs
+from sind_hf.data.synthetic import packaged_photographs
 from sind_hf.experiments.config import ModelOptions
 from sind_hf.experiments.runner import build_model
 from sind_hf.image_processing_sind import load_image
@@ -59,18 +59,18 @@ def test_it_loads_quickly_and_whole() -> None:
     assert {tensor.dtype for tensor in stored.values()} <= {torch.float16, torch.int64}
 
 
-def test_the_command_scores_without_a_model_or_a_network(picture_files: list[str]) -> None:
+def test_the_command_scores_without_a_model_or_a_network(image_files: list[str]) -> None:
     guard = (
         "import socket, sys\n"
         "def refuse(*_): raise OSError('no network')\n"
         "socket.socket.connect = refuse\n"
         "from sind_hf.cli import main\n"
-        f"sys.argv = ['sind-hf', 'score', *{picture_files!r}, '--device', 'cpu']\n"
+        f"sys.argv = ['sind-hf', 'score', *{image_files!r}, '--device', 'cpu']\n"
         "main()"
     )
     done = subprocess.run([sys.executable, "-c", guard], capture_output=True, text=True, check=True)
     scores = [float(line.split()[0]) for line in done.stdout.splitlines()]
-    assert len(scores) == len(picture_files) and np.isfinite(scores).all()
+    assert len(scores) == len(image_files) and np.isfinite(scores).all()
     assert "on the scale 1 to 5" in done.stderr
 
 
@@ -121,9 +121,9 @@ def test_reference_scores_tell_how_many_images_are_worse() -> None:
         percentile(float("nan"))
 
 
-def test_its_name_means_the_same_everywhere(picture_files: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_its_name_means_the_same_everywhere(image_files: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("asks the network"))
-    expected = load_checkpoint(bundled_checkpoint(), device="cpu")[0].score(picture_files[:1])
+    expected = load_checkpoint(bundled_checkpoint(), device="cpu")[0].score(image_files[:1])
     for model in (
         SindModel.from_pretrained("bundled"),
         load_checkpoint("bundled", device="cpu")[0],
@@ -131,13 +131,13 @@ def test_its_name_means_the_same_everywhere(picture_files: list[str], monkeypatc
         build_model(ModelOptions(checkpoint="bundled"), "plcc", 0)[0].eval(),
         Judge.load("bundled", device="cpu").model,
     ):
-        assert model.score(picture_files[:1]) == pytest.approx(expected, abs=1e-4)
-    assert sind_hf.score(picture_files[0]) == pytest.approx(expected[0], abs=1e-3)
+        assert model.score(image_files[:1]) == pytest.approx(expected, abs=1e-4)
+    assert sind_hf.score(image_files[0]) == pytest.approx(expected[0], abs=1e-3)
     assert SindConfig.from_pretrained("bundled").score_range == [1.0, 5.0]
     processor = SindImageProcessor.from_pretrained("bundled")
     assert tuple(processor.image_mean) == tuple(SindConfig.from_pretrained("bundled").image_mean)
     pipe = pipeline("image-quality-assessment", device="cpu")
-    assert pipe(picture_files[0])["score"] == pytest.approx(expected[0], abs=1e-3)
+    assert pipe(image_files[0])["score"] == pytest.approx(expected[0], abs=1e-3)
 
 
 def test_a_folder_of_that_name_needs_a_path(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,11 +70,11 @@ def test_scores_and_maps_stay_equal(name: str) -> None:
     torch.testing.assert_close(quality_and_map(model), expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
 
 
-def test_loading_to_score_fuses_the_bundled_checkpoint(picture_files: list[Path]) -> None:
+def test_loading_to_score_fuses_the_bundled_checkpoint(image_files: list[Path]) -> None:
     plain, _ = load_checkpoint("bundled", device="cpu")
     model = load(device="cpu")
     assert model.is_fused and not plain.is_fused
-    assert model.score(picture_files) == pytest.approx(plain.score(picture_files), abs=1e-5)
+    assert model.score(image_files) == pytest.approx(plain.score(image_files), abs=1e-5)
     gates = [module for module in model.modules() if type(module).__name__ == "EfficientNetSqueezeExciteLayer"]
     assert gates == []
 

@@ -21,12 +21,12 @@ from sind_hf import ImageError, SindImageProcessor, differentiable_views, load_i
 from sind_hf import image_processing_sind as module
 from sind_hf.configuration_sind import IMAGENET_MEAN, IMAGENET_STD
 from sind_hf.image_processing_sind import (
-    StripPicture,
+    StripImage,
     ViewPlan,
     cut_views,
-    local_picture_size,
+    local_image_size,
     plan_views,
-    resize_pictures,
+    resize_images,
 )
 
 # --- views equal the published ones ----------------------------------------------------------------------------------
@@ -99,13 +99,13 @@ def test_torch_resizes_as_pillow_does(draw: Any, size: tuple[int, int], view_siz
     ],
 )
 def test_local_image_size(width: int, height: int, view_size: int, expected: tuple[int, int]) -> None:
-    assert local_picture_size(width, height, view_size) == expected
+    assert local_image_size(width, height, view_size) == expected
 
 
 @pytest.mark.parametrize("view_size", [224, 112, 336])
 def test_the_global_image_is_the_whole_image_in_a_square(draw: Any, view_size: int) -> None:
     image = draw(640, 400)
-    found, _ = resize_pictures(image, view_size, "pillow")
+    found, _ = resize_images(image, view_size, "pillow")
     side = {224: 256, 112: 128, 336: 384}[view_size]
     np.testing.assert_array_equal(found, np.asarray(image.resize((side, side), Image.Resampling.BILINEAR)))
 
@@ -209,21 +209,21 @@ def test_every_pixel_of_a_view_comes_from_its_place(flip_global: bool, flip_loca
 @pytest.mark.parametrize("size", [(1000, 100), (100, 1000), (2400, 150), (77, 803)])
 def test_strips_equal_the_whole_image(draw: Any, size: tuple[int, int]) -> None:
     image = draw(*size)
-    global_picture, strips = resize_pictures(image)
-    height, width = local_picture_size(*size)
-    assert isinstance(strips, StripPicture) and strips.shape == (height, width, 3)
+    global_image, strips = resize_images(image)
+    height, width = local_image_size(*size)
+    assert isinstance(strips, StripImage) and strips.shape == (height, width, 3)
     whole = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
     plans = plan_views("nine", (height, width)) + plan_views("center", (height, width))
     plans += plan_views("train", (height, width), generator=np.random.default_rng(1))
-    _, found = cut_views(global_picture, strips, plans)
-    _, expected = cut_views(global_picture, whole, plans)
+    _, found = cut_views(global_image, strips, plans)
+    _, expected = cut_views(global_image, whole, plans)
     assert np.abs(found.astype(int) - expected).max() <= 1
     assert (found == expected).mean() > 0.9  # ties of the last rounding may fall either way, nothing more
 
 
 def test_eight_to_one_is_still_made_whole(draw: Any) -> None:
-    assert isinstance(resize_pictures(draw(800, 100))[1], np.ndarray)
-    assert isinstance(resize_pictures(draw(100, 808))[1], StripPicture)
+    assert isinstance(resize_images(draw(800, 100))[1], np.ndarray)
+    assert isinstance(resize_images(draw(100, 808))[1], StripImage)
 
 
 @pytest.mark.parametrize("size", [(20_000, 50), (50, 20_000)])
@@ -247,16 +247,16 @@ def test_tiny_images_have_views(size: tuple[int, int]) -> None:
 # --- the processor ---------------------------------------------------------------------------------------------------
 
 
-def test_shapes_and_numbers_of_a_mixed_batch(picture_files: list[str]) -> None:
+def test_shapes_and_numbers_of_a_mixed_batch(image_files: list[str]) -> None:
     processor = SindImageProcessor()
-    batch = processor(picture_files, return_tensors="pt")
-    nine = processor(picture_files, views="nine", return_tensors="pt")
+    batch = processor(image_files, return_tensors="pt")
+    nine = processor(image_files, views="nine", return_tensors="pt")
     assert list(batch) == ["pixel_values", "local_pixel_values"] == processor.model_input_names
     mean, std = (torch.tensor(x).view(3, 1, 1) for x in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     for slot, name in enumerate(batch):
         assert batch[name].shape == (5, 3, 224, 224) and batch[name].dtype == torch.float32
         assert nine[name].shape == (5, 9, 3, 224, 224)
-        for row, file in enumerate(picture_files):
+        for row, file in enumerate(image_files):
             for found, mode in ((batch[name][row], "center"), (nine[name][row], "nine")):
                 views = torch.from_numpy(processor.make_views(file, mode)[slot])
                 expected = ((views / 255 - mean) / std).reshape(found.shape)

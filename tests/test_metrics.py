@@ -138,7 +138,7 @@ def test_no_convergence_falls_back_to_the_least_squares_line(parameters):
     np.testing.assert_allclose(fit(x), np.polyval(np.polyfit(x, y, 1), x))
 
 
-def test_fewer_pictures_than_parameters_and_constant_input_fall_back_too():
+def test_fewer_images_than_parameters_and_constant_input_fall_back_too():
     with pytest.warns(FitWarning, match="3 images are fewer than the 4 parameters"):
         fit = metrics.fit_logistic([1, 2, 3], [2, 4, 6])
     np.testing.assert_allclose(fit.parameters, (2, 0), atol=1e-12)

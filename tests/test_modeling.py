@@ -147,8 +147,8 @@ def test_parity_with_the_published_model(shared: Path, branch: Any) -> None:
 def committed_case(draw: Any, backbone: str, branch: Any) -> tuple[list[float], list[float]]:
     model = build(backbone, branch)
     set_by_sine(model)
-    pictures = [draw(300, 224).crop((left, 0, left + 224, 224)) for left in (0, 40, 76)]
-    views = torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures])).permute(0, 3, 1, 2)
+    images = [draw(300, 224).crop((left, 0, left + 224, 224)) for left in (0, 40, 76)]
+    views = torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2)
     with torch.inference_mode():
         output = model(views, views.flip(0), output_quality_map=branch == "patch")
     return output.quality.tolist(), [] if output.quality_map is None else output.quality_map[1].diagonal().tolist()
@@ -347,7 +347,7 @@ def test_every_backbone_runs_learns_and_comes_back_from_disk(backbone: str, bran
         local = None
     output = model(views, local, labels=torch.tensor([1.0, 5.0]))
     assert output.quality.shape == (2,) and output.quality.dtype == torch.float32
-    assert output.quality.std() > 1e-4  # it reads the pictures
+    assert output.quality.std() > 1e-4  # it reads the images
     output.loss.backward()
     for name, parameter in model.named_parameters():
         assert (parameter.grad is not None) == parameter.requires_grad != name.endswith("mask_token"), name
@@ -444,7 +444,7 @@ def test_nine_pairs_are_the_mean_of_nine_calls(branch: Any) -> None:
 
 @pytest.mark.parametrize("pairs", [(), (2,)])
 @pytest.mark.parametrize("backbone", ["clip", "resnet"])
-def test_a_picture_scores_the_same_in_any_batch(backbone: str, pairs: tuple[int, ...]) -> None:
+def test_an_image_scores_the_same_in_any_batch(backbone: str, pairs: tuple[int, ...]) -> None:
     model = build(backbone)
     views, local = random_views(8, *pairs)
     with torch.inference_mode():
@@ -498,7 +498,7 @@ def test_a_convolutional_backbone_refuses_views_of_another_size() -> None:
         build("resnet")(torch.zeros(1, 3, 448, 448), torch.zeros(1, 3, 448, 448))
 
 
-def test_labels_must_be_as_many_as_pictures() -> None:
+def test_labels_must_be_as_many_as_images() -> None:
     with pytest.raises(ValueError, match="one value per image"):
         build()(*random_views(2), labels=torch.zeros(3))
 
@@ -704,26 +704,26 @@ def test_from_backbone_reads_checkpoints_with_another_head(tmp_path: Path) -> No
 # --- score -----------------------------------------------------------------------------------------------------------
 
 
-def test_score_is_the_forward_pass_on_the_processors_views(tiny_model: SindModel, picture_files: list[str]) -> None:
+def test_score_is_the_forward_pass_on_the_processors_views(tiny_model: SindModel, image_files: list[str]) -> None:
     processor = SindImageProcessor()
     with torch.inference_mode():
-        expected = tiny_model(**processor(picture_files, return_tensors="pt")).quality.tolist()
-        nine = tiny_model(**processor(picture_files[2], views="nine", return_tensors="pt")).quality.tolist()
+        expected = tiny_model(**processor(image_files, return_tensors="pt")).quality.tolist()
+        nine = tiny_model(**processor(image_files[2], views="nine", return_tensors="pt")).quality.tolist()
     for batch_size in (1, 2, 8):
-        found = tiny_model.score(picture_files, processor, batch_size=batch_size)
+        found = tiny_model.score(image_files, processor, batch_size=batch_size)
         assert found == pytest.approx(expected, rel=1e-5, abs=1e-4)
         assert all(isinstance(score, float) for score in found)
     assert np.std(expected) > 0.1
-    assert tiny_model.score(picture_files[2], processor, views="nine") == pytest.approx(nine, rel=1e-5)
+    assert tiny_model.score(image_files[2], processor, views="nine") == pytest.approx(nine, rel=1e-5)
     assert nine != pytest.approx(expected[2:3], rel=1e-5)
     assert tiny_model.score([], processor) == []
-    for several in (np.array(picture_files), map(str, picture_files), dict.fromkeys(picture_files).keys()):
+    for several in (np.array(image_files), map(str, image_files), dict.fromkeys(image_files).keys()):
         assert tiny_model.score(several, processor) == pytest.approx(expected, rel=1e-5, abs=1e-4)
 
 
-def test_score_leaves_the_model_in_the_mode_it_was_in(tiny_model: SindModel, picture_files: list[str]) -> None:
+def test_score_leaves_the_model_in_the_mode_it_was_in(tiny_model: SindModel, image_files: list[str]) -> None:
     tiny_model.train()
-    tiny_model.score(picture_files[:1], SindImageProcessor())
+    tiny_model.score(image_files[:1], SindImageProcessor())
     assert tiny_model.training
     with pytest.raises(ImageError, match=r"gone\.png"):
         tiny_model.score(["gone.png"], SindImageProcessor())

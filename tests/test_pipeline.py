@@ -34,7 +34,7 @@ def scores(answers: Any) -> list[float]:
 
 
 def test_a_folder_is_enough_and_nothing_is_asked(
-    tiny_checkpoint: Path, tiny_model: SindModel, picture_files: list[str], monkeypatch: pytest.MonkeyPatch
+    tiny_checkpoint: Path, tiny_model: SindModel, image_files: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> str:
         raise AssertionError("asked for trust in remote code")
@@ -42,29 +42,29 @@ def test_a_folder_is_enough_and_nothing_is_asked(
     monkeypatch.setattr("builtins.input", refuse)
     pipe = pipeline(TASK, model=str(tiny_checkpoint))
     assert isinstance(pipe, SindPipeline) and type(pipe.model) is SindModel
-    expected = tiny_model.score(picture_files, SindImageProcessor())
-    assert scores(pipe(picture_files)) == pytest.approx(expected, rel=1e-4)
+    expected = tiny_model.score(image_files, SindImageProcessor())
+    assert scores(pipe(image_files)) == pytest.approx(expected, rel=1e-4)
 
 
-def test_one_picture_gives_one_answer(pipe: SindPipeline, picture_files: list[str], tiny_model: SindModel) -> None:
-    expected = tiny_model.score(picture_files[:1], SindImageProcessor())[0]
-    answer = pipe(picture_files[0])
+def test_one_image_gives_one_answer(pipe: SindPipeline, image_files: list[str], tiny_model: SindModel) -> None:
+    expected = tiny_model.score(image_files[:1], SindImageProcessor())[0]
+    answer = pipe(image_files[0])
     assert answer == {
         "score": pytest.approx(expected, rel=1e-4),
         "score_range": [0, 100],
         "higher_is_better": True,
     }
     assert json.loads(json.dumps(answer)) == answer
-    assert pipe(Image.open(picture_files[0]))["score"] == pytest.approx(expected, rel=1e-4)
+    assert pipe(Image.open(image_files[0]))["score"] == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("views", ["center", "nine"])
 @pytest.mark.parametrize("batch_size", [1, 2, 8])
 def test_batches_change_nothing(
-    pipe: SindPipeline, picture_files: list[str], tiny_model: SindModel, batch_size: int, views: str
+    pipe: SindPipeline, image_files: list[str], tiny_model: SindModel, batch_size: int, views: str
 ) -> None:
-    """Five pictures in batches of two: also the last, smaller batch keeps its rows apart."""
-    files = picture_files if views == "center" else picture_files[:3]
+    """Five images in batches of two: also the last, smaller batch keeps its rows apart."""
+    files = image_files if views == "center" else image_files[:3]
     expected = tiny_model.score(files, SindImageProcessor(), views=views)
     found = pipe(files, batch_size=batch_size, views=views, output_quality_map=True)
     assert scores(found) == pytest.approx(expected, rel=1e-4)
@@ -81,21 +81,21 @@ def test_batches_change_nothing(
         assert values[2][5] == pytest.approx(output.quality_map[row, 2, 5].item(), rel=1e-3, abs=1e-4)
 
 
-def test_lists_generators_and_datasets(pipe: SindPipeline, picture_files: list[str]) -> None:
-    expected = scores(pipe(picture_files))
+def test_lists_generators_and_datasets(pipe: SindPipeline, image_files: list[str]) -> None:
+    expected = scores(pipe(image_files))
     assert len(set(expected)) == 5
-    assert scores(pipe(file for file in picture_files)) == pytest.approx(expected)
-    assert scores(pipe([Image.open(file) for file in picture_files], batch_size=2)) == pytest.approx(expected)
-    dataset = Dataset.from_dict({"photo": picture_files}).cast_column("photo", ImageFeature())
+    assert scores(pipe(file for file in image_files)) == pytest.approx(expected)
+    assert scores(pipe([Image.open(file) for file in image_files], batch_size=2)) == pytest.approx(expected)
+    dataset = Dataset.from_dict({"photo": image_files}).cast_column("photo", ImageFeature())
     assert scores(pipe(KeyDataset(dataset, "photo"), batch_size=2)) == pytest.approx(expected)
     encoded = dataset.cast_column("photo", ImageFeature(decode=False))
     assert scores(pipe(KeyDataset(encoded, "photo"))) == pytest.approx(expected)
 
 
 def test_every_collection_has_an_answer_for_every_image(
-    pipe: SindPipeline, tiny_model: SindModel, picture_files: list[str]
+    pipe: SindPipeline, tiny_model: SindModel, image_files: list[str]
 ) -> None:
-    files = picture_files[:2]
+    files = image_files[:2]
     arrays = np.stack([np.asarray(Image.open(file).resize((300, 240))) for file in files])
     dataset = Dataset.from_dict({"n": [0, 1], "photo": files}).cast_column("photo", ImageFeature())
     expected = scores(pipe(files))
@@ -132,25 +132,25 @@ def test_a_mistyped_option_names_the_nearest(tiny_model: SindModel, pipe: SindPi
         pipeline(TASK, model=tiny_model, image_processor=SindImageProcessor(), x=1)
 
 
-def test_a_generator_is_read_as_answers_are_taken(pipe: SindPipeline, picture_files: list[str]) -> None:
-    """A million pictures need not fit into memory: nothing is read far ahead of what has been answered."""
-    expected = scores(pipe(picture_files, views="nine"))
+def test_a_generator_is_read_as_answers_are_taken(pipe: SindPipeline, image_files: list[str]) -> None:
+    """A million images need not fit into memory: nothing is read far ahead of what has been answered."""
+    expected = scores(pipe(image_files, views="nine"))
     read = []
 
-    def pictures(rounds: int) -> Iterator[Image.Image]:
+    def images(rounds: int) -> Iterator[Image.Image]:
         for number in range(rounds):
             read.append(number)
-            yield Image.open(picture_files[number % len(picture_files)])
+            yield Image.open(image_files[number % len(image_files)])
 
-    answers = pipe(pictures(1000), batch_size=2, num_workers=0, views="nine", output_quality_map=True)
+    answers = pipe(images(1000), batch_size=2, num_workers=0, views="nine", output_quality_map=True)
     first = [next(iter(answers))] + [next(answers) for _ in range(2)]
     assert scores(first) == pytest.approx(expected[:3], rel=1e-4)
     assert len(read) <= 6
     assert [len(answer["quality_map"]) for answer in first] == [7, 7, 7]
 
 
-class PictureFolder(TorchDataset):
-    """What a user's own dataset may be: a length, and pictures by number."""
+class ImageFolder(TorchDataset):
+    """What a user's own dataset may be: a length, and images by number."""
 
     def __init__(self, files: list[str]) -> None:
         self.files = files
@@ -159,59 +159,57 @@ class PictureFolder(TorchDataset):
         return len(self.files)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return {"picture": self.files[index], "name": f"number {index}"}
+        return {"image": self.files[index], "name": f"number {index}"}
 
 
-def test_datasets_of_other_makes(pipe: SindPipeline, picture_files: list[str]) -> None:
-    expected = scores(pipe(picture_files))
-    own = KeyDataset(PictureFolder(picture_files), "picture")
+def test_datasets_of_other_makes(pipe: SindPipeline, image_files: list[str]) -> None:
+    expected = scores(pipe(image_files))
+    own = KeyDataset(ImageFolder(image_files), "image")
     assert scores(pipe(own, batch_size=3)) == pytest.approx(expected, rel=1e-4)
-    nine = scores(pipe(picture_files, views="nine"))
+    nine = scores(pipe(image_files, views="nine"))
     answers = list(pipe(own, batch_size=3, views="nine", output_quality_map=True))
     assert scores(answers) == pytest.approx(nine, rel=1e-4)
     assert all(len(line) == 7 for answer in answers for line in answer["quality_map"])
-    streamed = Dataset.from_dict({"photo": picture_files}).cast_column("photo", ImageFeature()).to_iterable_dataset()
+    streamed = Dataset.from_dict({"photo": image_files}).cast_column("photo", ImageFeature()).to_iterable_dataset()
     found = scores(pipe((row["photo"] for row in streamed), batch_size=2))
     assert found == pytest.approx(expected, rel=1e-4)
 
 
-def test_what_cannot_be_scored_is_named(pipe: SindPipeline, picture_files: list[str], tmp_path: Path) -> None:
+def test_what_cannot_be_scored_is_named(pipe: SindPipeline, image_files: list[str], tmp_path: Path) -> None:
     bad = tmp_path / "text.png"
-    bad.write_text("no picture")
+    bad.write_text("no image")
     with pytest.raises(ImageError, match="text.png"):
-        list(pipe([picture_files[0], str(bad)], batch_size=2))
+        list(pipe([image_files[0], str(bad)], batch_size=2))
     with pytest.raises(ValueError, match="ten"):
-        pipe(picture_files[0], views="ten")
+        pipe(image_files[0], views="ten")
 
 
-def test_options_can_be_set_once(tiny_model: SindModel, picture_files: list[str]) -> None:
+def test_options_can_be_set_once(tiny_model: SindModel, image_files: list[str]) -> None:
     pipe = pipeline(
         TASK, model=tiny_model, image_processor=SindImageProcessor(), views="nine", output_quality_map=True
     )
-    answer = pipe(picture_files[0])
+    answer = pipe(image_files[0])
     assert "quality_map" in answer
-    nine = tiny_model.score(picture_files[:1], SindImageProcessor(), views="nine")[0]
+    nine = tiny_model.score(image_files[:1], SindImageProcessor(), views="nine")[0]
     assert answer["score"] == pytest.approx(nine, rel=1e-4)
-    center = tiny_model.score(picture_files[:1], SindImageProcessor())[0]
-    assert pipe(picture_files[0], views="center")["score"] == pytest.approx(center, rel=1e-4)
+    center = tiny_model.score(image_files[:1], SindImageProcessor())[0]
+    assert pipe(image_files[0], views="center")["score"] == pytest.approx(center, rel=1e-4)
     assert center != pytest.approx(nine, rel=1e-3)
 
 
-def test_the_processors_own_setting_counts(tiny_model: SindModel, picture_files: list[str]) -> None:
+def test_the_processors_own_setting_counts(tiny_model: SindModel, image_files: list[str]) -> None:
     pipe = pipeline(TASK, model=tiny_model, image_processor=SindImageProcessor(views="nine"))
-    nine = tiny_model.score(picture_files[:2], SindImageProcessor(), views="nine")
-    assert scores(pipe(picture_files[:2], batch_size=2)) == pytest.approx(nine, rel=1e-4)
+    nine = tiny_model.score(image_files[:2], SindImageProcessor(), views="nine")
+    assert scores(pipe(image_files[:2], batch_size=2)) == pytest.approx(nine, rel=1e-4)
 
 
-def test_no_range_is_none_and_no_patch_tokens_no_map(
-    tiny_clip_config: dict[str, Any], picture_files: list[str]
-) -> None:
+def test_no_range_is_none_and_no_patch_tokens_no_map(tiny_clip_config: dict[str, Any], image_files: list[str]) -> None:
     for branch in ("class", "none"):
         model = SindModel(SindConfig(vision_config=dict(tiny_clip_config), local_branch=branch)).eval()
         pipe = pipeline(TASK, model=model, image_processor=SindImageProcessor())
-        assert pipe(picture_files[0])["score_range"] is None
+        assert pipe(image_files[0])["score_range"] is None
         with pytest.raises(ValueError, match="No quality map"):
-            pipe(picture_files[0], output_quality_map=True)
+            pipe(image_files[0], output_quality_map=True)
 
 
 # --- where the package is not installed ------------------------------------------------------------------------------
@@ -268,24 +266,24 @@ def run_stranger(folder: str | Path, files: list[str], home: Path) -> dict[str, 
 
 
 def test_a_checkpoint_carries_its_code(
-    tiny_checkpoint: Path, tiny_model: SindModel, picture_files: list[str], tmp_path: Path
+    tiny_checkpoint: Path, tiny_model: SindModel, image_files: list[str], tmp_path: Path
 ) -> None:
     names = {path.name for path in tiny_checkpoint.glob("*.py")}
     assert names == {f"{name}_sind.py" for name in ("configuration", "modeling", "image_processing", "pipeline")} | {
         "losses.py"
     }
-    found = run_stranger(tiny_checkpoint, picture_files, tmp_path / "elsewhere")
-    expected = tiny_model.score(picture_files, SindImageProcessor())
+    found = run_stranger(tiny_checkpoint, image_files, tmp_path / "elsewhere")
+    expected = tiny_model.score(image_files, SindImageProcessor())
     assert found["score"] == pytest.approx(expected, rel=1e-5)
     assert found["pipeline"] == pytest.approx(expected, rel=1e-5)
     pipe = pipeline(TASK, model=tiny_model, image_processor=SindImageProcessor())
-    nine = pipe(picture_files[0], views="nine", output_quality_map=True)
+    nine = pipe(image_files[0], views="nine", output_quality_map=True)
     assert found["nine"] == pytest.approx(nine["score"], rel=1e-5)
     assert found["map"][3] == pytest.approx(nine["quality_map"][3], rel=1e-4, abs=1e-5)
     assert found["trust"].startswith("transformers_modules.")
     # What such a process saves is as good as the original, and loads here without a question.
     copy = tmp_path / "elsewhere" / "copy"
     again = pipeline(TASK, model=str(copy))
-    assert scores(again(picture_files)) == pytest.approx(expected, rel=1e-4)
-    second = run_stranger(copy, picture_files, tmp_path / "further")
+    assert scores(again(image_files)) == pytest.approx(expected, rel=1e-4)
+    second = run_stranger(copy, image_files, tmp_path / "further")
     assert second["pipeline"] == pytest.approx(expected, rel=1e-5)

@@ -22,7 +22,7 @@ from PIL import Image
 from rounds import machine, make_photographs, time_in_turn
 
 from sind_hf import SindImageProcessor, load_image
-from sind_hf.image_processing_sind import cut_views, local_picture_size, plan_views
+from sind_hf.image_processing_sind import cut_views, local_image_size, plan_views
 
 SIZES = [(1024, 768), (4000, 3000)]
 IMAGES = 4
@@ -32,7 +32,7 @@ MODES = ("train", "nine", "center")
 def published(path: Path, mode: Any, side: int = 224) -> list[torch.Tensor]:
     """What the published data loader does, in Pillow and torch."""
     image = Image.open(path).convert("RGB")
-    height, width = local_picture_size(*image.size, side)
+    height, width = local_image_size(*image.size, side)
     sizes = ((8 * side // 7, 8 * side // 7), (width, height))
     images = [np.asarray(image.resize(size, Image.Resampling.BILINEAR)) for size in sizes]
     plans = plan_views(mode, (height, width), side, np.random.default_rng(0))
@@ -48,7 +48,7 @@ def with_torchvision(path: Path, mode: Any) -> list[torch.Tensor]:
     from torchvision.transforms.v2 import functional
 
     image = functional.pil_to_tensor(load_image(path))
-    height, width = local_picture_size(image.shape[2], image.shape[1])
+    height, width = local_image_size(image.shape[2], image.shape[1])
     resized = [functional.resize(image, list(size), antialias=True) for size in ((256, 256), (height, width))]
     images = [image.permute(1, 2, 0).numpy() for image in resized]
     plans = plan_views(mode, (height, width), generator=np.random.default_rng(0))

@@ -22,7 +22,7 @@ from full_reference import INDICES
 from PIL import Image
 from views import Pixels, Views, cut
 
-from sind_hf.data.synthetic.graded import keyed_generator
+from sind_hf.data.synthetic import keyed_generator
 from sind_hf.image_processing_sind import load_image
 
 #: Drawn more often than the others: what most images go through, and what laboratory studies consist of.

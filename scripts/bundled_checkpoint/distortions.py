@@ -1,7 +1,7 @@
 """What happens to photographs between the scene and the screen: some thirty kinds of distortion.
 
 Every function takes an RGB image, a level from 0 (nothing) to 5 (very annoying) and a generator, and returns a new RGB
-image of the same size, as those of `sind_hf.data.synthetic.distortions` do, which are among them.
+image of the same size, as those of `sind_hf.data.synthetic` do, which are among them.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import numpy.typing as npt
 from PIL import Image, ImageEnhance, ImageFilter
 from scipy import ndimage
 
-from sind_hf.data.synthetic import distortions as graded
-from sind_hf.data.synthetic.distortions import Distortion, at_384, at_level, jpeg, to_image, white_noise
+from sind_hf.data import synthetic as graded
+from sind_hf.data.synthetic import Distortion, at_384, at_level, jpeg, to_image, white_noise
 
 Pixels = npt.NDArray[np.floating]
 

@@ -10,7 +10,7 @@ import numpy as np
 from distortions import DISTORTIONS
 from PIL import Image
 
-from sind_hf.data.synthetic.graded import keyed_generator
+from sind_hf.data.synthetic import keyed_generator
 from sind_hf.image_processing_sind import SindImageProcessor, load_image
 from sind_hf.modeling_sind import SindModel
 

@@ -16,7 +16,7 @@ from ladders import LadderResult, score_ladders
 from studies import STUDIES, Study
 
 from sind_hf import SindImageProcessor, SindModel
-from sind_hf.data.synthetic.graded import packaged_photographs
+from sind_hf.data.synthetic import packaged_photographs
 from sind_hf.files import write_json
 from sind_hf.metrics import srcc
 from training import TrainingSettings, fold_of, held_out, load_trained

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from views import Pixels, Views, cut
 
-from sind_hf.data.synthetic.graded import keyed_generator
+from sind_hf.data.synthetic import keyed_generator
 from sind_hf.image_processing_sind import load_image
 
 STUDIES = ("video_codec_mos", "blur_jpeg_acr", "underwater_mos", "agiqa3k")

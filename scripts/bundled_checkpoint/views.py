@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sind_hf.image_processing_sind import cut_views, plan_views, resize_pictures
+from sind_hf.image_processing_sind import cut_views, plan_views, resize_images
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -30,7 +30,7 @@ def cut(
     Returns:
         The resized image, (3, 8s/7, 8s/7), and the local views, (n, 3, s, s).
     """
-    whole, resized = resize_pictures(image, view_size)
+    whole, resized = resize_images(image, view_size)
     size = (resized.shape[0], resized.shape[1])
     plans = plan_views("center", size, view_size) if centered else []
     plans += [plan_views("train", size, view_size, rng)[0] for _ in range(fragments)]

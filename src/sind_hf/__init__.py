@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sind_hf.data.manifests.manifest import Manifest, ManifestEntry, ScoreInfo
     from sind_hf.data.prepared.folder import load_prepared
     from sind_hf.data.sampling import SceneBatchSampler, ShuffledBatchSampler
-    from sind_hf.data.synthetic.graded import grade, packaged_photographs
+    from sind_hf.data.synthetic import grade, packaged_photographs
     from sind_hf.data.views import ViewDataset
     from sind_hf.experiments.evaluation import evaluate_manifest
     from sind_hf.hub.publish import push_model
@@ -53,12 +53,12 @@ _MODULE_OF = {
     "differentiable_views": "image_processing_sind",
     "evaluate_manifest": "experiments.evaluation",
     "export_onnx": "onnx.export",
-    "grade": "data.synthetic.graded",
+    "grade": "data.synthetic",
     "import_manifest": "data.importing.importer",
     "load": "checkpoints",
     "load_image": "image_processing_sind",
     "load_prepared": "data.prepared.folder",
-    "packaged_photographs": "data.synthetic.graded",
+    "packaged_photographs": "data.synthetic",
     "push_model": "hub.publish",
     "score": "checkpoints",
     "score_images": "scoring.scorer",

@@ -21,7 +21,7 @@ class CalibrationWarning(RuntimeWarning):
     """Raw scores could not be calibrated and stay as they are.
 
     Attributes:
-        reason: What prevented the calibration.
+        reason: Reason why scores could not be calibrated.
     """
 
     def __init__(self, reason: str) -> None:
@@ -37,8 +37,8 @@ class Calibration:
     """`score = scale * raw + shift`; call it with raw scores.
 
     Attributes:
-        scale: positive factor.
-        shift: score of a raw 0, in the unit of the scores.
+        scale: Positive factor.
+        shift: Score of a raw 0, in the unit of the scores.
     """
 
     scale: float = 1.0
@@ -53,15 +53,15 @@ def fit_affine(raw: ArrayLike, target: ArrayLike) -> Calibration:
     """Fit `target ≈ scale * raw + shift` by least squares, in float64.
 
     Args:
-        raw: raw predictions of the training images, shape (n,), n at least 2.
-        target: their opinion scores, higher is better, shape (n,).
+        raw: Raw predictions of the training images, shape (n,), n at least 2.
+        target: Their opinion scores, higher is better, shape (n,).
 
     Returns:
         The calibration. If the slope is not positive or the raw scores are constant, it is the identity, with a
         `CalibrationWarning`: calibration must never reverse the order of the scores.
 
     Raises:
-        ValueError: lengths differ, fewer than two entries, or a value that is not finite.
+        ValueError: If lengths differ, there are fewer than two entries, or a value is not finite.
     """
     x, y = paired_arrays(raw, target)
     x_mean, y_mean = float(x.mean()), float(y.mean())

@@ -15,7 +15,7 @@ import torch
 from safetensors import safe_open
 
 from sind_hf.configuration_sind import BUNDLED, resolve_checkpoint
-from sind_hf.files import read_text, shown
+from sind_hf.files import read_text, reason, shown
 from sind_hf.fusion import fuse
 from sind_hf.image_processing_sind import ImageError, SindImageProcessor, printable
 from sind_hf.modeling_sind import SindModel
@@ -142,7 +142,7 @@ def load_checkpoint(
         model, found = loaded
         processor = SindImageProcessor.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # a hostile config.json can break its reader in any way
-        raise ValueError(f"{path}: cannot load this checkpoint ({' '.join(str(error).split())}).") from error
+        raise ValueError(f"{path}: cannot load this checkpoint ({reason(error)}).") from error
     model.config._name_or_path = model.name_or_path = path
     model.image_processor = processor
     # What the files lack, or hold in another shape, was filled with random numbers.
@@ -155,8 +155,8 @@ def load_checkpoint(
     try:
         torch.nn.Module.to(model, device or default_device())
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"device {device!r} cannot be used ({reason}); leave it out to choose one.") from None
+        what = str(error).splitlines()[0]
+        raise ValueError(f"device {device!r} cannot be used ({what}); leave it out to choose one.") from None
     return model.eval(), processor
 
 
@@ -182,7 +182,7 @@ def _download(path: str) -> str:
     try:
         folder = snapshot_download(path, allow_patterns=list(HUB_FILES))
     except Exception as error:  # the Hub's client and HTTP errors share no base class
-        raise ValueError(f"{path}: cannot load this checkpoint ({' '.join(str(error).split())}).") from error
+        raise ValueError(f"{path}: cannot load this checkpoint ({reason(error)}).") from error
     check_folder(folder, name=path)
     return folder
 

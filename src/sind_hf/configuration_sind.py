@@ -31,7 +31,7 @@ def resolve_checkpoint(name: str | os.PathLike[str] | None) -> Any:
     """Turn the name `"bundled"` into the folder of that checkpoint; return every other name, path or None unchanged.
 
     Raises:
-        ValueError: If the bundled checkpoint is asked for where the package sind-hf is not installed.
+        ValueError: If the name is `"bundled"` and the package sind-hf is not installed.
     """
     if name != BUNDLED:
         return name
@@ -49,16 +49,16 @@ class SindConfig(PreTrainedConfig):
             transformers. Default: CLIP ViT-B/16. Of a model of images and text (CLIP, SigLIP) only the vision half is
             used. A configuration that names weights or a model elsewhere is refused, so that loading a model folder
             never contacts the Hub. One of more than 1,000 layers is refused, too.
-        local_branch: What the head reads beside the global view's class token `g`: `"patch"` the mean patch token of
-            the local view (the method, `--local_global`), `"class"` the class token of the local view (the ablation
-            `--all_global`), `"none"` nothing (global view only).
+        local_branch: Input of the head beside the global view's class token `g`: `"patch"`, the mean patch token of
+            the local view (the method, `--local_global`); `"class"`, the class token of the local view (the ablation
+            `--all_global`); `"none"`, nothing (global view only).
         view_size: Side of both square views, in pixels; a multiple of 56, so that views divide into 7×7 fragments and
             the resized image (8/7 of the side) has whole pixels; at most 2,240. Default: the backbone's `image_size`
-            where that is one, else 224.
+            if that is a multiple of 56, else 224.
         loss_type: The loss computed when `labels` are given: a name of `sind_hf.losses.LOSSES`.
         score_scale: Calibration: `quality = score_scale · raw + score_shift`. 1 for a fresh model.
         score_shift: Calibration, see `score_scale`. 0 for a fresh model.
-        score_range: `[lowest, highest]` score of the training data's scale, or `None` when scores are on no declared
+        score_range: `[lowest, highest]` score of the training data's scale, or `None` if scores are on no declared
             scale. Higher is always better. Scores are never clipped to it.
         freeze_backbone: Train the head alone; the backbone then also keeps its BatchNorm statistics.
         freeze_batch_norm: Keep BatchNorm's statistics as they are while the weights are trained: for fine-tuning on
@@ -68,7 +68,7 @@ class SindConfig(PreTrainedConfig):
         initializer_range: Standard deviation of the fresh head's weights.
 
     Raises:
-        ValueError: When a value is outside the choices above.
+        ValueError: If a value is outside the choices above.
 
     Example:
         >>> from sind_hf import SindConfig

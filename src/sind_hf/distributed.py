@@ -36,7 +36,7 @@ def keep_freed_memory() -> None:
     """Keep the memory of freed tensors in this process, and in those that it forks, for the tensors that follow.
 
     Otherwise glibc returns a large tensor to the kernel as soon as it is freed, and the next one waits for new pages:
-    up to half of the time of a network on a CPU. Does nothing where the C library is not glibc.
+    up to half of the time of a network on a CPU. Does nothing if the C library is not glibc.
     """
     if not sys.platform.startswith("linux"):
         return

@@ -42,7 +42,7 @@ def atomic_file(path: str | os.PathLike[str], *, sync: bool = True) -> Iterator[
             For thousands of small files that can be made again.
 
     Raises:
-        ValueError: When the file cannot be written; `path` is unchanged.
+        ValueError: If the file cannot be written; `path` is unchanged.
     """
     target = Path(path)
     try:
@@ -70,7 +70,7 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         path: Folder to make or to write to. Missing folders above it are made.
 
     Raises:
-        ValueError: When the files cannot be written; what `path` held before is unchanged.
+        ValueError: If the files cannot be written; what `path` held before is unchanged.
     """
     target = Path(path)
     try:
@@ -99,7 +99,7 @@ def open_text(
     """Open a regular file to read its text; named pipes, devices and sockets are refused before they are opened.
 
     Raises:
-        OSError: When there is no such file, it may not be read, or is not a regular file; `strerror` says which.
+        OSError: If there is no such file, it may not be read, or is not a regular file; `strerror` says which.
     """
     from sind_hf.image_processing_sind import open_regular_file  # late, because it imports torch
 
@@ -111,7 +111,7 @@ def read_text(path: str | os.PathLike[str], encoding: str = "utf-8", errors: str
 
     Raises:
         OSError: See `open_text`; or when the file has more than `LARGEST_TEXT` bytes.
-        UnicodeDecodeError: When it holds other bytes than text in this encoding.
+        UnicodeDecodeError: If it holds other bytes than text in this encoding.
     """
     with open_text(path, encoding, errors) as file:
         if os.fstat(file.fileno()).st_size > LARGEST_TEXT:
@@ -153,7 +153,7 @@ def sync_folder(folder: str | os.PathLike[str]) -> None:
     """Wait until a folder and all its files are on the disk.
 
     Raises:
-        OSError: When the disk reports an error.
+        OSError: If the disk reports an error.
     """
     for place, _, names in os.walk(folder):
         for name in names:
@@ -171,7 +171,7 @@ def sole_use(output: str | os.PathLike[str]) -> Iterator[None]:
         output: File or folder; need not exist.
 
     Raises:
-        ValueError: When another run holds the lock, or the folder above the output cannot be written to.
+        ValueError: If another run holds the lock, or the folder above the output cannot be written to.
     """
     path = Path(output)
     place = path.absolute()
@@ -195,9 +195,9 @@ def sole_use(output: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def reason(error: Exception) -> str:
-    """Describe an error in words, without the path, which the message names already."""
+    """Describe an error in one line of at most 300 characters, without the path, which the message names already."""
     if not isinstance(error, OSError) or error.errno is None:
-        return " ".join(str(error).split())
+        return " ".join(str(error).split())[:300] or type(error).__name__
     return "the disk is full" if error.errno == errno.ENOSPC else error.strerror or os.strerror(error.errno)
 
 
@@ -242,7 +242,7 @@ def _make(path: Path, *, folder: bool) -> None:
     """Make an empty file or folder.
 
     Raises:
-        FileExistsError: When the name is taken.
+        FileExistsError: If the name is taken.
     """
     if folder:
         path.mkdir()
@@ -267,7 +267,7 @@ def _remove_leftover(path: Path) -> None:
 
 
 def _lock(path: Path) -> int | None:
-    """Lock a file or folder until the returned descriptor is closed; None where it is missing or cannot be locked."""
+    """Lock a file or folder until the returned descriptor is closed; None if it is missing or cannot be locked."""
     if fcntl is None:
         return None
     try:
@@ -316,7 +316,7 @@ def _sync(path: Path) -> None:
 
 
 def _move_files(source: Path, target: Path) -> None:
-    """Move all files of one folder to the same places in another, replacing those that are there."""
+    """Move all files of one folder to the same places in another, replacing existing ones."""
     changed = {target}
     for file in sorted(path for path in source.rglob("*") if path.is_file()):
         place = target / file.relative_to(source)

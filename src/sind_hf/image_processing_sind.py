@@ -1,6 +1,6 @@
 """Load images, cut the two views of SIND, and the image processor that does both.
 
-An image goes through three steps, each with its own function: `load_image` (any source to RGB), `resize_pictures` (the
+An image goes through three steps, each with its own function: `load_image` (any source to RGB), `resize_images` (the
 two resized images that every view is cut from) and `cut_views` (crops and fragments at the places in a `ViewPlan`).
 Arrays are uint8, height × width × 3.
 """
@@ -165,7 +165,7 @@ _ASSIGNED = ipaddress.ip_network("2000::/3")  # all other public IPv6 addresses
 # Options of every image processor that change nothing here, with the values that ask for nothing else.
 _FIXED_OPTIONS = {"do_resize": True, "do_center_crop": False, "do_pad": False, "resample": Image.Resampling.BILINEAR}
 # Types that can be iterated over and still mean one image, or none.
-_ONE_PICTURE = (str, os.PathLike, bytes, bytearray, memoryview, dict, io.IOBase, Image.Image)
+_ONE_IMAGE = (str, os.PathLike, bytes, bytearray, memoryview, dict, io.IOBase, Image.Image)
 
 
 class ImageError(ValueError):
@@ -182,7 +182,7 @@ def load_image(
     private_addresses: bool = False,
     color_management: bool = True,
 ) -> Image.Image:
-    """Load one image as upright 8-bit RGB, whatever form it comes in.
+    """Load one image of any form as upright 8-bit RGB.
 
     EXIF orientation is applied, colors are converted from an embedded ICC profile to sRGB, transparency is composited
     on white, and gray, palette, CMYK and 16-bit images are converted. The first frame of an animation is taken. The
@@ -348,7 +348,7 @@ def why_not_read(suffix: str) -> str | None:
 
 def _is_readable(known: ImageFormat) -> bool:
     Image.init()
-    # MPO has no decoder of its own: the one for JPEG finds out.
+    # MPO has no decoder: the one for JPEG recognizes it.
     return any(name in Image.OPEN for name in known.decoders) or (
         known.module is not None and importlib.util.find_spec(known.module) is not None
     )
@@ -577,7 +577,7 @@ def _to_rgb(image: Image.Image, name: str, color_management: bool = False) -> Im
 
 
 def _srgb_transform_of(image: Image.Image) -> ImageCms.ImageCmsTransform | None:
-    """Return what converts an image from its embedded profile to sRGB; None if nothing has to be done."""
+    """Return the transform of an image from its embedded profile to sRGB; None if none is needed."""
     profile = image.info.get("icc_profile")
     mode = _COLOR_MODES.get(image.mode)
     if mode is None or not isinstance(profile, bytes) or not 0 < len(profile) <= ICC_LIMIT:
@@ -738,7 +738,7 @@ def _download(address: str, private_addresses: bool) -> bytes:
             if url.scheme not in ("http", "https") or not url.host:
                 raise ImageError(f"{name}: leads to {printable(url)}, which is not an http(s) URL")
             proxy = _proxy(url.scheme, url.host)
-            # A proxy looks up the name and connects; where the host is an address, it is checked here all the same.
+            # A proxy looks up the name and connects; a host that is an address is checked here, too.
             network.public_only = not (private_addresses or proxy)
             if proxy and not private_addresses and _is_local(url.host):
                 raise _NotPublicError(f"{url.host} is not a public address")
@@ -805,7 +805,7 @@ class _NotPublicError(Exception):
 
 
 class _BoundedNetwork:
-    """A network for httpcore that connects to public addresses only, and ends in time whatever a server sends.
+    """A network for httpcore that connects to public addresses only, and ends in time, whatever a server sends.
 
     Args:
         network: Network of httpcore that makes the connections.
@@ -920,7 +920,7 @@ class ViewPlan:
     flip_local: bool = False
 
 
-def local_picture_size(width: int, height: int, view_size: int = 224) -> tuple[int, int]:
+def local_image_size(width: int, height: int, view_size: int = 224) -> tuple[int, int]:
     """Return (height, width) of the local image: short side 3s, long side `int(3s·long/short)`."""
     short = 3 * view_size
     if width <= height:
@@ -936,7 +936,7 @@ def plan_views(
     Args:
         mode: `"center"`: one pair, everything centered. `"nine"`: nine pairs at fixed places. `"train"`: one pair at
             random places, each view flipped with probability ½.
-        local_size: (height, width) of the local image, from `local_picture_size`.
+        local_size: (height, width) of the local image, from `local_image_size`.
         view_size: Side s of the views, in pixels.
         generator: Source of randomness, required for `"train"` and unused otherwise.
 
@@ -967,9 +967,9 @@ def plan_views(
     return [ViewPlan((top, left), tuple(rows), tuple(columns), flip_global, flip_local)]
 
 
-def resize_pictures(
+def resize_images(
     image: Image.Image, view_size: int = 224, backend: ResizeBackend = "torch"
-) -> tuple[np.ndarray, np.ndarray | StripPicture]:
+) -> tuple[np.ndarray, np.ndarray | StripImage]:
     """Make the two resized images that all views of an RGB image are cut from.
 
     Args:
@@ -980,12 +980,12 @@ def resize_pictures(
 
     Returns:
         The global image, uint8 (8s/7, 8s/7, 3), and the local image, uint8 with short side 3s. Above an aspect ratio
-        of 8:1, the latter is a `StripPicture`, which computes only what is cut from it.
+        of 8:1, the latter is a `StripImage`, which computes only what is cut from it.
     """
     side = 8 * view_size // 7
-    height, width = local_picture_size(*image.size, view_size)
+    height, width = local_image_size(*image.size, view_size)
     if max(height, width) > MAX_FULL_ASPECT * min(height, width):
-        return _resize(image, (side, side)), StripPicture(image, (height, width))
+        return _resize(image, (side, side)), StripImage(image, (height, width))
     if backend == "pillow":
         return _resize(image, (side, side)), _resize(image, (height, width))
     if backend != "torch":
@@ -996,8 +996,8 @@ def resize_pictures(
         torch.nn.functional.interpolate(pixels, size=size, mode="bilinear", antialias=True)[0]
         for size in ((side, side), (height, width))
     )
-    global_picture, local_picture = (each.permute(1, 2, 0).contiguous().numpy() for each in resized)
-    return global_picture, local_picture
+    global_image, local_image = (each.permute(1, 2, 0).contiguous().numpy() for each in resized)
+    return global_image, local_image
 
 
 def _resize(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
@@ -1014,7 +1014,7 @@ def _as_array(image: Image.Image) -> np.ndarray:
     return array
 
 
-class StripPicture:
+class StripImage:
     """A local image too long to be made whole. Only the seven strips with fragments are resized.
 
     A 20,000×50 panorama would otherwise become 268,800×672 pixels.
@@ -1050,8 +1050,8 @@ class StripPicture:
 
 
 def cut_views(
-    global_picture: np.ndarray,
-    local_picture: np.ndarray | StripPicture,
+    global_image: np.ndarray,
+    local_image: np.ndarray | StripImage,
     plans: Sequence[ViewPlan],
     view_size: int = 224,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -1061,19 +1061,19 @@ def cut_views(
         Global and local views, both uint8 (T, 3, s, s) for T plans.
     """
     fragment = view_size // GRID
-    cell_y, cell_x = local_picture.shape[0] // GRID, local_picture.shape[1] // GRID
+    cell_y, cell_x = local_image.shape[0] // GRID, local_image.shape[1] // GRID
     global_views = np.empty((len(plans), 3, view_size, view_size), np.uint8)
     local_views = np.empty_like(global_views)
     for t, plan in enumerate(plans):
         top, left = plan.crop
-        crop = global_picture[top : top + view_size, left : left + view_size]
+        crop = global_image[top : top + view_size, left : left + view_size]
         ys = _fragment_indices(plan.rows, cell_y, fragment)
         xs = _fragment_indices(plan.columns, cell_x, fragment)
-        if isinstance(local_picture, StripPicture):
-            joined = local_picture.take(ys, xs)
+        if isinstance(local_image, StripImage):
+            joined = local_image.take(ys, xs)
         else:
             # Runs of columns are copied whole: picking single pixels takes eight times as long.
-            rows = local_picture[ys]
+            rows = local_image[ys]
             joined = np.concatenate([rows[:, x : x + fragment] for x in xs[::fragment]], axis=1)
         global_views[t] = (crop[:, ::-1] if plan.flip_global else crop).transpose(2, 0, 1)
         local_views[t] = (joined[:, ::-1] if plan.flip_local else joined).transpose(2, 0, 1)
@@ -1109,7 +1109,7 @@ class SindImageProcessor(PilBackend):
     Args:
         size: `{"height": s, "width": s}`, the side of both views. Default 224.
         views: `"center"` or `"nine"`.
-        resize_backend: `"torch"` or `"pillow"`, see `resize_pictures`.
+        resize_backend: `"torch"` or `"pillow"`, see `resize_images`.
         fast_decode: Whether to decode JPEG files that are at least twice as large as the views need (short side 6s) at
             1/2, 1/4 or 1/8 of their size: several times faster, and slightly other scores. Off by default.
         color_management: Whether to convert colors from embedded ICC profiles to sRGB, see `load_image`. On by
@@ -1189,7 +1189,7 @@ class SindImageProcessor(PilBackend):
             return iter(images)
         if isinstance(images, (np.ndarray, torch.Tensor)):
             return iter([images] if images.ndim <= 3 else images)
-        is_one = isinstance(images, _ONE_PICTURE) or not isinstance(images, Iterable)
+        is_one = isinstance(images, _ONE_IMAGE) or not isinstance(images, Iterable)
         return iter([images] if is_one else images)
 
     def make_views(
@@ -1218,9 +1218,9 @@ class SindImageProcessor(PilBackend):
         backend: ResizeBackend,
         generator: np.random.Generator | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        global_picture, local_picture = resize_pictures(image, view_size, backend)
-        plans = plan_views(mode, local_picture.shape[:2], view_size, generator)
-        return cut_views(global_picture, local_picture, plans, view_size)
+        global_image, local_image = resize_images(image, view_size, backend)
+        plans = plan_views(mode, local_image.shape[:2], view_size, generator)
+        return cut_views(global_image, local_image, plans, view_size)
 
     def _prepare_image_like_inputs(self, images: Any, *args: Any, **kwargs: Any) -> list[tuple[Image.Image, bool]]:
         """Load the images. Return with each whether its pixels were floating-point numbers in [0, 1]."""
@@ -1325,7 +1325,7 @@ def differentiable_views(
     side = processor.size["height"]
     height, width = images.shape[2:]
     square = 8 * side // 7
-    local_height, local_width = local_picture_size(width, height, side)
+    local_height, local_width = local_image_size(width, height, side)
     cell_y, cell_x, fragment = local_height // GRID, local_width // GRID, side // GRID
     mean, std = (
         torch.from_numpy(_per_channel(name, getattr(processor, name)).copy()).to(images.device)

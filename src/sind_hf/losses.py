@@ -75,7 +75,7 @@ def fidelity(prediction: Tensor, target: Tensor) -> Tensor:
     """Fidelity between the predicted and the true probability that i beats j, mean over the pairs i < j.
 
     `P = Φ(p_i - p_j)` with the error function of the difference over √2, `G = 1[y_i > y_j]`, ½ on ties;
-    `1 - √(P·G + 1e-8) - √((1-P)(1-G) + 1e-8)`. 0 where there is no pair.
+    `1 - √(P·G + 1e-8) - √((1-P)(1-G) + 1e-8)`. 0 if there is no pair.
     """
     i, j = _pairs(prediction)
     if len(i) == 0:
@@ -88,7 +88,7 @@ def fidelity(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 def kld(prediction: Tensor, target: Tensor) -> Tensor:
-    """Overlap of predicted and true preference, mean over the pairs i < j; 0 where there is no pair.
+    """Overlap of predicted and true preference, mean over the pairs i < j; 0 if there is no pair.
 
     `1 - Σ√(softmax(p_i, p_j) · (1[y_i ≥ y_j], 1[y_i ≤ y_j]) + 1e-8)`.
     """
@@ -136,7 +136,8 @@ def by_scene(prediction: Tensor, target: Tensor, scene_ids: Tensor | None = None
 
     Args:
         prediction: Scores, shape (n,) or (n, 1).
-        target: Opinion scores, as many; higher is better. Float64 distinguishes scores that are equal in float32.
+        target: Opinion scores of the same shape; higher is better. Float64 keeps scores apart that float32 rounds to
+            one.
         scene_ids: Integer scene of each image, shape (n,). `None`: the whole batch is one scene.
         name: A key of `LOSSES`.
 
@@ -144,7 +145,7 @@ def by_scene(prediction: Tensor, target: Tensor, scene_ids: Tensor | None = None
         A float32 scalar.
 
     Raises:
-        ValueError: Unknown name, or shapes that do not agree.
+        ValueError: If the name is unknown or the shapes differ.
 
     Example:
         >>> import torch

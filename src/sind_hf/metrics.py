@@ -1,9 +1,10 @@
 """Agreement between predicted and subjective quality: correlations, logistic fits, pair accuracy.
 
 Pure NumPy and SciPy, float64 throughout. Every function takes two equally long one-dimensional sequences, the
-predictions and the opinion scores, both with *higher is better*; negate DMOS first. Where a measure is not
-defined (constant input, no pair to compare) it is `nan`; a warning names constant input. Python's
-`json` writes `nan` as `NaN`, which is not JSON: a caller that writes a file for other programs replaces it by `None`.
+predictions and the opinion scores, both with *higher is better*; negate DMOS first. It raises a `ValueError` where
+`paired_arrays` does. A measure that is not defined (constant input, no pair to compare) is `nan`; a warning names
+constant input. Python's `json` writes `nan` as `NaN`, which is not JSON: replace it by `None` in files for other
+programs.
 """
 
 from __future__ import annotations
@@ -53,15 +54,15 @@ def paired_arrays(prediction: ArrayLike, target: ArrayLike, minimum: int = 2) ->
     """Check predictions and scores and return them as float64 arrays.
 
     Args:
-        prediction: predicted scores, shape (n,).
-        target: opinion scores, shape (n,).
-        minimum: the smallest n allowed.
+        prediction: Predicted scores, shape (n,).
+        target: Opinion scores, shape (n,).
+        minimum: The smallest n allowed.
 
     Returns:
         The two float64 arrays of shape (n,).
 
     Raises:
-        ValueError: an input is not one-dimensional, holds NaN or infinity, has another length than its partner or
+        ValueError: If an input is not one-dimensional, holds NaN or infinity, has another length than its partner or
             fewer than `minimum` entries.
     """
     x, y = _finite_vector("prediction", prediction), _finite_vector("target", target)
@@ -73,44 +74,28 @@ def paired_arrays(prediction: ArrayLike, target: ArrayLike, minimum: int = 2) ->
 
 
 def srcc(prediction: ArrayLike, target: ArrayLike) -> float:
-    """Compute Spearman's rank correlation in [-1, 1]; ties share their mean rank; `nan` for constant input.
-
-    Raises:
-        ValueError: see `paired_arrays`.
-    """
+    """Compute Spearman's rank correlation in [-1, 1]; ties share their mean rank; `nan` for constant input."""
     x, y = paired_arrays(prediction, target)
     _warn_if_constant(x, y, "srcc")
     return _srcc(x, y)
 
 
 def plcc(prediction: ArrayLike, target: ArrayLike) -> float:
-    """Compute Pearson's linear correlation in [-1, 1] of the raw predictions; `nan` for constant input.
-
-    Raises:
-        ValueError: see `paired_arrays`.
-    """
+    """Compute Pearson's linear correlation in [-1, 1] of the raw predictions; `nan` for constant input."""
     x, y = paired_arrays(prediction, target)
     _warn_if_constant(x, y, "plcc")
     return _plcc(x, y)
 
 
 def krcc(prediction: ArrayLike, target: ArrayLike) -> float:
-    """Compute Kendall's tau-b in [-1, 1], which corrects for ties in either input; `nan` for constant input.
-
-    Raises:
-        ValueError: see `paired_arrays`.
-    """
+    """Compute Kendall's tau-b in [-1, 1], which corrects for ties in either input; `nan` for constant input."""
     x, y = paired_arrays(prediction, target)
     _warn_if_constant(x, y, "krcc")
     return _krcc(x, y)
 
 
 def rmse(prediction: ArrayLike, target: ArrayLike) -> float:
-    """Compute the root mean squared difference, in the unit of the scores: for calibrated predictions only.
-
-    Raises:
-        ValueError: see `paired_arrays`.
-    """
+    """Compute the root mean squared difference, in the unit of the scores: for calibrated predictions only."""
     return _rmse(*paired_arrays(prediction, target))
 
 
@@ -121,8 +106,8 @@ class LogisticFit:
     Attributes:
         parameters: (b1, …, b4) or (b1, …, b5) of `fit_logistic`, in the units of the inputs; after a failed fit
             (slope, intercept) of the least-squares line.
-        converged: whether the logistic fit succeeded.
-        message: why it did or did not.
+        converged: Whether the logistic fit succeeded.
+        message: Reason why it did or did not.
     """
 
     parameters: tuple[float, ...]
@@ -146,17 +131,17 @@ def fit_logistic(
     middle half, so that outliers do not count) and 10 standard deviations.
 
     Args:
-        prediction: predicted scores, shape (n,).
-        target: opinion scores, shape (n,).
+        prediction: Predicted scores, shape (n,).
+        target: Opinion scores, shape (n,).
         parameters: 4 or 5.
-        max_evaluations: evaluations of the curve allowed per start, gradients not counted.
+        max_evaluations: Evaluations of the curve allowed per start, gradients not counted.
 
     Returns:
         The fit. If no start converges, if an input is constant or if there are fewer images than parameters, it is
         the least-squares line, with `converged=False` and a `FitWarning`.
 
     Raises:
-        ValueError: `parameters` is neither 4 nor 5, or see `paired_arrays`.
+        ValueError: If `parameters` is neither 4 nor 5.
     """
     if parameters not in (4, 5):
         raise ValueError(f"parameters is {parameters!r}; the logistic has 4 or 5 parameters")
@@ -172,9 +157,6 @@ def plcc_logistic(prediction: ArrayLike, target: ArrayLike, parameters: Literal[
 
     The curve may fall as well as rise, so the value is not negative even where predictions and scores disagree in
     direction: read it beside SRCC.
-
-    Raises:
-        ValueError: see `fit_logistic`.
     """
     x, y = paired_arrays(prediction, target)
     if _warn_if_constant(x, y, "plcc_logistic"):
@@ -191,16 +173,16 @@ def pair_accuracy(
     large groups; the time is quadratic in the size of a group.
 
     Args:
-        prediction: predicted scores, shape (n,).
-        target: opinion scores, shape (n,).
-        reference: the reference of each image, length n; images with `None` are in no pair.
-        max_difference: only pairs whose opinion scores differ by at most this much count (fine distinctions).
+        prediction: Predicted scores, shape (n,).
+        target: Opinion scores, shape (n,).
+        reference: The reference of each image, length n; images with `None` are in no pair.
+        max_difference: Largest difference of opinion scores of the pairs that count (fine distinctions).
 
     Returns:
-        The share in [0, 1], `nan` where there is no pair.
+        The share in [0, 1], `nan` if there is no pair.
 
     Raises:
-        ValueError: `reference` has another length, `max_difference` is negative, or see `paired_arrays`.
+        ValueError: If `reference` has another length or `max_difference` is negative.
     """
     x, y = paired_arrays(prediction, target)
     if max_difference is not None and not max_difference >= 0:
@@ -221,9 +203,6 @@ def correlations(prediction: ArrayLike, target: ArrayLike) -> dict[str, float]:
     Returns:
         `srcc`, `plcc`, `krcc`, `rmse`, `plcc_logistic4`, `plcc_logistic5` and `n`, the number of images. Constant
         input gives `nan` for the correlations and one warning.
-
-    Raises:
-        ValueError: see `paired_arrays`.
     """
     x, y = paired_arrays(prediction, target)
     constant = _warn_if_constant(x, y, "correlations")
@@ -243,19 +222,19 @@ def report(
     """Compute everything that is reported about one evaluation.
 
     Args:
-        prediction: predicted scores, shape (n,).
-        target: opinion scores, shape (n,).
-        scene: the scene of each image, length n; images with `None` belong to no scene.
-        reference: the reference of each image, length n; images with `None` have none.
+        prediction: Predicted scores, shape (n,).
+        target: Opinion scores, shape (n,).
+        scene: The scene of each image, length n; images with `None` belong to no scene.
+        reference: The reference of each image, length n; images with `None` have none.
 
     Returns:
         The values of `correlations` over all images; with scenes also `by_scene` (for each scene, by name, `srcc`,
         `plcc`, `krcc`, `rmse`, `n`) and `within_scene` (`srcc` and `plcc` averaged over the scenes where they are
         defined, and `scenes`, the number of those); with references also `pair_accuracy`. Plain Python values; `nan`
-        where a measure is not defined.
+        if a measure is not defined.
 
     Raises:
-        ValueError: `scene` or `reference` has another length, or see `paired_arrays`.
+        ValueError: If `scene` or `reference` has another length.
     """
     x, y = paired_arrays(prediction, target)
     names = [None if name is None else str(name) for name in scene] if scene is not None else []
@@ -351,7 +330,7 @@ def _groups(name: str, labels: Sequence[Label | None], size: int) -> dict[Label,
 def _ordered_pairs(x: Array, y: Array, limit: float) -> tuple[int, float]:
     """Count the comparable pairs of one group and how many are in order, each pair once.
 
-    Sorted by score, the partners of a image that count (better, by at most `limit`) are one run of later images.
+    Sorted by score, the partners of an image that count (better, by at most `limit`) are one run of later images.
     """
     order = np.argsort(y, kind="stable")
     x, y = x[order], y[order]

@@ -187,7 +187,7 @@ class ImageScorer:
         quality_maps: bool = False,
     ) -> list[tuple[float, Tensor]]:
         processor = processor or self.image_processor
-        mode = views or processor.views
+        mode: Any = views or processor.views
         if mode not in ("center", "nine"):
             raise ValueError(f"views must be 'center' or 'nine', not {mode!r}.")
         was_training = getattr(self, "training", None)  # an exported model has no modes

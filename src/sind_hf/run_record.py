@@ -4,7 +4,7 @@
 and values. `results.json` is written last, so a run folder that has one is finished. Its fields:
 
     name, seed                      name of the experiment, and seed of the training
-    metrics                         metrics of every test set, by name; null where a metric is not defined
+    metrics                         metrics of every test set, by name; null if a metric is not defined
     before_training                 the same of the model before the training; `sind-hf train` only
     tests                           by test set: metrics by scene, 95 % intervals, accuracy of pairs
     history                         `loss`: the logs of the training; `tests`: SRCC and PLCC by epoch
@@ -24,7 +24,7 @@ from typing import Any
 
 import yaml
 
-from sind_hf.files import read_text
+from sind_hf.files import read_text, reason
 
 RESULTS = "results.json"
 CONFIG = "config.yaml"
@@ -67,8 +67,7 @@ def read_config(folder: str | os.PathLike[str]) -> dict[str, dict[str, Any]] | N
     try:
         groups = yaml.safe_load(read_text(path))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{path}: cannot read this configuration ({reason}); repair or remove it.") from None
+        raise ValueError(f"{path}: cannot read this configuration ({reason(error)}); repair or remove it.") from None
     if not isinstance(groups, dict) or not all(isinstance(group, dict | None) for group in groups.values()):
         raise ValueError(f"{path}: is not the configuration of a run; move it to another folder.")
     return {name: dict(values or {}) for name, values in groups.items()}

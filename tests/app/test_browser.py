@@ -111,15 +111,15 @@ PALE_TEXTS = """() => {
 }"""
 
 
-def test_one_image_has_a_score_a_word_a_percentile_and_a_map(visitor, judge, picture_files):
+def test_one_image_has_a_score_a_word_a_percentile_and_a_map(visitor, judge, image_files):
     expected_words = (
         "Choose or take a photo" if visitor.viewport_size["width"] < 500 else "Choose images or drop them here"
     )
     assert instruction(visitor, "#drop") == expected_words
-    drop(visitor, picture_files[0])
+    drop(visitor, image_files[0])
     panel = visitor.locator("#scored section")  # text of its host leaves out the shadow tree
     panel.locator(".score").wait_for()
-    score = judge.model.score(picture_files[:1], judge.processor)[0]
+    score = judge.model.score(image_files[:1], judge.processor)[0]
     text = panel.inner_text()
     assert f"{score:.1f}" in text and "on a scale of 0 to 100; higher is better" in text
     assert "of the 100 reference images." in text
@@ -147,8 +147,8 @@ def test_an_example_is_scored_by_a_click(visitor):
     assert all_inside(visitor, items)
 
 
-def test_several_images_are_sorted_marked_and_taken_away(visitor, picture_files, broken_file):
-    drop(visitor, [*picture_files[:3], broken_file])
+def test_several_images_are_sorted_marked_and_taken_away(visitor, image_files, broken_file):
+    drop(visitor, [*image_files[:3], broken_file])
     panel = visitor.locator("#scored section")
     panel.locator("table").wait_for()
     assert "3 of 4 images scored" in panel.inner_text()
@@ -156,13 +156,13 @@ def test_several_images_are_sorted_marked_and_taken_away(visitor, picture_files,
     shown = [float(cell) for cell in panel.locator("td strong").all_inner_texts()]
     assert len(shown) == 3 and shown == sorted(shown, reverse=True)
     panel.get_by_role("button", name="Image").click()
-    assert panel.locator(".name span").all_inner_texts() == ["picture0.png", "picture1.png", "picture2.png"]
+    assert panel.locator(".name span").all_inner_texts() == ["image0.png", "image1.png", "image2.png"]
     with visitor.expect_download() as download:
         panel.get_by_role("button", name="Download CSV").click()
     assert download.value.suggested_filename == "scores.csv"
     with open(download.value.path(), encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [row["image"] for row in rows] == ["picture0.png", "picture1.png", "picture2.png", "broken.jpg"]
+    assert [row["image"] for row in rows] == ["image0.png", "image1.png", "image2.png", "broken.jpg"]
     assert sorted(round(float(row["score"]), 1) for row in rows[:3]) == sorted(shown)
     assert rows[3]["score"] == "" and "damaged" in rows[3]["error"]
     best = max(rows[:3], key=lambda row: float(row["score"]))
@@ -175,12 +175,12 @@ def test_several_images_are_sorted_marked_and_taken_away(visitor, picture_files,
     assert all_inside(visitor, panel.locator("table, .number, details canvas"))
 
 
-def test_two_images_are_compared_from_one_drop_or_two(visitor, judge, picture_files, broken_file):
+def test_two_images_are_compared_from_one_drop_or_two(visitor, judge, image_files, broken_file):
     visitor.get_by_role("tab", name="Compare").click()
-    drop(visitor, picture_files[:2], "#slot-A")
+    drop(visitor, image_files[:2], "#slot-A")
     panel = visitor.locator("#compared")
     panel.locator(".side").first.wait_for()
-    a, b = judge.model.score(picture_files[:2], judge.processor)
+    a, b = judge.model.score(image_files[:2], judge.processor)
     assert panel.locator("h2").inner_text().startswith(f"{'A' if a > b else 'B'} looks ")
     left, right = panel.locator(".side canvas").evaluate_all(  # at once: the page may be scrolling
         "sides => sides.map(side => side.getBoundingClientRect().toJSON())"
@@ -193,16 +193,16 @@ def test_two_images_are_compared_from_one_drop_or_two(visitor, judge, picture_fi
 
     drop(visitor, broken_file, "#slot-A")
     visitor.get_by_text("Now add image B.").wait_for()
-    drop(visitor, picture_files[1], "#slot-B")
+    drop(visitor, image_files[1], "#slot-B")
     assert "broken.jpg" in panel.locator("[role=alert]").inner_text()
     assert panel.locator("h2").count() == 0
 
 
-def test_a_file_that_is_too_heavy_is_named_and_the_others_are_scored(visitor, picture_files, tmp_path):
+def test_a_file_that_is_too_heavy_is_named_and_the_others_are_scored(visitor, image_files, tmp_path):
     heavy = Path(tmp_path / "heavy.png")
     with open(heavy, "wb") as file:
         file.truncate(51 * 2**20)
-    drop(visitor, [str(heavy), *picture_files[:2]])
+    drop(visitor, [str(heavy), *image_files[:2]])
     visitor.locator("#scored table").wait_for()
     text = visitor.locator("#scored section").inner_text()
     assert "heavy.png: 51 MB is over the limit of 50 MB; save it smaller" in text and "2 of 3 images scored" in text

@@ -40,9 +40,9 @@ def uploads() -> set[Path]:
     return {path for path in Path(page._upload_folder()).rglob("*") if path.is_file() and path.suffix != ".webp"}
 
 
-def test_visitors_with_the_same_image_all_get_its_score(api, picture_files):
+def test_visitors_with_the_same_image_all_get_its_score(api, image_files):
     before = uploads()
-    data = Path(picture_files[0]).read_bytes()
+    data = Path(image_files[0]).read_bytes()
     with ThreadPoolExecutor(8) as visitors:
         paths = [answer.json()[0] for answer in visitors.map(lambda _: upload(api, data), range(8))]
         assert len(set(paths)) == 8
@@ -67,7 +67,7 @@ def test_errors_name_no_folder_of_the_server(api, path):
     assert os.getcwd() not in answer and page._upload_folder() not in answer and "/etc" not in answer
 
 
-def test_slow_images_do_not_stop_the_page(api, picture_files, monkeypatch):
+def test_slow_images_do_not_stop_the_page(api, image_files, monkeypatch):
     done = threading.Event()
     read = judging.read_image
 
@@ -77,7 +77,7 @@ def test_slow_images_do_not_stop_the_page(api, picture_files, monkeypatch):
         return read(path)
 
     monkeypatch.setattr(judging, "read_image", read_slowly)
-    data = Path(picture_files[0]).read_bytes()
+    data = Path(image_files[0]).read_bytes()
     with ThreadPoolExecutor(page.WORKERS) as others:
         paths = [upload(api, data, "slow.png").json()[0] for _ in range(page.WORKERS - 1)]
         slow = [others.submit(score, api, path) for path in paths]

@@ -120,23 +120,23 @@ def test_names_cannot_write_into_the_page(results_of: Any) -> None:
 
 
 def test_one_upload_gives_a_panel_and_several_a_table(
-    judge: Judge, picture_files: list[str], broken_file: str, results_of: Any
+    judge: Judge, image_files: list[str], broken_file: str, results_of: Any
 ) -> None:
-    assert 'data-kind="score"' in page.score_files(judge, picture_files[:1])
-    html = page.score_files(judge, [*picture_files, broken_file])
+    assert 'data-kind="score"' in page.score_files(judge, image_files[:1])
+    html = page.score_files(judge, [*image_files, broken_file])
     assert 'data-kind="batch"' in html and ["error" in row for row in results_of(html)] == 5 * [False] + [True]
     assert "At most 100 at once" in page.score_files(judge, None)
 
 
-def test_more_images_than_the_limit_are_refused(judge: Judge, picture_files: list[str]) -> None:
-    html = page.score_files(judge, picture_files[:1] * 101)
+def test_more_images_than_the_limit_are_refused(judge: Judge, image_files: list[str]) -> None:
+    html = page.score_files(judge, image_files[:1] * 101)
     assert "101 images are more than the 100 that are scored at once: add fewer." in html
 
 
-def test_a_comparison_waits_for_both_images(judge: Judge, picture_files: list[str], results_of: Any) -> None:
-    assert "Now add image B." in page.compare_files(judge, picture_files[0], None)
-    assert "Now add image A." in page.compare_files(judge, None, picture_files[0])
-    html = page.compare_files(judge, *picture_files[:2])
+def test_a_comparison_waits_for_both_images(judge: Judge, image_files: list[str], results_of: Any) -> None:
+    assert "Now add image B." in page.compare_files(judge, image_files[0], None)
+    assert "Now add image A." in page.compare_files(judge, None, image_files[0])
+    html = page.compare_files(judge, *image_files[:2])
     assert 'data-kind="compare"' in html and len(results_of(html)) == 2
 
 

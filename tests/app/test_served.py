@@ -30,17 +30,17 @@ def uploads() -> set[str]:
     return {path.name for path in Path(page._upload_folder()).rglob("*") if path.is_file() and path.suffix != ".webp"}
 
 
-def test_a_client_gets_scores_and_the_server_keeps_no_image(client, judge, picture_files, broken_file, results_of):
+def test_a_client_gets_scores_and_the_server_keeps_no_image(client, judge, image_files, broken_file, results_of):
     before = uploads()
-    score = judge.model.score(picture_files[:1], judge.processor)[0]
-    html, cleared = client.predict([handle_file(picture_files[0])], api_name="/score")
-    assert f"<p>picture0.png: {score:.1f} (" in html and cleared in (None, [])
+    score = judge.model.score(image_files[:1], judge.processor)[0]
+    html, cleared = client.predict([handle_file(image_files[0])], api_name="/score")
+    assert f"<p>image0.png: {score:.1f} (" in html and cleared in (None, [])
     assert results_of(html)[0]["score"] == pytest.approx(score, abs=1e-4)
-    html, _ = client.predict([handle_file(file) for file in (*picture_files, broken_file)], api_name="/score")
+    html, _ = client.predict([handle_file(file) for file in (*image_files, broken_file)], api_name="/score")
     assert "broken.jpg: damaged or unreadable image" in html and len(results_of(html)) == 6
-    for a, b in (([picture_files[0]], [picture_files[1]]), (picture_files[:2], [])):
+    for a, b in (([image_files[0]], [image_files[1]]), (image_files[:2], [])):
         html, *_ = client.predict(list(map(handle_file, a)), list(map(handle_file, b)) or None, api_name="/compare")
-        assert [row["name"] for row in results_of(html)] == ["picture0.png", "picture1.png"]
+        assert [row["name"] for row in results_of(html)] == ["image0.png", "image1.png"]
     assert uploads() == before
 
 
@@ -51,10 +51,10 @@ def score_path(url: str, path: str) -> str:
     return httpx.get(f"{url}gradio_api/call/score/{event}", timeout=30).text
 
 
-def test_files_of_the_server_are_neither_read_nor_deleted(served, picture_files):
-    answer = score_path(served, picture_files[0])
+def test_files_of_the_server_are_neither_read_nor_deleted(served, image_files):
+    answer = score_path(served, image_files[0])
     assert "event: error" in answer and "sind-results" not in answer
-    assert Path(picture_files[0]).is_file()
+    assert Path(image_files[0]).is_file()
 
 
 def test_examples_stay_when_a_client_names_them_as_its_upload(served):
@@ -101,7 +101,7 @@ def test_the_page_is_local_reports_to_nobody_and_is_not_shared(judge, example_fo
 
 
 @pytest.mark.slow
-def test_the_command_serves_and_leaves_nothing_behind(tiny_checkpoint, picture_files, tmp_path, free_port, results_of):
+def test_the_command_serves_and_leaves_nothing_behind(tiny_checkpoint, image_files, tmp_path, free_port, results_of):
     """Run `sind-hf app` in another process, and end it by a signal."""
     home = tmp_path / "temporary"
     home.mkdir()
@@ -116,7 +116,7 @@ def test_the_command_serves_and_leaves_nothing_behind(tiny_checkpoint, picture_f
     try:
         wait_for(free_port, process)
         client = Client(f"http://127.0.0.1:{free_port}/", verbose=False, analytics_enabled=False)
-        html, _ = client.predict([handle_file(picture_files[0])], api_name="/score")
+        html, _ = client.predict([handle_file(image_files[0])], api_name="/score")
         assert results_of(html)[0]["percentile"] == 50
         assert any(home.iterdir())
     finally:

@@ -24,7 +24,7 @@ from sind_hf.app.judge import Judge
 from sind_hf.app.panels import Scale
 from sind_hf.app.static_site import write_site
 from sind_hf.bundled import bundled_checkpoint
-from sind_hf.image_processing_sind import cut_views, plan_views, resize_pictures
+from sind_hf.image_processing_sind import cut_views, plan_views, resize_images
 from sind_hf.scoring.scorer import score_images
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright, of the extra `browser`")
@@ -196,8 +196,8 @@ def test_views_are_those_of_the_processor_to_the_last_bit(
     width, height = size
     noise = np.random.default_rng(0).integers(0, 256, (height, width, 3)).astype(np.uint8)
     for view_size in (112, 224):
-        pictures = resize_pictures(Image.fromarray(noise), view_size, backend)
-        expected = cut_views(*pictures, plan_views(mode, pictures[1].shape[:2], view_size), view_size)
+        images = resize_images(Image.fromarray(noise), view_size, backend)
+        expected = cut_views(*images, plan_views(mode, images[1].shape[:2], view_size), view_size)
         settings = {"view_size": view_size, "views": mode, "resize_backend": backend}
         found = plain.evaluate(MAKE_VIEWS, [base64.b64encode(noise.tobytes()).decode(), width, height, settings])
         for view, encoded in zip(expected, found, strict=True):
@@ -296,10 +296,10 @@ def test_every_exif_orientation_is_turned_upright_in_every_format(
     assert_like_the_package(found, files, judge)
 
 
-def test_scores_of_webgpu_are_the_packages(plain: Any, judge: Judge, picture_files: list[str]) -> None:
+def test_scores_of_webgpu_are_the_packages(plain: Any, judge: Judge, image_files: list[str]) -> None:
     if not plain.evaluate("async () => Boolean(await navigator.gpu?.requestAdapter())"):
         pytest.skip("this Chromium has no WebGPU")
-    files = [Path(picture_files[0])]
+    files = [Path(image_files[0])]
     choose(plain, files)
     assert_like_the_package(plain.evaluate(SCORE_FILES, "webgpu"), files, judge)
 
@@ -318,9 +318,9 @@ def test_a_runtime_that_fails_its_check_is_not_used(chromium: Any, served: str, 
 # --- the page --------------------------------------------------------------------------------------------------------
 
 
-def test_one_image_has_a_score_a_word_and_a_map(visitor: Any, judge: Judge, picture_files: list[str]) -> None:
-    panel = score(visitor, picture_files[0], ".score")
-    expected = judge.model.score(picture_files[:1], judge.processor)[0]
+def test_one_image_has_a_score_a_word_and_a_map(visitor: Any, judge: Judge, image_files: list[str]) -> None:
+    panel = score(visitor, image_files[0], ".score")
+    expected = judge.model.score(image_files[:1], judge.processor)[0]
     text = panel.inner_text()
     assert f"{expected:.2f}" in text and "on a scale of 1 to 5; higher is better" in text
     assert panel.locator(".word").inner_text() == Scale.of(judge).word(expected)
@@ -331,7 +331,7 @@ def test_one_image_has_a_score_a_word_and_a_map(visitor: Any, judge: Judge, pict
     panel.locator("input[type=range]").evaluate(
         "field => { field.value = 0; field.dispatchEvent(new Event('input')); }"
     )
-    with Image.open(picture_files[0]) as image:
+    with Image.open(image_files[0]) as image:
         assert canvas.evaluate(pixel)[:3] == list(image.convert("RGB").getpixel((10, 10))) != tinted[:3]
     canvas.focus()
     visitor.keyboard.press("ArrowRight")
@@ -343,17 +343,17 @@ def test_one_image_has_a_score_a_word_and_a_map(visitor: Any, judge: Judge, pict
 
 
 def test_several_images_are_sorted_marked_and_taken_away(
-    visitor: Any, judge: Judge, picture_files: list[str], broken_file: str
+    visitor: Any, judge: Judge, image_files: list[str], broken_file: str
 ) -> None:
-    panel = score(visitor, [*picture_files[:4], broken_file], "table")
+    panel = score(visitor, [*image_files[:4], broken_file], "table")
     assert "4 of 5 images scored" in panel.inner_text()
     assert (
         panel.locator("[role=alert]").inner_text() == "broken.jpg: damaged JPEG file: it could not be read to the end"
     )
     expected = dict(
         zip(
-            map(os.path.basename, picture_files[:4]),
-            judge.model.score(picture_files[:4], judge.processor),
+            map(os.path.basename, image_files[:4]),
+            judge.model.score(image_files[:4], judge.processor),
             strict=True,
         )
     )
@@ -386,12 +386,12 @@ def test_several_images_are_sorted_marked_and_taken_away(
     assert fits(visitor)
 
 
-def test_two_images_are_compared_from_one_drop(visitor: Any, judge: Judge, picture_files: list[str]) -> None:
+def test_two_images_are_compared_from_one_drop(visitor: Any, judge: Judge, image_files: list[str]) -> None:
     visitor.get_by_role("tab", name="Compare").click()
-    visitor.locator("#compare input[type=file]").first.set_input_files(picture_files[:2])
+    visitor.locator("#compare input[type=file]").first.set_input_files(image_files[:2])
     panel = visitor.locator("#compared")
     panel.locator("h2").wait_for()
-    a, b = judge.model.score(picture_files[:2], judge.processor)
+    a, b = judge.model.score(image_files[:2], judge.processor)
     assert panel.locator("h2").inner_text().startswith(f"{'A' if a > b else 'B'} looks ")
     left, right = panel.locator(".side canvas").evaluate_all(
         "all => all.map(each => each.getBoundingClientRect().toJSON())"
@@ -436,7 +436,7 @@ def test_neither_the_page_nor_its_worker_can_reach_another_host(chromium: Any, s
 
 
 def test_the_second_visit_needs_no_server_and_may_use_threads(
-    chromium: Any, folder: Path, judge: Judge, picture_files: list[str]
+    chromium: Any, folder: Path, judge: Judge, image_files: list[str]
 ) -> None:
     server = serve(folder)
     context = chromium.new_context()
@@ -451,6 +451,6 @@ def test_the_second_visit_needs_no_server_and_may_use_threads(
     first.close()
     second = open_page(context, server.url)
     assert second.evaluate("crossOriginIsolated") is True
-    panel = score(second, picture_files[0], ".score")
-    assert f"{judge.model.score(picture_files[:1], judge.processor)[0]:.2f}" in panel.inner_text()
+    panel = score(second, image_files[0], ".score")
+    assert f"{judge.model.score(image_files[:1], judge.processor)[0]:.2f}" in panel.inner_text()
     context.close()

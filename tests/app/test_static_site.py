@@ -166,7 +166,7 @@ def test_a_change_of_any_file_is_a_new_version(written: Path, judge: Judge, pack
 
 
 def test_weights_are_stored_in_half_the_space_and_scores_stay(
-    written: Path, exported: Callable[..., SimpleNamespace], picture_files: list[str]
+    written: Path, exported: Callable[..., SimpleNamespace], image_files: list[str]
 ) -> None:
     whole = exported("resnet").path
     onnx = pytest.importorskip("onnx")
@@ -175,7 +175,7 @@ def test_weights_are_stored_in_half_the_space_and_scores_stay(
     assert types == {onnx.TensorProto.FLOAT16}
     before, after = OnnxSindModel(whole), OnnxSindModel(written / "model.onnx")
     assert after.config == before.config
-    inputs = before.image_processor(picture_files, do_rescale=False, do_normalize=False, return_tensors="pt")
+    inputs = before.image_processor(image_files, do_rescale=False, do_normalize=False, return_tensors="pt")
     first, second = before(**inputs, output_quality_map=True), after(**inputs, output_quality_map=True)
     assert 0 < float((first.quality - second.quality).abs().max()) < 0.1
     np.testing.assert_allclose(first.quality_map, second.quality_map, rtol=0, atol=0.1)

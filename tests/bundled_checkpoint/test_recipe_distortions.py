@@ -7,7 +7,7 @@ import pytest
 from distortions import DISTORTIONS
 from PIL import Image
 
-from sind_hf.data.synthetic.distortions import at_level
+from sind_hf.data.synthetic import at_level
 
 # Blocks and patches land at random places; a palette and files of reduced colors are never without a trace.
 AT_RANDOM_PLACES = {"lost_blocks", "odd_patches", "colored_blocks"}
@@ -53,7 +53,7 @@ def test_it_grows_with_the_level(kind: str, photograph: Image.Image) -> None:
 
 @pytest.mark.parametrize("kind", DISTORTIONS)
 @pytest.mark.parametrize("size", [(23, 40), (200, 31)])
-def test_small_and_narrow_pictures(kind: str, size: tuple[int, int], photograph: Image.Image) -> None:
+def test_small_and_narrow_images(kind: str, size: tuple[int, int], photograph: Image.Image) -> None:
     image = photograph.resize(size)
     assert error(kind, image, 5) >= 0
 

@@ -51,15 +51,15 @@ def interrupt() -> Callable[..., None]:
 
 @pytest.fixture
 def study(tmp_path: Path) -> Path:
-    """A folder with 24 pictures of three scenes and their manifest: blurrier is worse, scenes differ in shift."""
+    """A folder with 24 images of three scenes and their manifest: blurrier is worse, scenes differ in shift."""
     folder = tmp_path / "study"
     rng = np.random.default_rng(0)
     entries = []
     for number in range(24):
         scene, level = number % 3, number // 3
-        (folder / "pictures").mkdir(parents=True, exist_ok=True)
+        (folder / "images").mkdir(parents=True, exist_ok=True)
         small = Image.fromarray(rng.integers(0, 255, (12 + 8 * level, 16 + 8 * level, 3), dtype=np.uint8))
-        name = f"pictures/{number:02}.png"
+        name = f"images/{number:02}.png"
         small.resize((160, 120), Image.Resampling.BILINEAR).save(folder / name)
         entries.append(ManifestEntry(name, 1 + 0.4 * level + 0.2 * scene, scene=f"scene {scene}", domain_id=scene))
     Manifest(

@@ -15,7 +15,6 @@ from sind_hf.app.judge import Judge
 from sind_hf.app.panels import Scale
 from sind_hf.hub.model_card import model_card
 from sind_hf.hub.model_facts import facts_from_folder
-from sind_hf.scoring import scorer
 
 
 @pytest.fixture
@@ -100,9 +99,9 @@ def test_refused_before_anything_is_scored(
     run, uncalibrated: Path, study: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def scored(*_: object, **__: object) -> None:
-        raise AssertionError("a picture was scored")
+        raise AssertionError("an image was scored")
 
-    monkeypatch.setattr(scorer, "_forward", scored)
+    monkeypatch.setattr(SindModel, "score_stream", scored)
     manifest = ("--manifest", study / "manifest.json")
     root = ("--image-root", study, "--calibrate")
     uncalibrated.chmod(0o555)

@@ -31,13 +31,13 @@ def commands(study: Path, training_config: Path, tiny_checkpoint: Path) -> dict[
     """Commands that write, without the place they write to."""
     manifest = study / "manifest.json"
     return {
-        "score": ["score", study / "pictures", "-m", tiny_checkpoint, "--output"],
+        "score": ["score", study / "images", "-m", tiny_checkpoint, "--output"],
         "evaluate": [
             *("evaluate", "--model", tiny_checkpoint, "--manifest", manifest, "--image-root", study),
             *("--views", "center", "--output"),
         ],
         "train": ["train", "-c", training_config],
-        "import": ["data", "import", study / "pictures.csv", "--output"],
+        "import": ["data", "import", study / "images.csv", "--output"],
         "prepare": ["data", "prepare", manifest, "--image-root", study, "--output"],
         "split": ["data", "split", manifest, "--protocol", "leave-one-out", "--output"],
         "plot": ["data", "stats", manifest, "--plot"],
@@ -64,7 +64,7 @@ def command_for(commands: dict[str, list[object]], name: str, folder: Path) -> l
 def table(study: Path) -> None:
     entries = Manifest.load(study / "manifest.json").entries
     lines = ["image,score", *(f"{entry.image},{entry.score}" for entry in entries)]
-    (study / "pictures.csv").write_text("\n".join(lines))
+    (study / "images.csv").write_text("\n".join(lines))
 
 
 @pytest.mark.usefixtures("table")
@@ -109,11 +109,11 @@ def test_folders_and_files_whose_names_are_no_utf8(
     shutil.copytree(study, odd)
     code, _, err = run("data", "validate", odd / "manifest.json", "--image-root", odd)
     assert code == 0, err
-    code, out, err = run("score", odd / "pictures", "--model", tiny_checkpoint)
+    code, out, err = run("score", odd / "images", "--model", tiny_checkpoint)
     assert code == 0 and len(out.splitlines()) == 24, err
     place, views = odd / os.fsdecode(b"r\xe9sultat.json"), ("--views", "center")
-    pictures = ("--manifest", odd / "manifest.json", "--image-root", odd)
-    code, _, err = run("evaluate", "--model", tiny_checkpoint, *pictures, *views, "--output", place)
+    images = ("--manifest", odd / "manifest.json", "--image-root", odd)
+    code, _, err = run("evaluate", "--model", tiny_checkpoint, *images, *views, "--output", place)
     assert code == 0, err
     assert len(json.loads(place.read_text())["datasets"][0]["images"]) == 24
     # The tables of datasets, which training and prepared data go through, hold UTF-8 alone.
@@ -123,10 +123,10 @@ def test_folders_and_files_whose_names_are_no_utf8(
     assert not (tmp_path / "set").exists()
 
 
-def test_an_import_names_pictures_whose_names_are_no_utf8(run: Any, study: Path, tmp_path: Path) -> None:
-    """A manifest is UTF-8, so such a picture cannot be in it; the others can."""
-    folder = tmp_path / "pictures"
-    shutil.copytree(study / "pictures", folder)
+def test_an_import_names_images_whose_names_are_no_utf8(run: Any, study: Path, tmp_path: Path) -> None:
+    """A manifest is UTF-8, so such an image cannot be in it; the others can."""
+    folder = tmp_path / "images"
+    shutil.copytree(study / "images", folder)
     os.rename(folder / "00.png", folder / os.fsdecode(b"caf\xe9.png"))
     lines = [b"image,score", b"caf\xe9.png,1", *(b"%02d.png,%d" % (number, number % 5) for number in range(1, 24))]
     (folder / "scores.csv").write_bytes(b"\n".join(lines))

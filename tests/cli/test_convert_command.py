@@ -38,7 +38,7 @@ def test_the_official_checkpoint_gives_the_stored_scores(run, shared: Path, tmp_
     torch.testing.assert_close(found, stored["quality"], rtol=0, atol=1e-5)
 
 
-def test_says_what_was_found_and_assumed(run, weights: Path, tmp_path: Path, picture_files: list[str]) -> None:
+def test_says_what_was_found_and_assumed(run, weights: Path, tmp_path: Path, image_files: list[str]) -> None:
     options = ("--num-attention-heads", 2, "--variant", "patch", "--view-size", 224)
     code, out, err = run("convert", weights, tmp_path / "out", *options)
     assert (code, err) == (0, "")
@@ -50,7 +50,7 @@ def test_says_what_was_found_and_assumed(run, weights: Path, tmp_path: Path, pic
         "written to",
     ):
         assert words in out, out
-    code, out, err = run("score", picture_files[0], "--model", tmp_path / "out")
+    code, out, err = run("score", image_files[0], "--model", tmp_path / "out")
     assert code == 0 and "on no declared scale" in err
 
 

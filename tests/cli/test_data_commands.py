@@ -53,7 +53,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def study(tmp_path: Path) -> tuple[Path, Path, Manifest]:
-    """(manifest file, image root, manifest): ten pictures of three scenes."""
+    """(manifest file, image root, manifest): ten images of three scenes."""
     manifest = make_set(tmp_path / "images")
     return manifest.save(tmp_path / "study.json"), tmp_path / "images", manifest
 
@@ -143,7 +143,7 @@ class TestBuild:
     def test_options_of_a_reader(self, tmp_path: Path, data: Run) -> None:
         row = {"sessionId": "session1", "imageName": "a.jpg", "semantic": "plant", "aestheticScore_mean": 2.0}
         raw_trees.giaa(tmp_path / "PARA/annotation/PARA-GiaaAll.csv", [{**row, "qualityScore_mean": 4.5}])
-        raw_trees.write_pictures(tmp_path, ["PARA/imgs/session1/a.jpg"])
+        raw_trees.write_images(tmp_path, ["PARA/imgs/session1/a.jpg"])
         arguments = ("build", "para", "--root", tmp_path, "--output", tmp_path / "p.json", "--option")
         assert data(*arguments, "score=quality").code == 0
         assert Manifest.load(tmp_path / "p.json").entries[0].score == 4.5
@@ -165,7 +165,7 @@ class TestBuild:
         raw_trees.write_csv(
             tmp_path / "mine/scores.csv", [["file", "mos", "scene"], ["a.png", 3, "day"], ["b.png", "", 1]]
         )
-        raw_trees.write_pictures(tmp_path / "mine", ["a.png", "b.png"])
+        raw_trees.write_images(tmp_path / "mine", ["a.png", "b.png"])
         outcome = data(
             "build", "folder", "--root", tmp_path / "mine", "-o", tmp_path / "out", "--option", "score_range=1,5"
         )
@@ -194,7 +194,7 @@ def test_the_script_is_the_command_by_its_published_name(
 class TestImport:
     def test_a_table(self, tmp_path: Path, data: Run) -> None:
         raw_trees.write_csv(tmp_path / "scores.csv", [["photo", "opinion"], ["a.png", 3], ["b.png", 4]])
-        raw_trees.write_pictures(tmp_path, ["a.png", "b.png"])
+        raw_trees.write_images(tmp_path, ["a.png", "b.png"])
         arguments = ["import", tmp_path / "scores.csv", "-o", tmp_path / "study.json"]
         assert_refused(data(*arguments), "no column looks like the image; name it, of 'photo', 'opinion'")
         assert not (tmp_path / "study.json").exists()
@@ -211,7 +211,7 @@ class TestImport:
 
     def test_bad_rows(self, tmp_path: Path, data: Run) -> None:
         raw_trees.write_csv(tmp_path / "scores.csv", [["image", "mos"], ["a.png", "?"], ["a.png", 4], ["gone.png", 1]])
-        raw_trees.write_pictures(tmp_path, ["a.png"])
+        raw_trees.write_images(tmp_path, ["a.png"])
         outcome = data("import", tmp_path, "-o", tmp_path / "study.json")
         assert outcome.code == 1
         assert outcome.err.splitlines() == [
@@ -229,10 +229,10 @@ class TestImport:
         from datasets import Dataset, Features, Value
         from datasets import Image as ImageFeature
 
-        raw_trees.write_pictures(tmp_path / "in", ["a.png"])
-        picture = {"bytes": (tmp_path / "in/a.png").read_bytes(), "path": "a.png"}
+        raw_trees.write_images(tmp_path / "in", ["a.png"])
+        image = {"bytes": (tmp_path / "in/a.png").read_bytes(), "path": "a.png"}
         features = Features({"image": ImageFeature(), "mos": Value("float64")})
-        Dataset.from_dict({"image": [picture], "mos": [2.5]}, features=features).save_to_disk(tmp_path / "saved")
+        Dataset.from_dict({"image": [image], "mos": [2.5]}, features=features).save_to_disk(tmp_path / "saved")
         arguments = ("import", tmp_path / "saved", "-o", tmp_path / "study.json")
         assert_refused(data(*arguments), "name a folder to write them to")
         assert data(*arguments, "--images-to", tmp_path / "images").code == 0
@@ -249,15 +249,15 @@ class TestValidate:
 
     def test_missing_and_damaged_images_are_named(self, study: tuple[Path, Path, Manifest], data: Run) -> None:
         file, root, _ = study
-        (root / "pictures/003.png").unlink()
-        (root / "pictures/005.png").write_bytes(b"no picture")
+        (root / "images/003.png").unlink()
+        (root / "images/005.png").write_bytes(b"no image")
         outcome = data("validate", file, "--image-root", root)
         assert outcome.code == 1
-        assert outcome.err.startswith("left out: entry 4 'pictures/003.png': there is no such file")
+        assert outcome.err.startswith("left out: entry 4 'images/003.png': there is no such file")
         assert outcome.err.count("\n") == 1
         outcome = data("validate", file, "--image-root", root, "--verify")
         assert outcome.code == 1
-        assert "left out: entry 6 'pictures/005.png': the image cannot be decoded" in outcome.err
+        assert "left out: entry 6 'images/005.png': the image cannot be decoded" in outcome.err
         assert "8 of 10 images decoded" in outcome.out
 
     def test_nothing_can_be_used(self, study: tuple[Path, Path, Manifest], tmp_path: Path, data: Run) -> None:
@@ -312,11 +312,11 @@ class TestValidate:
     def test_links_out_of_the_image_root(self, study: tuple[Path, Path, Manifest], tmp_path: Path, data: Run) -> None:
         file, root, _ = study
         outside = tmp_path / "outside.png"
-        (root / "pictures/001.png").rename(outside)
-        os.symlink(outside, root / "pictures/001.png")
+        (root / "images/001.png").rename(outside)
+        os.symlink(outside, root / "images/001.png")
         outcome = data("validate", file, "--image-root", root)
         assert outcome.code == 1
-        assert "'pictures/001.png': a symbolic link leads out of the image root" in outcome.err
+        assert "'images/001.png': a symbolic link leads out of the image root" in outcome.err
         assert data("validate", file, "--image-root", root, "--follow-links", "--verify").code == 0
 
     def test_no_command_reads_through_a_link_that_leads_out(
@@ -325,8 +325,8 @@ class TestValidate:
         """A link to a file, and a link to a folder; both lead to readable images, so only the link is at fault."""
         file, root, manifest = study
         (tmp_path / "outside").mkdir()
-        (root / "pictures/001.png").rename(tmp_path / "outside/001.png")
-        (root / "pictures/001.png").symlink_to(tmp_path / "outside/001.png")
+        (root / "images/001.png").rename(tmp_path / "outside/001.png")
+        (root / "images/001.png").symlink_to(tmp_path / "outside/001.png")
         (root / "linked").symlink_to(tmp_path / "outside")
         entries = [*manifest.entries[:2], replace(manifest.entries[0], image="linked/001.png")]
         file = replace(manifest, entries=entries).save(tmp_path / "links.json")
@@ -421,7 +421,7 @@ class TestSplit:
 
     def test_published_lists(self, study: tuple[Path, Path, Manifest], tmp_path: Path, data: Run) -> None:
         file, _, manifest = study
-        names = [entry.image.removeprefix("pictures/") for entry in manifest.entries]
+        names = [entry.image.removeprefix("images/") for entry in manifest.entries]
         (tmp_path / "lists").mkdir()
         (tmp_path / "lists/MyTrain.csv").write_text("image\n" + "\n".join(names[:6]))
         (tmp_path / "lists/my_test.json").write_text(json.dumps([{"image": name} for name in names[6:9]]))
@@ -435,8 +435,8 @@ class TestSplit:
             outcome = data("split", file, "--protocol", protocol, "-o", output, *named)
             assert outcome.code == 0
             (fold,) = read_folds(output, "cross-set", "generated")
-            assert [entry.image for entry in fold.train.entries] == [f"pictures/{name}" for name in names[:6]]
-            assert [entry.image for entry in fold.test.entries] == [f"pictures/{name}" for name in names[6:9]]
+            assert [entry.image for entry in fold.train.entries] == [f"images/{name}" for name in names[:6]]
+            assert [entry.image for entry in fold.test.entries] == [f"images/{name}" for name in names[6:9]]
             assert outcome.out.splitlines()[1].split() == ["generated", "6", "0", "3", "1"]
 
     def test_lists_of_liqe(self, study: tuple[Path, Path, Manifest], tmp_path: Path, data: Run) -> None:
@@ -501,20 +501,20 @@ class TestLabelScenes:
         assert {entry.scene for entry in labelled.entries} == {"cluster 1", "cluster 2"}
         assert_refused(data(*arguments, "--clusters", 2, "--scene", "cat"), "leave --scene and --cache out")
 
-    def test_pictures_that_cannot_be_read(
+    def test_images_that_cannot_be_read(
         self, study: tuple[Path, Path, Manifest], clip: Path, tmp_path: Path, data: Run
     ) -> None:
         file, root, _ = study
         output = tmp_path / "new.json"
         arguments = ["label-scenes", file, "--image-root", root, "--clip", clip, "-o", output]
-        (root / "pictures/002.png").write_bytes(b"no picture")
+        (root / "images/002.png").write_bytes(b"no image")
         outcome = data(*arguments)
         assert outcome.code == 1
-        assert outcome.err.startswith("left out: pictures/002.png: not an image in a supported format")
+        assert outcome.err.startswith("left out: images/002.png: not an image in a supported format")
         assert outcome.err.count("\n") == 1
         assert len(Manifest.load(output)) == 9
         output.unlink()
-        shutil.rmtree(root / "pictures")
+        shutil.rmtree(root / "images")
         assert_refused(data(*arguments), "no image could be read")
         assert_refused(data(*arguments[:5], tmp_path, *arguments[6:]), "CLIP")
         assert not output.exists()
@@ -539,15 +539,15 @@ class TestPrepare:
         assert "10 images prepared (0 by an earlier run)" in data(*arguments, "--verify", "--workers", 1).out
         assert folder.damaged() == []
 
-    def test_pictures_that_cannot_be_read(self, study: tuple[Path, Path, Manifest], tmp_path: Path, data: Run) -> None:
+    def test_images_that_cannot_be_read(self, study: tuple[Path, Path, Manifest], tmp_path: Path, data: Run) -> None:
         file, root, _ = study
         arguments = ["prepare", file, "--image-root", root, "-o", tmp_path / "prepared", "--view-size", 56]
-        (root / "pictures/002.png").write_bytes(b"no picture")
+        (root / "images/002.png").write_bytes(b"no image")
         outcome = data(*arguments)
         assert outcome.code == 1
-        assert "left out: pictures/002.png: not an image in a supported format" in outcome.err
+        assert "left out: images/002.png: not an image in a supported format" in outcome.err
         assert "9 images prepared" in outcome.out
-        shutil.rmtree(root / "pictures")
+        shutil.rmtree(root / "images")
         outcome = data(*arguments)
         assert outcome.code == 2
         assert outcome.err.splitlines()[-1] == "error: generated: none of the 10 images could be prepared"

@@ -21,23 +21,23 @@ def rows_of(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_scores_a_folder_in_order(run, tiny_checkpoint, picture_files, tmp_path):
-    folder = Path(picture_files[0]).parent
-    code, out, err = run("score", *picture_files, "--model", tiny_checkpoint)
+def test_scores_a_folder_in_order(run, tiny_checkpoint, image_files, tmp_path):
+    folder = Path(image_files[0]).parent
+    code, out, err = run("score", *image_files, "--model", tiny_checkpoint)
     assert code == 0
-    assert [line.split()[1] for line in out.splitlines()] == picture_files
+    assert [line.split()[1] for line in out.splitlines()] == image_files
     assert "5 images scored" in err and "0 to 100" in err
 
     code, out, _ = run("score", folder, "--model", tiny_checkpoint, "--output", tmp_path / "s.csv", "--workers", 1)
     assert code == 0 and out == ""
     written = {row["image"]: float(row["score"]) for row in rows_of(tmp_path / "s.csv")}
-    assert set(picture_files) <= set(written)
+    assert set(image_files) <= set(written)
 
 
-def test_bad_pictures_are_named_and_the_rest_is_scored(run, tiny_checkpoint, picture_files, tmp_path):
+def test_bad_images_are_named_and_the_rest_is_scored(run, tiny_checkpoint, image_files, tmp_path):
     bad = tmp_path / "bad"
     bad.mkdir()
-    (bad / "text.jpg").write_text("no picture")
+    (bad / "text.jpg").write_text("no image")
     (bad / "empty.png").write_bytes(b"")
     whole = bad / "whole.jpg"
     Image.effect_noise((300, 200), 60).convert("RGB").save(whole)
@@ -47,7 +47,7 @@ def test_bad_pictures_are_named_and_the_rest_is_scored(run, tiny_checkpoint, pic
     Image.fromarray(stripes).save(bad / "panorama.png")
     output = tmp_path / "scores.jsonl"
     code, _, err = run(
-        "score", bad, bad / "missing.png", picture_files[0], "--model", tiny_checkpoint, "--output", output
+        "score", bad, bad / "missing.png", image_files[0], "--model", tiny_checkpoint, "--output", output
     )
     assert code == 1
     rows = {Path(row["image"]).name: row for row in map(json.loads, output.read_text().splitlines())}
@@ -55,7 +55,7 @@ def test_bad_pictures_are_named_and_the_rest_is_scored(run, tiny_checkpoint, pic
         "whole.jpg",
         "pixel.png",
         "panorama.png",
-        "picture0.png",
+        "image0.png",
     }
     for name in ("text.jpg", "empty.png", "truncated.jpg", "missing.png"):
         lines = [line for line in err.splitlines() if name in line]
@@ -67,26 +67,26 @@ def test_bad_pictures_are_named_and_the_rest_is_scored(run, tiny_checkpoint, pic
     ("arguments", "expected"),
     [
         (["{empty}"], "no images"),
-        (["{picture}", "--output", "scores.txt"], "unknown format"),
-        (["{picture}", "--dtype", "float12"], "dtype is 'float12'"),
-        (["{picture}", "--device", "toaster"], "device 'toaster' cannot be used"),
+        (["{image}", "--output", "scores.txt"], "unknown format"),
+        (["{image}", "--dtype", "float12"], "dtype is 'float12'"),
+        (["{image}", "--device", "toaster"], "device 'toaster' cannot be used"),
     ],
 )
-def test_unusable_requests_end_with_one_line(run, tiny_checkpoint, picture_files, tmp_path, arguments, expected):
+def test_unusable_requests_end_with_one_line(run, tiny_checkpoint, image_files, tmp_path, arguments, expected):
     empty = tmp_path / "nothing"
     empty.mkdir()
-    filled = [argument.format(empty=empty, picture=picture_files[0]) for argument in arguments]
+    filled = [argument.format(empty=empty, image=image_files[0]) for argument in arguments]
     code, out, err = run("score", *filled, "--model", tiny_checkpoint)
     assert (code, out) == (2, "")
     assert len(err.strip().splitlines()) == 1 and expected in err
 
 
-def test_a_folder_that_is_no_checkpoint_is_named(run, picture_files, tmp_path):
-    code, _, err = run("score", picture_files[0], "--model", tmp_path / "nowhere")
+def test_a_folder_that_is_no_checkpoint_is_named(run, image_files, tmp_path):
+    code, _, err = run("score", image_files[0], "--model", tmp_path / "nowhere")
     assert code == 2 and err.strip() == f"error: {tmp_path / 'nowhere'}: there is no such checkpoint folder."
     (tmp_path / "vit").mkdir()
     (tmp_path / "vit" / "config.json").write_text('{"model_type": "vit"}')
-    code, _, err = run("score", picture_files[0], "--model", tmp_path / "vit")
+    code, _, err = run("score", image_files[0], "--model", tmp_path / "vit")
     assert code == 2 and "of 'vit', not of SIND" in err and len(err.strip().splitlines()) == 1
 
 
@@ -97,17 +97,17 @@ def test_debug_shows_the_traceback_and_escapes_names(run, tmp_path):
     assert all(character.isprintable() or character == "\n" for character in err)
 
 
-def test_resume_scores_only_what_is_missing(run, interrupt, tiny_checkpoint, picture_files, tmp_path):
+def test_resume_scores_only_what_is_missing(run, interrupt, tiny_checkpoint, image_files, tmp_path):
     output, part = tmp_path / "scores.csv", tmp_path / "scores.csv.part"
-    interrupt(tiny_checkpoint, picture_files, output, 2)
+    interrupt(tiny_checkpoint, image_files, output, 2)
     with part.open("a") as file:
-        file.write('{"image": "' + picture_files[2][:5])
-    code, _, err = run("score", *picture_files, "--model", tiny_checkpoint, "--output", output)
+        file.write('{"image": "' + image_files[2][:5])
+    code, _, err = run("score", *image_files, "--model", tiny_checkpoint, "--output", output)
     assert code == 2 and "2 scores of an interrupted job" in err and part.exists()
-    code, _, err = run("score", *picture_files, "--model", tiny_checkpoint, "--output", output, "--resume")
+    code, _, err = run("score", *image_files, "--model", tiny_checkpoint, "--output", output, "--resume")
     assert code == 0 and "3 images scored" in err and not part.exists()
     found = rows_of(output)
-    assert [row["image"] for row in found] == picture_files and {row["error"] for row in found} == {""}
+    assert [row["image"] for row in found] == image_files and {row["error"] for row in found} == {""}
     scores = [float(row["score"]) for row in found]
     assert scores[:2] == [7.0, 7.0] and 7.0 not in scores[2:]
 
@@ -116,21 +116,21 @@ def listed(out: str) -> list[str]:
     return [line.split()[1] for line in out.splitlines()]
 
 
-def test_the_best_images_are_printed_and_written(run, tiny_checkpoint, picture_files, tmp_path):
-    code, out, _ = run("score", *picture_files, "--model", tiny_checkpoint)
+def test_the_best_images_are_printed_and_written(run, tiny_checkpoint, image_files, tmp_path):
+    code, out, _ = run("score", *image_files, "--model", tiny_checkpoint)
     score_of = {line.split()[1]: float(line.split()[0]) for line in out.splitlines()}
     best_first = sorted(score_of, key=score_of.__getitem__, reverse=True)
     threshold = score_of[best_first[2]] - 1e-3
 
     def score(*options):
-        code, out, err = run("score", *picture_files, tmp_path / "gone.png", "--model", tiny_checkpoint, *options)
+        code, out, err = run("score", *image_files, tmp_path / "gone.png", "--model", tiny_checkpoint, *options)
         assert code == 1 and "gone.png: no such file" in err
         return out, err
 
     assert listed(score("--sort")[0]) == best_first
     assert listed(score("--top", 2)[0]) == best_first[:2]
     out, err = score("--min-score", threshold)
-    assert listed(out) == [name for name in picture_files if name in best_first[:3]]
+    assert listed(out) == [name for name in image_files if name in best_first[:3]]
     assert f"2 of 5 images score below {threshold:g}" in err
     out, _ = score("--sort", "--output", tmp_path / "s.csv")
     assert out == "" and [row["image"] for row in rows_of(tmp_path / "s.csv")] == [
@@ -140,34 +140,34 @@ def test_the_best_images_are_printed_and_written(run, tiny_checkpoint, picture_f
     assert [row["image"] for row in rows_of(tmp_path / "s.csv")] == best_first[:2]
 
 
-def test_good_images_are_copied_and_bad_ones_moved(run, interrupt, tiny_checkpoint, picture_files, tmp_path):
+def test_good_images_are_copied_and_bad_ones_moved(run, interrupt, tiny_checkpoint, image_files, tmp_path):
     """After an interruption, too: images that were scored before count."""
     output = tmp_path / "out" / "s.csv"
     output.parent.mkdir()
-    interrupt(tiny_checkpoint, picture_files, output, 2)  # with scores of 7, the lowest
+    interrupt(tiny_checkpoint, image_files, output, 2)  # with scores of 7, the lowest
     options = ["--min-score", 10, "--copy-good", tmp_path / "good", "--move-bad", tmp_path / "bad"]
-    base = ["score", *picture_files, "--model", tiny_checkpoint, "--output", output, "--resume", *options]
+    base = ["score", *image_files, "--model", tiny_checkpoint, "--output", output, "--resume", *options]
     (tmp_path / "bad").mkdir()
-    (tmp_path / "bad" / "picture1.png").write_text("of somebody else")
+    (tmp_path / "bad" / "image1.png").write_text("of somebody else")
     code, _, err = run(*base, "--report", tmp_path / "out" / "r.html")
     assert code == 1 and "3 images copied to" in err and "1 images moved to" in err
-    assert "picture1.png is another file, which is not overwritten" in err
-    assert sorted(path.name for path in (tmp_path / "good").iterdir()) == [f"picture{n}.png" for n in (2, 3, 4)]
-    assert (tmp_path / "bad" / "picture1.png").read_text() == "of somebody else"
-    assert [Path(file).exists() for file in picture_files] == [False, True, True, True, True]
-    assert [row["image"] for row in rows_of(output)] == picture_files[2:]
+    assert "image1.png is another file, which is not overwritten" in err
+    assert sorted(path.name for path in (tmp_path / "good").iterdir()) == [f"image{n}.png" for n in (2, 3, 4)]
+    assert (tmp_path / "bad" / "image1.png").read_text() == "of somebody else"
+    assert [Path(file).exists() for file in image_files] == [False, True, True, True, True]
+    assert [row["image"] for row in rows_of(output)] == image_files[2:]
     page = (tmp_path / "out" / "r.html").read_text()
     assert page.count("<figure>") == 5 and "2 below 10" in page
 
 
-def test_a_report_that_cannot_be_written_is_refused_before_the_work(run, tiny_checkpoint, picture_files, tmp_path):
+def test_a_report_that_cannot_be_written_is_refused_before_the_work(run, tiny_checkpoint, image_files, tmp_path):
     (tmp_path / "file").write_text("")
     report = tmp_path / "file" / "r.html"
-    code, out, err = run("score", *picture_files, "--model", tiny_checkpoint, "--report", report)
+    code, out, err = run("score", *image_files, "--model", tiny_checkpoint, "--report", report)
     assert (code, out) == (2, "") and f"{report}: cannot be written there" in err
 
 
-def test_unread_formats_are_counted(run, tiny_checkpoint, picture_files, tmp_path):
+def test_unread_formats_are_counted(run, tiny_checkpoint, image_files, tmp_path):
     for name in ("a.AVCI", "b.avci", "c.dng"):
         (tmp_path / name).write_bytes(b"")
     code, _, err = run("score", tmp_path / "*.[pAad]*", tmp_path, "--model", tiny_checkpoint)
@@ -203,8 +203,8 @@ def test_progress_has_a_rate_and_the_time_left(capsys, monkeypatch):
     assert lines[0] == "scoring: 920/10000, 2.0 images/s, 76 min left" and len(lines) == 4
 
 
-def test_quality_maps_are_written(run, tiny_checkpoint, picture_files, tmp_path):
-    code, *_ = run("score", *picture_files[:2], "--model", tiny_checkpoint, "--quality-maps", tmp_path / "maps")
+def test_quality_maps_are_written(run, tiny_checkpoint, image_files, tmp_path):
+    code, *_ = run("score", *image_files[:2], "--model", tiny_checkpoint, "--quality-maps", tmp_path / "maps")
     assert code == 0
     maps = sorted((tmp_path / "maps").iterdir())
     assert len(maps) == 2
@@ -256,11 +256,11 @@ def test_other_sources_and_fast_decoding(run, tiny_checkpoint, tiny_model, tmp_p
 
 
 def test_a_part_of_full_decoding_is_not_continued_by_fast_decoding(
-    run, interrupt, tiny_checkpoint, picture_files, tmp_path
+    run, interrupt, tiny_checkpoint, image_files, tmp_path
 ):
     output = tmp_path / "s.csv"
-    interrupt(tiny_checkpoint, picture_files, output, 1)
-    arguments = ["score", *picture_files, "--model", tiny_checkpoint, "--output", output, "--resume"]
+    interrupt(tiny_checkpoint, image_files, output, 1)
+    arguments = ["score", *image_files, "--model", tiny_checkpoint, "--output", output, "--resume"]
     code, _, err = run(*arguments, "--fast-decode")
     assert code == 2 and "another preprocessor configuration" in err and (tmp_path / "s.csv.part").exists()
     code, *_ = run(*arguments)

@@ -1,4 +1,4 @@
-"""`sind-hf train` and `sind-hf evaluate`: the whole path from pictures to a report, and what bad input gets."""
+"""`sind-hf train` and `sind-hf evaluate`: the whole path from images to a report, and what bad input gets."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_a_metric_that_is_not_defined_is_shown_and_recorded_as_such(run, trainin
 
 
 def test_a_test_that_fails_leaves_the_trained_model(run, training_config, study, tmp_path):
-    damaged = study / "pictures" / "02.png"  # of scene 2, which is held out
+    damaged = study / "images" / "02.png"  # of scene 2, which is held out
     damaged.write_bytes(damaged.read_bytes()[:500])
     code, _, err = run("train", "--config", training_config, "save_strategy=no", "eval_on_start=false")
     assert code == 2 and "02.png" in err.strip().splitlines()[-1]
@@ -151,10 +151,10 @@ def test_unusable_configurations_end_with_one_line(run, training_config, tmp_pat
     assert not (tmp_path / "run" / "model.safetensors").exists()
 
 
-def test_missing_pictures_and_bad_scores_stop_a_training(run, training_config, study):
-    (study / "pictures" / "03.png").unlink()
+def test_missing_images_and_bad_scores_stop_a_training(run, training_config, study):
+    (study / "images" / "03.png").unlink()
     code, _, err = run("train", "--config", training_config)
-    assert code == 2 and len(err.strip().splitlines()) == 1 and "pictures/03.png" in err
+    assert code == 2 and len(err.strip().splitlines()) == 1 and "images/03.png" in err
 
     document = json.loads((study / "manifest.json").read_text())
     document["files"][5]["score"] = float("nan")
@@ -163,8 +163,8 @@ def test_missing_pictures_and_bad_scores_stop_a_training(run, training_config, s
     assert code == 2 and len(err.strip().splitlines()) == 1 and "manifest.json" in err and "NaN" in err
 
 
-def test_a_damaged_training_picture_is_named(run, training_config, study):
-    path = study / "pictures" / "03.png"
+def test_a_damaged_training_image_is_named(run, training_config, study):
+    path = study / "images" / "03.png"
     path.write_bytes(path.read_bytes()[:500])
     code, _, err = run("train", "--config", training_config)
     assert code == 2 and "03.png" in err.strip().splitlines()[-1] and "damaged" in err
@@ -172,7 +172,7 @@ def test_a_damaged_training_picture_is_named(run, training_config, study):
 
 def test_evaluate_names_what_it_left_out(run, training_config, study, tmp_path):
     assert run("train", "--config", training_config)[0] == 0
-    (study / "pictures" / "03.png").write_bytes(b"not a picture")
+    (study / "images" / "03.png").write_bytes(b"not an image")
     report = tmp_path / "report.json"
     arguments = ["--manifest", study / "manifest.json", "--image-root", study, "--output", report]
     code, out, err = run("evaluate", "--model", tmp_path / "run", *arguments, "--views", "center")

@@ -222,14 +222,14 @@ def test_files_and_wrappings(tmp_path: Path, kind: str) -> None:
     same_scores(model, network, places=5e-3 if kind == "half" else 1e-5)
 
 
-def test_the_folder_scores_images(tmp_path: Path, picture_files: list[str]) -> None:
+def test_the_folder_scores_images(tmp_path: Path, image_files: list[str]) -> None:
     network = tiny_clip()
     torch.save(network.state_dict(), tmp_path / "weights.pth")
     done = convert_checkpoint(tmp_path / "weights.pth", tmp_path / "deep" / "out", view_size=112)
     model = AutoModel.from_pretrained(tmp_path / "deep" / "out")
     processor = AutoImageProcessor.from_pretrained(tmp_path / "deep" / "out")
     assert isinstance(processor, SindImageProcessor) and processor.size["height"] == 112
-    assert model.score(picture_files, processor) == pytest.approx(done.model.score(picture_files, processor))
+    assert model.score(image_files, processor) == pytest.approx(done.model.score(image_files, processor))
     names = {path.name for path in (tmp_path / "deep" / "out").iterdir()}
     assert {"model.safetensors", "config.json", "preprocessor_config.json", "modeling_sind.py"} <= names
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["out"]

@@ -15,7 +15,7 @@ from sind_hf.data.importing.importer import ImportResult, import_manifest
 from sind_hf.data.manifests.manifest import Manifest, ManifestEntry, ManifestError, ScoreInfo
 
 
-def picture(path: Path, shade: int = 0) -> Path:
+def image(path: Path, shade: int = 0) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (8, 6), (shade, 0, 0)).save(path)
     return path
@@ -26,7 +26,7 @@ def study(tmp_path: Path) -> Path:
     """A folder with the images a.png, b.png and sub/c.png and no table."""
     folder = tmp_path / "study"
     for number, name in enumerate(("a.png", "b.png", "sub/c.png")):
-        picture(folder / name, 50 * number)
+        image(folder / name, 50 * number)
     return folder
 
 
@@ -163,8 +163,8 @@ def test_reference_distortion_and_domain_columns(study: Path) -> None:
 
 
 def test_images_are_found_by_name_below_the_root_if_only_one_has_it(study: Path) -> None:
-    picture(study / "sub" / "d.png")
-    picture(study / "other" / "d.png")
+    image(study / "sub" / "d.png")
+    image(study / "other" / "d.png")
     os.mkfifo(study / "sub" / "pipe.png")
     (study / "s.csv").write_text("image,score\nc.png,1\nd.png,2\nelsewhere/a.png,3\npipe.png,4\n")
     result = import_manifest(study / "s.csv")
@@ -173,7 +173,7 @@ def test_images_are_found_by_name_below_the_root_if_only_one_has_it(study: Path)
 
 
 def test_absolute_paths_inside_the_root_become_relative_and_links_out_are_refused(study: Path, tmp_path: Path) -> None:
-    picture(tmp_path / "secret.png")
+    image(tmp_path / "secret.png")
     (study / "link.png").symlink_to(tmp_path / "secret.png")
     (study / "s.csv").write_text(f"image,score\n{study}/sub/c.png,1\n{tmp_path}/secret.png,2\nlink.png,3\n")
     result = import_manifest(study / "s.csv")
@@ -191,7 +191,7 @@ def test_table_and_images_may_lie_apart(study: Path, tmp_path: Path) -> None:
 def test_folder_with_scenes_as_subfolders(tmp_path: Path) -> None:
     folder = tmp_path / "v1.0"
     for name in ("sea/1.png", "sea/2.png", "sky/3.png"):
-        picture(folder / name)
+        image(folder / name)
     (folder / "my_scores.csv").write_text("name,mos\n1.png,1\n2.png,2\nsky/3.png,3\n")
     (folder / "observers.csv").write_text("observer,age\n")
     result = import_manifest(folder)
@@ -326,8 +326,8 @@ def test_images_of_the_target_folder_are_never_overwritten(study: Path, tmp_path
     assert (tmp_path / "out/a.png").read_bytes() == b"mine"
 
 
-def test_a_copy_that_is_cut_off_is_no_picture(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The next import would leave its row out, as that of a picture with other content."""
+def test_a_copy_that_is_cut_off_is_no_image(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next import would leave its row out, as that of an image with other content."""
 
     def full(path: Path, data: bytes) -> int:
         with path.open("wb") as file:

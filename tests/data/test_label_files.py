@@ -23,8 +23,8 @@ from sind_hf.data.importing import tables
 from sind_hf.data.importing.tables import read_table
 from sind_hf.data.manifests.validation import ManifestError
 from sind_hf.data.readers import labels
-from sind_hf.data.readers.download import LabelFileError
 from sind_hf.data.readers.labels import csv_table, mat_arrays, score_list, xlsx_table
+from sind_hf.data.readers.reader import LabelFileError
 from sind_hf.experiments.config import load_config
 from sind_hf.files import read_text
 

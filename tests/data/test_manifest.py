@@ -327,9 +327,9 @@ def test_large_files_are_refused_before_they_are_read(tmp_path: Path) -> None:
     path = tmp_path / "m.json"
     with path.open("wb") as file:
         file.truncate(200 * 2**20)  # sparse
-    start = time.perf_counter()
+    start = time.process_time()
     assert "max_bytes" in error_of(path)
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
     write(path, [GOOD])
     assert "larger than 20 bytes" in error_of(path, max_bytes=20)
     assert len(Manifest.load(path, max_bytes=path.stat().st_size)) == 1
@@ -338,11 +338,11 @@ def test_large_files_are_refused_before_they_are_read(tmp_path: Path) -> None:
 def test_junk_below_the_byte_limit_costs_bounded_time_and_memory(tmp_path: Path) -> None:
     path = tmp_path / "m.json"
     path.write_bytes(b'{"files":[' + b"0," * 200_000 + b"0]}")
-    start = time.perf_counter()
+    start = time.process_time()
     message = error_of(path, max_bytes=2**26)
     assert "entry 1 (line 1)" in message and message.endswith("(and at least 999 more problems)")
     assert "more than 15,625 entries" in error_of(path, max_bytes=1_000_000)
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 def test_missing_file_folder_and_pipe(tmp_path: Path) -> None:

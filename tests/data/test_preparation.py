@@ -27,7 +27,7 @@ def source(tmp_path):
 
 
 def run(manifest, root, folder, **options):
-    return prepare(manifest, root, folder, **{"view_size": VIEW_SIZE, "shard_pictures": 3} | options)
+    return prepare(manifest, root, folder, **{"view_size": VIEW_SIZE, "shard_images": 3} | options)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -72,9 +72,9 @@ def test_workers_write_the_same_bytes(source, tmp_path):
 
 def test_large_shards_are_written_in_several_batches(source, tmp_path, monkeypatch):
     root, manifest = source
-    run(manifest, root, tmp_path / "one", shard_pictures=10)
+    run(manifest, root, tmp_path / "one", shard_images=10)
     monkeypatch.setattr(preparation, "_BATCH_BYTES", 100_000)
-    run(manifest, root, tmp_path / "many", shard_pictures=10)
+    run(manifest, root, tmp_path / "many", shard_images=10)
     one, many = load_prepared(tmp_path / "one"), load_prepared(tmp_path / "many")
     assert len(many.data["local_picture"].chunks) > len(one.data["local_picture"].chunks) == 1
     assert many["local_picture"][:] == one["local_picture"][:]
@@ -86,13 +86,13 @@ from pathlib import Path
 from sind_hf.data.prepared import prepare as preparation
 from sind_hf.data.manifests.manifest import Manifest
 
-prepare_picture = preparation._prepare_image
+prepare_image = preparation._prepare_image
 def slowly(*args):
     time.sleep(0.2)
-    return prepare_picture(*args)
+    return prepare_image(*args)
 preparation._prepare_image = slowly
 root, folder, manifest, workers = sys.argv[1:]
-preparation.prepare(Manifest.load(manifest), root, folder, view_size=56, shard_pictures=3, workers=int(workers))
+preparation.prepare(Manifest.load(manifest), root, folder, view_size=56, shard_images=3, workers=int(workers))
 """
 
 
@@ -118,11 +118,11 @@ def test_a_killed_run_is_continued(tmp_path, workers):
     assert result.done == 20
     run(manifest, root, tmp_path / "straight")
     assert contents(folder) == contents(tmp_path / "straight")
-    time.sleep(1)  # orphaned workers stop at their next picture
+    time.sleep(1)  # orphaned workers stop at their next image
     assert not list(folder.glob(".*.tmp"))
 
 
-def test_only_shards_of_changed_pictures_are_made_again(source, tmp_path):
+def test_only_shards_of_changed_images_are_made_again(source, tmp_path):
     root, manifest = source
     folder = tmp_path / "set"
     run(manifest, root, folder)
@@ -130,7 +130,7 @@ def test_only_shards_of_changed_pictures_are_made_again(source, tmp_path):
     Image.new("RGB", (50, 60), "red").save(root / manifest.entries[4].image)
     assert made_again(folder, lambda: run(manifest, root, folder)) == ["shard-00001.arrow"]
     assert PreparedFolder(folder).stale() == []
-    # one picture less at the end: the last shard goes, the others stay
+    # one image less at the end: the last shard goes, the others stay
     shorter = replace(manifest, entries=manifest.entries[:9])
     assert made_again(folder, lambda: run(shorter, root, folder)) == []
     assert not (folder / "shard-00003.arrow").exists()
@@ -160,14 +160,14 @@ def test_damaged_shards_are_made_again(source, tmp_path):
     assert PreparedFolder(folder).damaged() == []
 
 
-def test_pictures_that_cannot_be_read_are_named_and_left_out(source, tmp_path):
+def test_images_that_cannot_be_read_are_named_and_left_out(source, tmp_path):
     root, manifest = source
     folder = tmp_path / "set"
     missing, damaged, text = (manifest.entries[index].image for index in (0, 3, 5))
     (root / missing).unlink()
     kept = (root / damaged).read_bytes()
     (root / damaged).write_bytes(kept[: len(kept) // 2])
-    (root / text).write_text("not a picture")
+    (root / text).write_text("not an image")
     result = run(manifest, root, folder, workers=1)
     assert result.done == 7
     reasons = dict(result.failures)
@@ -182,13 +182,13 @@ def test_pictures_that_cannot_be_read_are_named_and_left_out(source, tmp_path):
     assert [name for name, _ in run(manifest, root, folder).failures] == [missing, text]
 
 
-def test_a_shard_without_any_picture(source, tmp_path):
+def test_a_shard_without_any_image(source, tmp_path):
     root, manifest = source
     for entry in manifest.entries[3:6]:
         (root / entry.image).unlink()
     assert run(manifest, root, tmp_path / "set").done == 7
     assert len(load_prepared(tmp_path / "set")) == 7
-    shutil.rmtree(root / "pictures")
+    shutil.rmtree(root / "images")
     assert run(manifest, root, tmp_path / "none").done == 0
     with pytest.raises(ValueError, match="holds none of the images"):
         load_prepared(tmp_path / "none")
@@ -213,7 +213,7 @@ def test_not_enough_room(source, tmp_path, monkeypatch):
     # what is there already needs no room
     monkeypatch.setattr(preparation.shutil, "disk_usage", lambda path: usage(10**9, 0, 0))
     assert run(manifest, root, folder).reused == 10
-    # and what will be replaced makes room, so that a failed picture can be repaired on a full disk
+    # and what will be replaced makes room, so that a failed image can be repaired on a full disk
     Image.new("RGB", (50, 60), "red").save(root / images[0])
     assert run(manifest, root, folder).reused == 7
 
@@ -245,16 +245,16 @@ def test_a_disk_that_is_full_keeps_the_shards_that_are_whole(source, tmp_path, s
 
 def test_a_killed_worker_costs_its_shard_alone(source, tmp_path, monkeypatch):
     root, manifest = source
-    prepare_picture = preparation._prepare_image
+    prepare_image = preparation._prepare_image
 
     def die(root, image, *settings):
         if image == manifest.entries[9].image:
             time.sleep(0.5)  # until the shards before are whole
             os.kill(os.getpid(), signal.SIGKILL)
-        return prepare_picture(root, image, *settings)
+        return prepare_image(root, image, *settings)
 
     monkeypatch.setattr(preparation, "_prepare_image", die)
-    with pytest.raises(ValueError, match=r"has died \(Killed\), .*; run prepare again to go on\.$") as error:
+    with pytest.raises(ValueError, match=r"has died \(Killed\), .*; run prepare again to continue\.$") as error:
         run(manifest, root, tmp_path / "set", workers=2)
     assert "\n" not in str(error.value)
     monkeypatch.undo()
@@ -265,16 +265,16 @@ def test_a_killed_worker_costs_its_shard_alone(source, tmp_path, monkeypatch):
     assert contents(tmp_path / "set") == contents(tmp_path / "straight")
 
 
-def test_a_picture_that_changes_while_it_is_prepared_is_noticed(source, tmp_path, monkeypatch):
+def test_an_image_that_changes_while_it_is_prepared_is_noticed(source, tmp_path, monkeypatch):
     root, manifest = source
     changed = root / manifest.entries[4].image
     load = preparation.load_image
 
     def load_and_change(path):
-        picture = load(path)
+        image = load(path)
         if path == changed:
             Image.new("RGB", (50, 60), "red").save(path)
-        return picture
+        return image
 
     monkeypatch.setattr(preparation, "load_image", load_and_change)
     run(manifest, root, tmp_path / "set")
@@ -299,7 +299,7 @@ def test_the_estimate_is_close_and_sampled(source, tmp_path, monkeypatch):
     images = [entry.image for entry in manifest.entries]
     actual = run(manifest, root, tmp_path / "set").bytes
     assert actual <= estimate_bytes(images, root, VIEW_SIZE) < actual + 6000 * len(images)
-    monkeypatch.setattr(preparation, "_MEASURED_PICTURES", 10)
+    monkeypatch.setattr(preparation, "_MEASURED_IMAGES", 10)
     assert estimate_bytes(images * 100, root, VIEW_SIZE) == pytest.approx(actual * 103, rel=0.1)
     assert estimate_bytes([], root) == 0
 

@@ -15,13 +15,12 @@ from torch.utils.data import DataLoader
 from helpers.prepared_sets import VIEW_SIZE, make_processor, make_set
 from sind_hf import SindConfig, SindModel
 from sind_hf.data.manifests.manifest import Manifest, ManifestEntry, ScoreInfo
-from sind_hf.data.prepared.folder import PreparedFolder, is_prepared, load_prepared, open_dataset
-from sind_hf.data.prepared.images import PreparedPictures
+from sind_hf.data.prepared.folder import PreparedFolder, PreparedImages, is_prepared, load_prepared, open_dataset
 from sind_hf.data.prepared.prepare import prepare
 from sind_hf.data.sampling import Draw
 from sind_hf.data.views import ViewDataset
 from sind_hf.experiments.evaluation import evaluate_manifest
-from sind_hf.image_processing_sind import StripPicture
+from sind_hf.image_processing_sind import StripImage
 from sind_hf.scoring.scorer import score_images
 from sind_hf.training.trainer import SindTrainer
 from sind_hf.training.training_args import SindTrainingArguments
@@ -32,7 +31,7 @@ def prepared(tmp_path_factory):
     """(image root, prepared folder, manifest); four shards."""
     root, folder = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("prepared") / "set"
     manifest = make_set(root)
-    prepare(manifest, root, folder, view_size=VIEW_SIZE, shard_pictures=3)
+    prepare(manifest, root, folder, view_size=VIEW_SIZE, shard_images=3)
     return root, folder, manifest
 
 
@@ -41,7 +40,7 @@ def copy(prepared, tmp_path):
     """The same, to be damaged."""
     root, folder, manifest = prepared
     shutil.copytree(root, tmp_path / "source")
-    prepare(manifest, tmp_path / "source", tmp_path / "set", view_size=VIEW_SIZE, shard_pictures=3)
+    prepare(manifest, tmp_path / "source", tmp_path / "set", view_size=VIEW_SIZE, shard_images=3)
     return tmp_path / "source", tmp_path / "set", manifest
 
 
@@ -86,18 +85,18 @@ def test_views_of_photographs_with_the_published_resize(shared, tmp_path):
         assert_same_samples(direct, read, [Draw(index, 0, index) for index in range(len(photos))])
 
 
-def test_pictures_lie_in_the_memory_map_and_strips_stay_strips(prepared):
-    pictures = PreparedPictures(load_prepared(prepared[1]))
-    wide = pictures[0]
-    assert wide.local_picture.shape == (168, 224, 3)
-    assert not wide.local_picture.flags.owndata
-    assert not wide.local_picture.flags.writeable
+def test_images_lie_in_the_memory_map_and_strips_stay_strips(prepared):
+    images = PreparedImages(load_prepared(prepared[1]))
+    wide = images[0]
+    assert wide.local_image.shape == (168, 224, 3)
+    assert not wide.local_image.flags.owndata
+    assert not wide.local_image.flags.writeable
     with open("/proc/self/maps") if os.path.exists("/proc/self/maps") else open(os.devnull) as maps:
         for line in maps:
             start, end = (int(address, 16) for address in line.split()[0].split("-"))
-            if start <= wide.local_picture.ctypes.data < end:
+            if start <= wide.local_image.ctypes.data < end:
                 assert "shard-00000.arrow" in line
-    assert [isinstance(picture.local_picture, StripPicture) for picture in pictures[1:5]] == [False, True, True, False]
+    assert [isinstance(image.local_image, StripImage) for image in images[1:5]] == [False, True, True, False]
 
 
 def test_columns_are_those_of_the_manifest(prepared):
@@ -120,7 +119,7 @@ def test_a_split_reads_its_part_in_its_own_order_with_its_own_labels(prepared):
     assert_same_samples(direct, ViewDataset(read, make_processor(), "center"), range(3))
 
 
-def test_selected_shuffled_and_joined_datasets_keep_their_pictures(prepared):
+def test_selected_shuffled_and_joined_datasets_keep_their_images(prepared):
     root, folder, manifest = prepared
     whole = load_prepared(folder)
     direct = ViewDataset(manifest.to_dataset(root), make_processor(), "center")
@@ -132,10 +131,10 @@ def test_selected_shuffled_and_joined_datasets_keep_their_pictures(prepared):
         assert torch.equal(joined[row]["local_pixel_values"], direct[index]["local_pixel_values"])
 
 
-def test_unknown_pictures_and_empty_selections_are_refused(prepared):
+def test_unknown_images_and_empty_selections_are_refused(prepared):
     _, folder, manifest = prepared
-    other = replace(manifest, entries=[*manifest.entries[:2], ManifestEntry("pictures/new.png", 1.0, "day")])
-    with pytest.raises(ValueError, match=r"1 images of generated are not in this prepared data, first pictures/new"):
+    other = replace(manifest, entries=[*manifest.entries[:2], ManifestEntry("images/new.png", 1.0, "day")])
+    with pytest.raises(ValueError, match=r"1 images of generated are not in this prepared data, first images/new"):
         load_prepared(folder, other)
     with pytest.raises(ValueError, match="holds none of the images"):
         load_prepared(folder, replace(manifest, entries=[]))
@@ -145,13 +144,13 @@ def test_unknown_pictures_and_empty_selections_are_refused(prepared):
     ("view_size", "backend", "message"),
     [(112, "torch", "size 112 and 'torch'"), (56, "pillow", "size 56 and 'pillow'")],
 )
-def test_a_processor_that_would_make_other_pictures_is_refused(prepared, view_size, backend, message):
+def test_a_processor_that_would_make_other_images_is_refused(prepared, view_size, backend, message):
     read = load_prepared(prepared[1])
     processor = make_processor(view_size, backend)
     with pytest.raises(ValueError, match=f"view_size=56, resize_backend='torch', but .* {message}"):
         ViewDataset(read, processor, "center")
     with pytest.raises(ValueError, match=message):
-        next(score_images(tiny_model(), processor, PreparedPictures(read)))
+        next(score_images(tiny_model(), processor, PreparedImages(read)))
 
 
 def test_a_processor_that_ignores_color_profiles_is_refused(prepared):
@@ -179,9 +178,7 @@ def test_damaged_shards_are_named(copy):
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 1
     shard.write_bytes(content)
-    calls = []
-    assert PreparedFolder(folder).damaged(lambda *done: calls.append(done)) == ["shard-00002.arrow"]
-    assert calls[-1] == (9, 9)  # four shards, four records, the manifest
+    assert PreparedFolder(folder).damaged() == ["shard-00002.arrow"]
     shard.write_bytes(content[:-100])
     with pytest.raises(ValueError, match=r"shard-00002.arrow: this shard was cut off"):
         load_prepared(folder)
@@ -252,15 +249,15 @@ def test_scores_are_those_of_the_source(prepared):
     model, processor = tiny_model(), make_processor()
     paths = [str(root / entry.image) for entry in manifest.entries]
     direct = list(score_images(model, processor, paths, batch_size=4))
-    read = list(score_images(model, processor, PreparedPictures(load_prepared(folder)), batch_size=4, workers=1))
+    read = list(score_images(model, processor, PreparedImages(load_prepared(folder)), batch_size=4, workers=1))
     assert read == direct
     assert all(result.score is not None for result in direct)
 
 
-def test_evaluation_reads_prepared_data_in_the_place_of_the_pictures(copy):
+def test_evaluation_reads_prepared_data_in_the_place_of_the_images(copy):
     root, folder, manifest = copy
-    (root / manifest.entries[0].image).write_bytes(b"no picture")
-    prepare(manifest, root, folder, view_size=VIEW_SIZE, shard_pictures=3)
+    (root / manifest.entries[0].image).write_bytes(b"no image")
+    prepare(manifest, root, folder, view_size=VIEW_SIZE, shard_images=3)
     lower_is_better = replace(manifest, score=ScoreInfo("DMOS", None, higher_is_better=False))
     direct = evaluate_manifest(tiny_model(), make_processor(), lower_is_better, root, views="center", batch_size=1)
     read = evaluate_manifest(tiny_model(), make_processor(), lower_is_better, folder, views="center", batch_size=1)
@@ -275,7 +272,7 @@ def test_evaluation_reads_prepared_data_in_the_place_of_the_pictures(copy):
     assert "local_picture" not in open_dataset(manifest, root).column_names
 
 
-def test_training_on_prepared_data_is_training_on_the_pictures(prepared, tmp_path):
+def test_training_on_prepared_data_is_training_on_the_images(prepared, tmp_path):
     root, folder, manifest = prepared
 
     def train(dataset, name):

@@ -76,9 +76,9 @@ def test_root_is_the_parent_or_the_dataset_folder(tmp_path: Path, root: str) -> 
 
 
 def test_dataset_folder_with_a_name_of_its_own(tmp_path: Path) -> None:
-    raw_trees.koniq10k(tmp_path, KONIQ, folder="pictures of the web")
-    result = build("koniq10k", tmp_path / "pictures of the web")
-    assert result.manifest.entries[0].image == "pictures of the web/1024x768/10.jpg"
+    raw_trees.koniq10k(tmp_path, KONIQ, folder="images of the web")
+    result = build("koniq10k", tmp_path / "images of the web")
+    assert result.manifest.entries[0].image == "images of the web/1024x768/10.jpg"
 
 
 def test_root_relative_to_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,7 +184,7 @@ def test_without_openpyxl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_copies_in_deeper_folders_do_not_win(tmp_path: Path) -> None:
     raw_trees.bid(tmp_path, [(1, 4.5)])
-    raw_trees.write_pictures(tmp_path / "BID", ["a copy/DatabaseImage0001.JPG"])
+    raw_trees.write_images(tmp_path / "BID", ["a copy/DatabaseImage0001.JPG"])
     assert build("bid", tmp_path).manifest.entries[0].image == "BID/DatabaseImage0001.JPG"
 
 

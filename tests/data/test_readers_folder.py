@@ -43,7 +43,7 @@ def write_table(path: Path, rows: list[dict[str, Any]]) -> None:
 @pytest.mark.parametrize("table", ["scores.csv", "scores.tsv", "scores.jsonl", "scores.parquet"])
 def test_every_kind_of_table(tmp_path: Path, table: str) -> None:
     write_table(tmp_path / "study" / table, ROWS)
-    raw_trees.write_pictures(tmp_path / "study", [row["file_name"] for row in ROWS])
+    raw_trees.write_images(tmp_path / "study", [row["file_name"] for row in ROWS])
     result = build("folder", tmp_path / "study", score_range="1,5")
     assert result.manifest.entries == ENTRIES
     assert result.manifest.dataset == "study"
@@ -62,7 +62,7 @@ def test_named_columns_and_options(tmp_path: Path) -> None:
     ]
     write_table(tmp_path / "labels/all.csv", rows)
     write_table(tmp_path / "another.csv", rows)
-    raw_trees.write_pictures(tmp_path, ["labels/a.jpg", "b.jpg"])
+    raw_trees.write_images(tmp_path, ["labels/a.jpg", "b.jpg"])
     result = build(
         "folder",
         tmp_path,
@@ -99,7 +99,7 @@ def test_bad_rows_are_named_and_the_others_kept(tmp_path: Path) -> None:
     write_table(tmp_path / "study/scores.csv", rows)
     with (tmp_path / "study/scores.csv").open("a") as file:
         file.write("d.jpg\n")
-    raw_trees.write_pictures(tmp_path / "study", ["a.jpg", "b.jpg", "../outside.jpg", "c.jpg"])
+    raw_trees.write_images(tmp_path / "study", ["a.jpg", "b.jpg", "../outside.jpg", "c.jpg"])
     result = build("folder", tmp_path / "study")
     assert [entry.image for entry in result.manifest.entries] == ["study/a.jpg", "study/c.jpg"]
     reasons = dict(result.unreadable)

@@ -79,7 +79,7 @@ PARA_ROWS = [
 def write_para(root: Path, *tables: tuple[str, slice]) -> None:
     for name, part in tables:
         raw_trees.giaa(root / "PARA/annotation" / name, PARA_ROWS[part])
-    raw_trees.write_pictures(root / "PARA/imgs", [f"{row['sessionId']}/{row['imageName']}" for row in PARA_ROWS])
+    raw_trees.write_images(root / "PARA/imgs", [f"{row['sessionId']}/{row['imageName']}" for row in PARA_ROWS])
 
 
 def test_para_aesthetics(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_csiq_with_the_official_spreadsheet(tmp_path: Path) -> None:
         sheet="all_by_image",
         before=["all_by_distortion"],
     )
-    raw_trees.write_pictures(tmp_path, [entry.image for entry in CSIQ_ENTRIES])
+    raw_trees.write_images(tmp_path, [entry.image for entry in CSIQ_ENTRIES])
     assert build("csiq", tmp_path).manifest.entries == CSIQ_ENTRIES
 
 
@@ -137,7 +137,7 @@ PIPAL_TEXTS = {
     "PIPAL/training/Train_Label/A0200.txt": "A0200_00_00.bmp,1857\n",
     "PIPAL/validation/val_label.txt": "A0018_10_00.bmp,0.625\n",
 }
-PIPAL_PICTURES = [
+PIPAL_IMAGES = [
     "PIPAL/training/Distortion_1/A0001_00_00.bmp",
     "PIPAL/training/Distortion_4/A0001_03_11.bmp",
     "PIPAL/training/Distortion_1/A0200_00_00.bmp",
@@ -147,13 +147,13 @@ PIPAL_PICTURES = [
 
 
 def test_pipal(tmp_path: Path) -> None:
-    raw_trees.plain(tmp_path, PIPAL_TEXTS, PIPAL_PICTURES)
+    raw_trees.plain(tmp_path, PIPAL_TEXTS, PIPAL_IMAGES)
     result = build("pipal", tmp_path)
     assert result.manifest.entries == [
-        ManifestEntry(PIPAL_PICTURES[0], (1500 - 868.2988) / (1857 - 868.2988), "A0001", 1501, "A0001.bmp", "00"),
-        ManifestEntry(PIPAL_PICTURES[1], 0.0, "A0001", 1501, "A0001.bmp", "03"),
-        ManifestEntry(PIPAL_PICTURES[2], 1.0, "A0200", 1700, "A0200.bmp", "00"),
-        ManifestEntry(PIPAL_PICTURES[4], 0.625, "A0018", 1518, "A0018.bmp", "10"),
+        ManifestEntry(PIPAL_IMAGES[0], (1500 - 868.2988) / (1857 - 868.2988), "A0001", 1501, "A0001.bmp", "00"),
+        ManifestEntry(PIPAL_IMAGES[1], 0.0, "A0001", 1501, "A0001.bmp", "03"),
+        ManifestEntry(PIPAL_IMAGES[2], 1.0, "A0200", 1700, "A0200.bmp", "00"),
+        ManifestEntry(PIPAL_IMAGES[4], 0.625, "A0018", 1518, "A0018.bmp", "10"),
     ]
     assert result.manifest.domain_names == {1501: "A0001", 1700: "A0200", 1518: "A0018"}
     assert result.manifest.validate(tmp_path) == []
@@ -161,7 +161,7 @@ def test_pipal(tmp_path: Path) -> None:
 
 def test_pipal_training_part_only(tmp_path: Path) -> None:
     texts = {name: text for name, text in PIPAL_TEXTS.items() if "training" in name}
-    raw_trees.plain(tmp_path, texts, PIPAL_PICTURES[:4])
+    raw_trees.plain(tmp_path, texts, PIPAL_IMAGES[:4])
     result = build("pipal", tmp_path)
     assert len(result.manifest) == 3
     assert "no validation labels found: training images only" in result.notes
@@ -173,7 +173,7 @@ def test_pipal_training_part_only(tmp_path: Path) -> None:
         ("csiq", "CSIQ/csiq_label.txt", "awgn_1600_1.png 0.1\n"),
         ("tid2013", "TID2013/mos_with_names.txt", "5.5 reference.bmp\n"),
         ("kadid10k", "kadid10k/dmos.csv", "dist_img,ref_img,dmos\nI01.png,I01.png,4\n"),
-        ("pipal", "PIPAL/training/Train_Label/A0001.txt", "picture.bmp,1500\n"),
+        ("pipal", "PIPAL/training/Train_Label/A0001.txt", "image.bmp,1500\n"),
     ],
 )
 def test_names_that_carry_no_distortion_are_refused(tmp_path: Path, name: str, file: str, text: str) -> None:

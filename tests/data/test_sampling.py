@@ -292,8 +292,8 @@ def test_an_epoch_takes_milliseconds():
     sampler = SceneBatchSampler(labels_of(SPAQ), 64, 2)
     seconds = []
     for _ in range(5):
-        start = time.perf_counter()
+        start = time.process_time()
         for _batch in sampler:
             pass
-        seconds.append(time.perf_counter() - start)
+        seconds.append(time.process_time() - start)
     assert min(seconds) < 0.05

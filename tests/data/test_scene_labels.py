@@ -14,6 +14,7 @@ from helpers.tiny_clip import save_tiny_clip
 from sind_hf import SindConfig, SindImageProcessor, SindModel
 from sind_hf.data.manifests.catalog import SCENES
 from sind_hf.data.manifests.manifest import Manifest, ManifestEntry
+from sind_hf.data.scenes.choice import seeded_choice
 from sind_hf.data.scenes.embeddings import ClipEncoder, SindEncoder
 from sind_hf.data.scenes.labeling import (
     SceneLabel,
@@ -38,7 +39,7 @@ COLOURS = [(230, 40, 30), (30, 220, 60), (40, 50, 240)]
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    """Fifteen pictures of three colours: seven, five and three of them."""
+    """Fifteen images of three colours: seven, five and three of them."""
     root = tmp_path_factory.mktemp("images")
     rng = np.random.default_rng(0)
     entries = []
@@ -91,44 +92,23 @@ def test_scenes_of_the_catalog():
     assert default_scenes("cid2013") == default_scenes("an own study") == SCENES  # it has no scenes of its own
 
 
-def test_candidates_restrict_the_choice(clip, source):
-    root, manifest = source
-    images = [entry.image for entry in manifest.entries]
-    probabilities = clip_probabilities(clip, root, manifest, SCENES)
-    second = [[SCENES[index] for index in np.argsort(-row)[1:3]] for row in probabilities]
-    candidates = dict(zip(images, second, strict=True)) | {images[0]: ["Plant"], images[1]: []}
-    labels = label_scenes(manifest, root, clip, candidates=candidates).labels
-    assert labels[images[0]] == SceneLabel("Plant", 1.0)
-    assert labels[images[1]].scene == SCENES[probabilities[1].argmax()]  # none marked: all are possible
-    for image, names, row in list(zip(images, second, probabilities, strict=True))[2:]:
-        assert labels[image].scene == names[0]
-        pair = np.sort(row)[-3:-1]
-        assert labels[image].confidence == pytest.approx(pair[1] / pair.sum(), abs=2e-3)
-
-
 def test_most_similar_takes_the_first_of_equals_in_the_order_of_scenes():
     assert most_similar([1.0, 7.0, 7.0], ["a", "b", "c"], ["c", "b"]) == SceneLabel("b", 0.5)
 
 
-def test_the_choice_without_a_model_depends_on_seed_and_name_only(source):
-    root, manifest = source
-    candidates = {entry.image: ["Human", "Plant", "Night scene"] for entry in manifest.entries}
-    candidates["03.png"] = ["Animal"]
-    labels = label_scenes(manifest, root, None, candidates=candidates, seed=1).labels
-    backwards = replace(manifest, entries=manifest.entries[:4:-1])
-    part = label_scenes(backwards, root, None, candidates=candidates, seed=1).labels
-    assert all(labels[image] == label for image, label in part.items())
-    assert labels["03.png"].scene == "Animal"
-    assert {label.scene for label in labels.values()} == {"Animal", "Human", "Plant", "Night scene"}
-    assert label_scenes(manifest, root, None, candidates=candidates, seed=2).labels != labels
-    with pytest.raises(ValueError, match=r"02.png may show any of 9 scenes: name a CLIP model"):
-        label_scenes(manifest, root, None, candidates={"00.png": ["Animal"], "01.png": ["Animal"]})
+def test_the_seeded_choice_depends_on_the_seed_and_the_file_name():
+    scenes = ("Human", "Plant", "Night scene")
+    images = [f"{number:02d}.png" for number in range(15)]
+    chosen = [seeded_choice(image, scenes, seed=1) for image in images]
+    assert chosen == [seeded_choice(f"folder/{image.upper()}", scenes, seed=1) for image in images]
+    assert set(chosen) == set(scenes)
+    assert [seeded_choice(image, scenes, seed=2) for image in images] != chosen
 
 
 def test_images_that_cannot_be_read_are_named_and_left_out(clip, source, tmp_path):
     root, manifest = source
     (tmp_path / "00.png").write_bytes((root / "00.png").read_bytes())
-    (tmp_path / "01.png").write_text("no picture")
+    (tmp_path / "01.png").write_text("no image")
     part = replace(manifest, entries=manifest.entries[:3])
     labels = label_scenes(part, tmp_path, clip, cache=tmp_path / "cache.jsonl", batch_size=1)
     assert list(labels.labels) == ["00.png"]
@@ -171,11 +151,10 @@ def test_an_interrupted_run_goes_on_from_the_cache(clip, source, tmp_path, monke
     for name, label in resumed.labels.items():  # other batches may round the last digit otherwise
         assert label.confidence == pytest.approx(fresh.labels[name].confidence, abs=2e-6)
     assert len(cache.read_bytes().splitlines()) == 1 + 15
-    # complete: the model is asked nothing, whatever the candidates
+    # complete: the model is asked nothing
     embedded.clear()
-    restricted = label_scenes(manifest, root, clip, cache=cache, candidates={"05.png": ["Plant", "Human"]})
+    assert label_scenes(manifest, root, clip, cache=cache).labels == resumed.labels
     assert embedded == []
-    assert restricted.labels["05.png"].scene in ("Plant", "Human")
 
 
 def test_a_cache_of_other_settings_is_refused(clip, source, tmp_path):
@@ -232,7 +211,6 @@ def test_labels_become_scenes_and_domain_ids(source):
     assert labelled.domain_names == {200 + index: scene for index, scene in enumerate(SCENES)}
     assert labelled.source == "table.csv; scenes: me"
     assert labelled.validate() == []
-    assert [entry.domain_id for entry in apply(manifest, labels, 4000).entries] == [4005, 4000, 4008]
     assert apply(replace(manifest, dataset="own"), labels).entries[1].domain_id == 0
     with pytest.raises(ValueError, match=r"2 images have no scene label, first 03.png"):
         apply(replace(manifest, entries=source[1].entries[:5]), labels)
@@ -242,16 +220,19 @@ def test_a_picker_for_readers(clip, source):
     root, manifest = source
     paths = [root / entry.image for entry in manifest.entries]
     candidates = [("Animal", "Human"), ("Plant", "Human", "Others")] * 7 + [("Animal", "Plant")]
-    picked = scene_picker(clip, batch_size=4)(paths, candidates)
-    by_image = dict(zip((entry.image for entry in manifest.entries), candidates, strict=True))
-    labels = label_scenes(manifest, root, clip, candidates=by_image).labels
-    assert picked == [labels[entry.image].scene for entry in manifest.entries]
+    picked = scene_picker(clip)(paths, candidates)
+    probabilities = clip_probabilities(clip, root, manifest, SCENES)
+    expected = [
+        max(names, key=lambda name, row=row: row[SCENES.index(name)])
+        for names, row in zip(candidates, probabilities, strict=True)
+    ]
+    assert picked == expected
     with pytest.raises(ValueError, match=r"nothing.png: no such file; leave it out"):
         scene_picker(clip)([root / "nothing.png"], [("Animal", "Human")])
 
 
 @pytest.mark.parametrize("kind", ["clip", "sind"])
-def test_pseudo_scenes_find_the_kinds_of_pictures(clip, source, kind):
+def test_pseudo_scenes_find_the_kinds_of_images(clip, source, kind):
     root, manifest = source
     if kind == "clip":
         encoder = clip
@@ -287,8 +268,6 @@ def test_wrong_use(clip, source, tmp_path):
             label_scenes(manifest, root, clip, prompt=prompt)
     with pytest.raises(ValueError, match="distinct names"):
         label_scenes(manifest, root, clip, scenes=["a", "a"])
-    with pytest.raises(ValueError, match=r"02.png: 'Forest' is not one of the scenes"):
-        label_scenes(manifest, root, clip, candidates={"02.png": ["Forest"]})
     with pytest.raises(ValueError, match="the image root is not a folder"):
         label_scenes(manifest, tmp_path / "nowhere", clip)
     with pytest.raises(ValueError, match="nowhere: cannot load this CLIP model"):

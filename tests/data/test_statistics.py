@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 from rich.console import Console
 
 from sind_hf.data.manifests.manifest import Manifest, ManifestEntry, ManifestError, ScoreInfo
@@ -17,7 +16,6 @@ from sind_hf.data.statistics import (
     lower_median,
     manifest_statistics,
     mean_overlap,
-    plot_scene_distributions,
     render_statistics,
     sparkline,
 )
@@ -38,14 +36,16 @@ def levels(checks: list[CatalogCheck]) -> list[str]:
 
 
 def test_statistics_of_every_scene() -> None:
-    result = manifest_statistics(study(), bins=5)
+    result = manifest_statistics(study())
     sea, sky = result.scenes
     assert (sea.name, sea.count, sea.mean, sea.median, sea.minimum, sea.maximum) == ("sea", 4, 4.0, 2.0, 1.0, 9.0)
     assert sea.deviation == pytest.approx((1 + 0 + 2 + 7) / 4)  # around the lower median 2
     assert (sky.median, sky.deviation) == (5.0, 1.0)
-    assert result.edges == (0.0, 2.0, 4.0, 6.0, 8.0, 10.0)
-    assert sea.histogram == (1, 1, 1, 0, 1) and sky.histogram == (0, 0, 2, 0, 1)
-    assert result.overall.count == 7 and result.overall.histogram == (1, 1, 3, 0, 2)
+    assert result.edges == pytest.approx(np.arange(17) * 0.625)
+    assert np.flatnonzero(sea.histogram).tolist() == [1, 3, 6, 14] and sum(sea.histogram) == 4
+    assert (sky.histogram[8], sky.histogram[12], sum(sky.histogram)) == (2, 1, 3)
+    assert result.overall.count == 7
+    assert result.overall.histogram == tuple(np.add(sea.histogram, sky.histogram))
 
 
 def test_scores_outside_the_declared_range_stay_in_the_histogram() -> None:
@@ -162,49 +162,3 @@ def test_markup_in_names_is_printed_not_interpreted() -> None:
     console.print(render_statistics(manifest_statistics(manifest)))
     text = console.export_text()
     assert "[red]x" in text and "[bold]sea" in text and "[/]" in text
-
-
-def test_figure_of_scene_distributions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    figure_module = pytest.importorskip("matplotlib.figure")
-    figures = []
-    save = figure_module.Figure.savefig
-
-    def remember(figure: object, *args: object, **options: object) -> None:
-        figures.append(figure)
-        save(figure, *args, **options)
-
-    monkeypatch.setattr(figure_module.Figure, "savefig", remember)
-    generator = np.random.default_rng(4)
-    entries = [
-        ManifestEntry(f"{scene}/{number}.png", float(score), scene)
-        for scene, shift in (("sea", 20), ("sky", 80), ("sand", 50))
-        for number, score in enumerate(generator.normal(shift, 4, size=200))
-    ]
-    entries.append(ManifestEntry("one.png", 50.0, "single"))  # has no distribution and is left out
-    manifest = Manifest("study", entries, ScoreInfo("DMOS", (0.0, 100.0), False))
-    path = plot_scene_distributions(manifest, tmp_path / "plots" / "scenes.png")
-    with Image.open(path) as image:
-        assert image.format == "PNG" and image.width == 1500 and image.height > 300
-    left, right = figures[0].axes
-    # Lower is better, so the flipped scores of "sky" are the lowest: bottom row.
-    assert [label.get_text() for label in left.get_yticklabels()] == ["sky  (200)", "sand  (200)", "sea  (200)"]
-    assert left.get_xlabel() == "DMOS, flipped"
-    rated, alike = (float(axes.get_title(loc="right").rpartition(" ")[2]) for axes in (left, right))
-    assert rated < 0.05 and alike > 0.9
-    densities = [[line for line in axes.lines if len(line.get_xdata()) == 400] for axes in (left, right)]
-    tops = [[line.get_xdata()[np.argmax(line.get_ydata())] for line in lines] for lines in densities]
-    np.testing.assert_allclose(tops[0], [20, 50, 80], atol=3)
-    np.testing.assert_allclose(tops[1], [0, 0, 0], atol=0.7)
-
-
-def test_figure_needs_a_distribution(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
-    with pytest.raises(ManifestError, match="no scene has two different scores"):
-        plot_scene_distributions(Manifest("x", [ManifestEntry("a", 1.0), ManifestEntry("b", 1.0)]), tmp_path / "x.png")
-    assert not (tmp_path / "x.png").exists()
-
-
-def test_figure_without_matplotlib_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
-    with pytest.raises(ModuleNotFoundError, match=r"sind-hf\[eval\]"):
-        plot_scene_distributions(study(), tmp_path / "x.png")

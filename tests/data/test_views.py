@@ -22,7 +22,7 @@ from sind_hf.losses import by_scene
 PROCESSOR = SindImageProcessor(size={"height": 56, "width": 56})
 
 
-def picture(index, size=(90, 70)):
+def image(index, size=(90, 70)):
     return Image.fromarray(np.random.default_rng(index).integers(0, 256, (*size[::-1], 3), dtype=np.uint8))
 
 
@@ -31,7 +31,7 @@ def rows(tmp_path_factory):
     folder = tmp_path_factory.mktemp("views")
     paths = [str(folder / f"{index}.png") for index in range(8)]
     for index, path in enumerate(paths):
-        picture(index).save(path)
+        image(index).save(path)
     return {"image": paths, "score": [index / 3 for index in range(8)], "scene": list("abababab")}
 
 
@@ -41,7 +41,7 @@ def same(first, second):
 
 def test_an_item_holds_both_views_score_and_scene(rows):
     item = ViewDataset(Dataset.from_dict(rows), PROCESSOR, "center")[5]
-    whole, local = PROCESSOR.make_views(picture(5), "center")
+    whole, local = PROCESSOR.make_views(image(5), "center")
     assert torch.equal(item["pixel_values"], torch.from_numpy(whole[0]))
     assert torch.equal(item["local_pixel_values"], torch.from_numpy(local[0]))
     assert item["pixel_values"].dtype == torch.uint8
@@ -51,7 +51,7 @@ def test_an_item_holds_both_views_score_and_scene(rows):
 
 def test_nine_views_have_a_dimension_of_their_own(rows):
     item = ViewDataset(Dataset.from_dict(rows), PROCESSOR, "nine")[0]
-    whole, local = PROCESSOR.make_views(picture(0), "nine")
+    whole, local = PROCESSOR.make_views(image(0), "nine")
     assert torch.equal(item["pixel_values"], torch.from_numpy(whole))
     assert torch.equal(item["local_pixel_values"], torch.from_numpy(local))
 
@@ -76,7 +76,7 @@ def test_columns_are_found_by_name_and_scenes_come_in_any_form(rows):
         assert without.scenes is None and without.scene_names is None and without[2]["scene_ids"] == 0
 
 
-def test_pictures_are_loaded_by_our_loader_whatever_the_column_holds(rows, tmp_path):
+def test_images_are_loaded_by_our_loader_whatever_the_column_holds(rows, tmp_path):
     """Upright and on white: `datasets` would decode neither."""
     turned = Image.new("RGBA", (90, 60), (255, 0, 0, 0))
     turned.putpixel((0, 0), (0, 0, 0, 255))
@@ -109,7 +109,7 @@ def test_random_views_depend_on_seed_epoch_and_position_only(rows):
     np.random.seed(9)
     torch.manual_seed(9)
     assert same(views[Draw(2, 5, 11)], first)
-    expected, _ = PROCESSOR.make_views(picture(2), "train", np.random.default_rng([3, 5, 11]))
+    expected, _ = PROCESSOR.make_views(image(2), "train", np.random.default_rng([3, 5, 11]))
     assert torch.equal(first["pixel_values"], torch.from_numpy(expected[0]))
     for other in (Draw(2, 6, 11), Draw(2, 5, 12)):
         assert not torch.equal(views[other]["pixel_values"], first["pixel_values"])
@@ -136,7 +136,7 @@ def test_workers_change_nothing(rows, persistent):
     assert len(plain) == len(worked) == 4
     for one, other in zip(plain, worked, strict=True):
         assert same(one, other) and torch.equal(one["labels"], other["labels"])
-    # the same picture in another epoch is cut at another place
+    # the same image in another epoch is cut at another place
     by_score = [
         {
             float(score): view
@@ -149,7 +149,7 @@ def test_workers_change_nothing(rows, persistent):
     assert sum(torch.equal(by_score[0][score], by_score[1][score]) for score in by_score[0]) <= 1
 
 
-def test_repeated_pictures_are_cut_at_different_places(rows):
+def test_repeated_images_are_cut_at_different_places(rows):
     small = ViewDataset(Dataset.from_dict(rows).select([0, 1]), PROCESSOR, "train")
     sampler = SceneBatchSampler(small.scenes, 6, 2)
     (batch,) = DataLoader(small, batch_sampler=sampler)
@@ -201,9 +201,9 @@ def test_other_kinds_of_dataset_are_refused(rows):
         ViewDataset([rows], PROCESSOR, "center")
 
 
-def test_a_truncated_picture_is_named_by_row_and_file(rows, tmp_path):
+def test_a_truncated_image_is_named_by_row_and_file(rows, tmp_path):
     whole = io.BytesIO()
-    picture(0, (300, 200)).save(whole, "JPEG")
+    image(0, (300, 200)).save(whole, "JPEG")
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(whole.getvalue()[:2000])
     images = [*rows["image"][:3], str(broken), *rows["image"][4:]]

@@ -7,7 +7,7 @@ from sind_hf.experiments.config import config_from_arguments, load_config
 
 BASE = {
     "model": {"backbone": "some/backbone"},
-    "data": {"train": ["train.json"], "image_root": "pictures"},
+    "data": {"train": ["train.json"], "image_root": "images"},
     "training": {"output_dir": "runs/x", "report_to": "none", "use_cpu": True},
 }
 

@@ -14,7 +14,7 @@ from PIL import Image
 from transformers import TrainerCallback
 
 from sind_hf import SindImageProcessor, SindModel, bundled_checkpoint
-from sind_hf.data.synthetic.graded import grade, packaged_photographs
+from sind_hf.data.synthetic import grade, packaged_photographs
 from sind_hf.experiments import demo
 
 CONFIGS = Path(__file__).parents[2] / "configs"

@@ -8,6 +8,7 @@ from PIL import Image
 
 from helpers.tiny_sets import make_set
 from sind_hf import metrics
+from sind_hf.data.manifests.manifest import Manifest, ManifestEntry, ManifestError, ScoreInfo
 from sind_hf.experiments import figures, plots
 from sind_hf.experiments.evaluation import Evaluation
 from sind_hf.experiments.figures import draw_evaluation, draw_figures, draw_scores
@@ -100,6 +101,7 @@ def test_radar_has_the_published_polygon_where_there_is_one(tmp_path, monkeypatc
 def test_scenes_are_averaged_over_seeds(tmp_path, monkeypatch):
     drawn = {}
     monkeypatch.setattr(figures, "scene_bars", lambda path, scenes, **_: drawn.update(scenes))
+    monkeypatch.setattr(figures, "training_curves", lambda *_, **__: None)
     records = [record("test_for_100_Animal", {"spaq": value}, "leave-one-out") for value in (0.6, 0.8, None)]
     draw_figures(records, tmp_path)
     assert drawn == {"Animal": {"srcc": pytest.approx(0.7), "plcc": pytest.approx(0.7), "n": 40}}
@@ -142,3 +144,52 @@ def test_no_figure_shows_a_step_that_no_image_supports():
     assert name == "four-parameter logistic"
     smooth, name = plots.drawable_fit(np.linspace(-2, 2, 50), np.tanh(np.linspace(-2, 2, 50)))
     assert smooth.converged and name == "five-parameter logistic"
+
+
+def test_figure_of_scene_distributions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from matplotlib import figure as figure_module
+
+    figures = []
+    save = figure_module.Figure.savefig
+
+    def remember(figure: object, *args: object, **options: object) -> None:
+        figures.append(figure)
+        save(figure, *args, **options)
+
+    monkeypatch.setattr(figure_module.Figure, "savefig", remember)
+    generator = np.random.default_rng(4)
+    entries = [
+        ManifestEntry(f"{scene}/{number}.png", float(score), scene)
+        for scene, shift in (("sea", 20), ("sky", 80), ("sand", 50))
+        for number, score in enumerate(generator.normal(shift, 4, size=200))
+    ]
+    entries.append(ManifestEntry("one.png", 50.0, "single"))  # has no distribution and is left out
+    manifest = Manifest("study", entries, ScoreInfo("DMOS", (0.0, 100.0), False))
+    path = plots.plot_scene_distributions(manifest, tmp_path / "plots" / "scenes.png")
+    with Image.open(path) as image:
+        assert image.format == "PNG" and image.width == 1500 and image.height > 300
+    left, right = figures[0].axes
+    # Lower is better, so the flipped scores of "sky" are the lowest: bottom row.
+    assert [label.get_text() for label in left.get_yticklabels()] == ["sky  (200)", "sand  (200)", "sea  (200)"]
+    assert left.get_xlabel() == "DMOS, flipped"
+    rated, alike = (float(axes.get_title(loc="right").rpartition(" ")[2]) for axes in (left, right))
+    assert rated < 0.05 and alike > 0.9
+    densities = [[line for line in axes.lines if len(line.get_xdata()) == 400] for axes in (left, right)]
+    tops = [[line.get_xdata()[np.argmax(line.get_ydata())] for line in lines] for lines in densities]
+    np.testing.assert_allclose(tops[0], [20, 50, 80], atol=3)
+    np.testing.assert_allclose(tops[1], [0, 0, 0], atol=0.7)
+
+
+def test_figure_needs_a_distribution(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match="no scene has two different scores"):
+        plots.plot_scene_distributions(
+            Manifest("x", [ManifestEntry("a", 1.0), ManifestEntry("b", 1.0)]), tmp_path / "x.png"
+        )
+    assert not (tmp_path / "x.png").exists()
+
+
+def test_figure_without_matplotlib_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plots.importlib.util, "find_spec", lambda name: None)
+    manifest = Manifest("x", [ManifestEntry("a", 1.0), ManifestEntry("b", 2.0)])
+    with pytest.raises(ValueError, match=r"sind-hf\[eval\]"):
+        plots.plot_scene_distributions(manifest, tmp_path / "x.png")

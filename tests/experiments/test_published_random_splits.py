@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from helpers.tiny_sets import make_config, write_picture, write_published
+from helpers.tiny_sets import make_config, write_image, write_published
 from sind_hf.data.manifests.manifest import ManifestEntry
 from sind_hf.experiments.runner import run_experiment
 
@@ -20,7 +20,7 @@ def published_set(root, name, count=60):
         reference, level = divmod(number, 5)
         quality = 1 - (level + reference / (count / 5)) / 5
         image = KINDS[name].format(number, reference, level + 1)
-        write_picture(root / "images" / image, quality, index)
+        write_image(root / "images" / image, quality, index)
         side = "test" if reference % 5 == 0 else "train"
         sides[side].append(ManifestEntry(image, TOP[name] * quality, None, domain))
     for side, entries in sides.items():

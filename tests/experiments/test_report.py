@@ -6,8 +6,15 @@ import json
 import numpy as np
 import pytest
 
-from sind_hf.experiments.paper_results import METHODS, published_result
-from sind_hf.experiments.report import fold_rows, latex, markdown, summary_rows, write_report
+from sind_hf.experiments.report import (
+    METHODS,
+    fold_rows,
+    latex,
+    markdown,
+    published_result,
+    summary_rows,
+    write_report,
+)
 
 SIX = ["koniq10k", "livec", "bid", "kadid10k", "csiq", "live"]
 
@@ -45,7 +52,7 @@ def test_summary_over_folds():
     assert rows["krcc"]["published"] is None
 
 
-def test_one_fold_has_the_interval_over_its_pictures():
+def test_one_fold_has_the_interval_over_its_images():
     rows = rows_by_metric([record(protocol="cross-set", test="livec")])
     assert (rows["srcc"]["low"], rows["srcc"]["high"]) == pytest.approx((0.78, 0.81))
     assert rows["srcc"]["std"] is None

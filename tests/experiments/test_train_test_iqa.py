@@ -103,7 +103,7 @@ COMMANDS = {
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory):
-    """Pictures, the published layout of two folds a protocol, and two backbones."""
+    """Images, the published layout of two folds a protocol, and two backbones."""
     root = tmp_path_factory.mktemp("tree")
     published = root / "published"
     for name in ("spaq", "koniq10k", "eva", "para", "livec", "bid", "cid2013", "live", "csiq", "kadid10k"):

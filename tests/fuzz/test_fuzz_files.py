@@ -154,7 +154,7 @@ def test_folders_of_folds(tmp_path: Path) -> None:
 
 
 def test_scores_of_an_interrupted_job(tmp_path: Path) -> None:
-    """Whatever became of the part, resuming ends with one row for every picture."""
+    """Whatever became of the part, resuming ends with one row for every image."""
     images, settings = [entry.image for entry in ENTRIES], {"model": "m", "views": "center"}
     path, part = tmp_path / "drawn.jsonl", tmp_path / "drawn.jsonl.part"
     rows = [json.dumps({"image": image, "score": 1.5, "error": None}) for image in images[:4]]
@@ -181,7 +181,7 @@ def test_prepared_folders(tmp_path: Path, draw: Any) -> None:
         (tmp_path / "photos").mkdir(exist_ok=True)
         draw(40, 30).save(tmp_path / entry.image)
     folder = tmp_path / "set"
-    prepare(STUDY, tmp_path, folder, view_size=56, shard_pictures=6)
+    prepare(STUDY, tmp_path, folder, view_size=56, shard_images=6)
     names = sorted(path.name for path in folder.iterdir() if path.suffix == ".json")
     assert len(names) == 3  # index, manifest, the record of the shard
 

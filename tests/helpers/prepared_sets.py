@@ -1,4 +1,4 @@
-"""A small set of pictures of every shape that the views treat differently."""
+"""A small set of images of every shape that the views treat differently."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ SIZES = [(160, 120), (90, 170), (400, 40), (30, 310), (1, 1), (20, 24), (240, 30
 
 
 def make_set(root: Path, count: int = len(SIZES)) -> Manifest:
-    """Noisy pictures, RGB, grey, transparent and turned by EXIF, with scores and three scenes."""
+    """Noisy images, RGB, grey, transparent and turned by EXIF, with scores and three scenes."""
     rng = np.random.default_rng(0)
-    (root / "pictures").mkdir(parents=True, exist_ok=True)
+    (root / "images").mkdir(parents=True, exist_ok=True)
     entries = []
     for index in range(count):
         width, height = SIZES[index % len(SIZES)]
         channels = {1: 1, 5: 4}.get(index % len(SIZES), 3)
         pixels = rng.integers(0, 256, (height, width, channels), np.uint8)
         image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
-        name = f"pictures/{index:03}.png"
+        name = f"images/{index:03}.png"
         exif = Image.Exif()
         if index % len(SIZES) == 8:
             exif[0x0112] = 6  # orientation: turned by 90 degrees

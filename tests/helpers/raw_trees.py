@@ -1,4 +1,4 @@
-"""Datasets in the layout of their official archives, with label files of the real kinds and tiny pictures."""
+"""Datasets in the layout of their official archives, with label files of the real kinds and tiny images."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ SPAQ_SCENES = (
 LIVE_COUNTS = {"jp2k": 227, "jpeg": 233, "wn": 174, "gblur": 174, "fastfading": 174}
 
 
-def write_pictures(folder: Path, names: Iterable[str]) -> None:
-    """Write one real picture per file type and link it to all the names (also of thousands, in a blink)."""
+def write_images(folder: Path, names: Iterable[str]) -> None:
+    """Write one real image per file type and link it to all the names (also of thousands, in a blink)."""
     originals: dict[str, Path] = {}
     made: set[Path] = set()
     for name in names:
@@ -102,7 +102,7 @@ def spaq(root: Path, images: Sequence[tuple[str, float, Sequence[str]]], folder:
             *([name, *(int(scene in scenes) for scene in SPAQ_SCENES)] for name, _, scenes in images),
         ],
     )
-    write_pictures(root / folder / "TestImage", (name for name, _, _ in images))
+    write_images(root / folder / "TestImage", (name for name, _, _ in images))
 
 
 def koniq10k(root: Path, images: Sequence[tuple[str, float]], folder: str = "koniq10k") -> None:
@@ -112,24 +112,24 @@ def koniq10k(root: Path, images: Sequence[tuple[str, float]], folder: str = "kon
         [header, *([name, 0, 0, 25, 73, 7, 105, 3.8, 0.5, repr(score)] for name, score in images)],
         quoting=csv.QUOTE_ALL,
     )
-    write_pictures(root / folder / "1024x768", (name for name, _ in images))
+    write_images(root / folder / "1024x768", (name for name, _ in images))
 
 
 def livec(
     root: Path, images: Sequence[tuple[str, float]], folder: str = "ChallengeDB_release", *, as_archived: bool = True
 ) -> None:
-    """The pictures t1.bmp … t7.bmp lie in a folder of their own in the archive, but not in the published manifests."""
+    """The images t1.bmp … t7.bmp lie in a folder of their own in the archive, but not in the published manifests."""
     data = root / folder / "Data"
     data.mkdir(parents=True)
     savemat(data / "AllImages_release.mat", {"AllImages_release": cells([name for name, _ in images]).reshape(-1, 1)})
     savemat(data / "AllMOS_release.mat", {"AllMOS_release": np.array([[score for _, score in images]])})
     names = [f"trainingImages/{name}" if as_archived and name.startswith("t") else name for name, _ in images]
-    write_pictures(root / folder / "Images", names)
+    write_images(root / folder / "Images", names)
 
 
 def bid(root: Path, images: Sequence[tuple[int, float]], folder: str = "BID") -> None:
     write_xlsx(root / folder / "DatabaseGrades.xlsx", [["Image Number", "Average Subjective Grade"], *images])
-    write_pictures(root / folder, (f"DatabaseImage{number:04d}.JPG" for number, _ in images))
+    write_images(root / folder, (f"DatabaseImage{number:04d}.JPG" for number, _ in images))
 
 
 def cid2013(root: Path, images: Sequence[tuple[str, float]], *, sorted_in_sets: bool) -> None:
@@ -148,7 +148,7 @@ def cid2013(root: Path, images: Sequence[tuple[str, float]], *, sorted_in_sets: 
     for name, _ in images:
         _, image_set, cluster, _ = name.split("_")
         names.append(f"IS{romans[image_set]}/co{int(cluster[1:])}/{name}.jpg" if sorted_in_sets else f"{name}.jpg")
-    write_pictures(root / "CID2013", names)
+    write_images(root / "CID2013", names)
 
 
 def live(
@@ -159,7 +159,7 @@ def live(
     folder: str = "databaserelease2",
     without: Sequence[str] = (),
 ) -> None:
-    """All 982 entries in the order of the arrays; the pictures `without` are not written."""
+    """All 982 entries in the order of the arrays; the images `without` are not written."""
     (root / folder).mkdir(parents=True)
     savemat(
         root / folder / "dmos_realigned.mat",
@@ -167,7 +167,7 @@ def live(
     )
     savemat(root / folder / "refnames_all.mat", {"refnames_all": cells(references).reshape(1, -1)})
     names = [f"{kind}/img{index}.bmp" for kind, count in LIVE_COUNTS.items() for index in range(1, count + 1)]
-    write_pictures(root / folder, (name for name in names if name not in without))
+    write_images(root / folder, (name for name in names if name not in without))
 
 
 def eva(
@@ -194,7 +194,7 @@ def eva(
         ],
         delimiter="=",
     )
-    write_pictures(
+    write_images(
         root / folder / "images/EVA_category/EVA_category",
         (f"{category}/{image_id}.jpg" for image_id, category, _ in images),
     )
@@ -218,10 +218,10 @@ def giaa(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     )
 
 
-def plain(root: Path, texts: Mapping[str, str], pictures: Iterable[str]) -> None:
-    """A dataset whose label files are text: the files with their text, and the pictures."""
+def plain(root: Path, texts: Mapping[str, str], images: Iterable[str]) -> None:
+    """A dataset whose label files are text: the files with their text, and the images."""
     for name, text in texts.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    write_pictures(root, pictures)
+    write_images(root, images)

@@ -28,7 +28,7 @@ def save_tiny_clip(folder: Path, seed: int = 4) -> Path:
         },
         vision_config={**size, "image_size": 32, "patch_size": 8},
         projection_dim=12,
-        initializer_factor=5.0,  # with seed 4: red, green and blue pictures show three scenes
+        initializer_factor=5.0,  # with seed 4: red, green and blue images show three scenes
     )
     torch.manual_seed(seed)
     CLIPModel(config).save_pretrained(folder)

@@ -16,11 +16,11 @@ from sind_hf.data.manifests.catalog import CATALOG
 from sind_hf.data.manifests.manifest import Manifest, ManifestEntry, ScoreInfo
 from sind_hf.experiments.config import RunConfig, parse_config
 
-SIDE = 64  # of the pictures
+SIDE = 64  # of the images
 DISTORTIONS = ("jpeg", "blur")
 
 
-def write_picture(path: Path, quality: float, seed: int) -> None:
+def write_image(path: Path, quality: float, seed: int) -> None:
     """A ramp under noise: the less quality in [0, 1], the more noise."""
     rng = np.random.default_rng(seed)
     ramp = np.linspace(40, 200, SIDE)[None, :, None] * np.linspace(0.5, 1, SIDE)[:, None, None]
@@ -35,7 +35,7 @@ def make_set(
     """A small version of a data set of the catalog.
 
     Args:
-        root: Where its pictures are written; None for none.
+        root: Where its images are written; None for none.
         name: Name in the catalog.
         scenes: Offsets of the domain ids; default: the first two.
         per_scene: Images of each scene (without references), or of each reference.
@@ -63,7 +63,7 @@ def make_set(
             )
         )
         if root is not None:
-            write_picture(root / image, quality, int(rng.integers(1 << 30)))
+            write_image(root / image, quality, int(rng.integers(1 << 30)))
     names = {domain: facts.domains.get(domain, f"scene {domain}") for domain in ids}
     score = ScoreInfo(facts.score_name, facts.score_range, facts.higher_is_better)
     return Manifest(name, entries, score, names, bool(references))

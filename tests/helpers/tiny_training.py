@@ -32,8 +32,8 @@ BACKBONES: dict[str, dict[str, Any]] = {
 }
 
 
-def make_pictures(folder: Path, count: int = 24) -> Dataset:
-    """Pictures whose noise grows as their score falls; scenes in turn, each on a scale of its own."""
+def make_images(folder: Path, count: int = 24) -> Dataset:
+    """Images whose noise grows as their score falls; scenes in turn, each on a scale of its own."""
     rng = np.random.default_rng(0)
     rows: dict[str, list[Any]] = {"image": [], "score": [], "scene": []}
     for index in range(count):

@@ -25,7 +25,7 @@ RESUMPTIONS = {
         {"max_steps": 7, "dataloader_num_workers": 1, "dataloader_persistent_workers": True},
     ),
 }
-COUNTS = (3, 4, 5, 23)  # pictures to evaluate; two processes with batches of two make four at a time
+COUNTS = (3, 4, 5, 23)  # images to evaluate; two processes with batches of two make four at a time
 
 
 def evaluation_options() -> dict[str, object]:
@@ -38,14 +38,14 @@ def evaluation_options() -> dict[str, object]:
     }
 
 
-def evaluate(trainer: SindTrainer, pictures: Dataset) -> dict[str, object]:
-    metrics = trainer.evaluate({str(count): pictures.select(range(count)) for count in COUNTS})
-    predictions = {count: trainer.predict(pictures.select(range(count))).predictions.tolist() for count in COUNTS}
+def evaluate(trainer: SindTrainer, images: Dataset) -> dict[str, object]:
+    metrics = trainer.evaluate({str(count): images.select(range(count)) for count in COUNTS})
+    predictions = {count: trainer.predict(images.select(range(count))).predictions.tolist() for count in COUNTS}
     return {"metrics": metrics, "predictions": predictions}
 
 
 class BatchLog(SindTrainer):
-    """Notes which pictures reach the loss, known by their scores."""
+    """Notes which images reach the loss, known by their scores."""
 
     seen: list[list[float]]
 
@@ -57,18 +57,18 @@ class BatchLog(SindTrainer):
 
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
-    pictures = Dataset.load_from_disk(folder / "pictures")
+    images = Dataset.load_from_disk(folder / "images")
     for name, (backbone, stop, options) in RESUMPTIONS.items():
-        train_with_a_stop(folder / name, pictures, backbone, stop, **options)
+        train_with_a_stop(folder / name, images, backbone, stop, **options)
 
     # BatchNorm's statistics differ between the processes; the scores must not.
     trainer = make_trainer(
-        folder / "trained", pictures, make_model("resnet"), trainer_class=BatchLog, **evaluation_options()
+        folder / "trained", images, make_model("resnet"), trainer_class=BatchLog, **evaluation_options()
     )
     trainer.seen = []
     trainer.train()
     trainer.save_model()
-    record = evaluate(trainer, pictures) | {"batches": trainer.seen}
+    record = evaluate(trainer, images) | {"batches": trainer.seen}
     record["config"] = {name: getattr(trainer.model.config, name) for name in ("score_scale", "score_shift")}
     (folder / f"rank{os.environ['RANK']}.json").write_text(json.dumps(record))
     torch.distributed.destroy_process_group()

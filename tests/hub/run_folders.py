@@ -10,7 +10,7 @@ import torch
 
 from sind_hf import SindConfig, SindImageProcessor, SindModel
 
-# Small views and few weights; scores differ clearly between pictures.
+# Small views and few weights; scores differ clearly between images.
 VISION = {
     "model_type": "clip_vision_model",
     "image_size": 56,
@@ -61,7 +61,7 @@ def make_record(**changes: Any) -> dict[str, Any]:
         "config": {
             "model": {"backbone": "openai/clip-vit-base-patch16"},
             "data": {
-                "image_root": "/home/somebody/my pictures",
+                "image_root": "/home/somebody/my images",
                 "json_dir": "/home/somebody/data json",
                 "hold_out_scenes": ["Animal", "Plant: tall"],
             },

@@ -11,13 +11,13 @@ from datasets import Dataset
 from hub_server import WRITER, Hub
 from huggingface_hub import ModelCard
 
-from helpers.tiny_training import make_arguments, make_pictures, make_trainer
+from helpers.tiny_training import make_arguments, make_images, make_trainer
 from sind_hf import Manifest, ManifestEntry, ScoreInfo
 from sind_hf.experiments.config import load_config
 from sind_hf.experiments.runner import run_training
 from sind_hf.hub.model_card import MARKER
 
-# Twelve pictures and four steps are too few for curves and for scores that rise with the opinions.
+# Twelve images and four steps are too few for curves and for scores that rise with the opinions.
 pytestmark = [
     pytest.mark.filterwarnings("ignore::sind_hf.metrics.FitWarning"),
     pytest.mark.filterwarnings("ignore::sind_hf.calibration.CalibrationWarning"),
@@ -32,8 +32,8 @@ PUSHED: dict[str, Any] = {"push_to_hub": True, "hub_model_id": REPO, "hub_always
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    return make_pictures(tmp_path_factory.mktemp("pictures"), 12)
+def images(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return make_images(tmp_path_factory.mktemp("images"), 12)
 
 
 def messages(hub: Hub) -> list[str]:
@@ -45,9 +45,9 @@ def results_of(card: bytes) -> dict[tuple[str, str], float]:
     return {(result.dataset_name, result.metric_type): result.metric_value for result in results}
 
 
-def test_every_save_is_pushed_with_its_code(hub: Hub, tmp_path: Path, pictures: Dataset) -> None:
+def test_every_save_is_pushed_with_its_code(hub: Hub, tmp_path: Path, images: Dataset) -> None:
     trainer = make_trainer(
-        tmp_path / "run", pictures, eval_dataset={"study": pictures}, hub_strategy="every_save",
+        tmp_path / "run", images, eval_dataset={"study": images}, hub_strategy="every_save",
         **IN_STEPS, **TESTED, **PUSHED,
     )  # fmt: skip
     trainer.train()
@@ -69,8 +69,8 @@ def test_every_save_is_pushed_with_its_code(hub: Hub, tmp_path: Path, pictures: 
     assert (tmp_path / "run" / "training_args.bin").is_file()
 
 
-def test_at_the_end_means_once(hub: Hub, tmp_path: Path, pictures: Dataset) -> None:
-    trainer = make_trainer(tmp_path / "run", pictures, hub_strategy="end", hub_private_repo=True, **IN_STEPS, **PUSHED)
+def test_at_the_end_means_once(hub: Hub, tmp_path: Path, images: Dataset) -> None:
+    trainer = make_trainer(tmp_path / "run", images, hub_strategy="end", hub_private_repo=True, **IN_STEPS, **PUSHED)
     trainer.train()
     assert messages(hub) == ["initial commit"] and hub.repositories[REPO].private
     trainer.save_model()
@@ -79,9 +79,9 @@ def test_at_the_end_means_once(hub: Hub, tmp_path: Path, pictures: Dataset) -> N
 
 
 def test_training_outlives_a_push_that_fails(
-    hub: Hub, tmp_path: Path, pictures: Dataset, caplog: pytest.LogCaptureFixture
+    hub: Hub, tmp_path: Path, images: Dataset, caplog: pytest.LogCaptureFixture
 ) -> None:
-    trainer = make_trainer(tmp_path / "run", pictures, hub_token=WRITER, **IN_STEPS, **PUSHED)
+    trainer = make_trainer(tmp_path / "run", images, hub_token=WRITER, **IN_STEPS, **PUSHED)
     hub.failures["put"] = 500
     trainer.train()
     assert trainer.state.global_step == 4 and messages(hub) == ["initial commit"]
@@ -97,9 +97,9 @@ def test_training_outlives_a_push_that_fails(
     assert messages(hub) == ["End of training", "initial commit"]
 
 
-def test_a_trainer_does_not_start_where_it_may_not_push(hub: Hub, tmp_path: Path, pictures: Dataset) -> None:
+def test_a_trainer_does_not_start_where_it_may_not_push(hub: Hub, tmp_path: Path, images: Dataset) -> None:
     with pytest.raises(ValueError, match=r"lab/run: the token may not write there \(403\)"):
-        make_trainer(tmp_path / "run", pictures, **IN_STEPS, **(PUSHED | {"hub_model_id": "lab/run"}))
+        make_trainer(tmp_path / "run", images, **IN_STEPS, **(PUSHED | {"hub_model_id": "lab/run"}))
 
 
 @pytest.mark.parametrize("strategy", ["checkpoint", "all_checkpoints"])
@@ -108,10 +108,10 @@ def test_optimizer_states_are_not_for_the_hub(tmp_path: Path, strategy: str) -> 
         make_arguments(tmp_path, push_to_hub=True, hub_strategy=strategy)
 
 
-def test_the_card_shows_metrics_of_the_weights_that_are_pushed(tmp_path: Path, pictures: Dataset) -> None:
+def test_the_card_shows_metrics_of_the_weights_that_are_pushed(tmp_path: Path, images: Dataset) -> None:
     """Neither those of other steps, nor errors from before the scores were put on their scale."""
     options = IN_STEPS | TESTED | {"calibrate": True, "score_range": [0.0, 70.0]}
-    trainer = make_trainer(tmp_path / "run", pictures, eval_dataset={"study": pictures}, **options)
+    trainer = make_trainer(tmp_path / "run", images, eval_dataset={"study": images}, **options)
     trainer.train()
     trainer.create_model_card()
     card = (tmp_path / "run" / "README.md").read_bytes()
@@ -125,10 +125,10 @@ def test_the_card_shows_metrics_of_the_weights_that_are_pushed(tmp_path: Path, p
     assert ModelCard(card.decode()).data.base_model == "lab/clip"
 
 
-def test_the_best_models_metrics_are_the_cards(tmp_path: Path, pictures: Dataset) -> None:
+def test_the_best_models_metrics_are_the_cards(tmp_path: Path, images: Dataset) -> None:
     best = {"load_best_model_at_end": True, "metric_for_best_model": "eval_study_loss", "greater_is_better": True}
     trainer = make_trainer(
-        tmp_path / "run", pictures, eval_dataset={"study": pictures}, learning_rate=0.1, **IN_STEPS, **TESTED, **best
+        tmp_path / "run", images, eval_dataset={"study": images}, learning_rate=0.1, **IN_STEPS, **TESTED, **best
     )
     trainer.train()
     step = trainer.state.best_global_step
@@ -137,18 +137,18 @@ def test_the_best_models_metrics_are_the_cards(tmp_path: Path, pictures: Dataset
     assert results_of((tmp_path / "run" / "README.md").read_bytes())["study", "plcc"] == entry["eval_study_plcc"]
 
 
-def test_a_trainer_leaves_the_users_card_alone(hub: Hub, tmp_path: Path, pictures: Dataset) -> None:
+def test_a_trainer_leaves_the_users_card_alone(hub: Hub, tmp_path: Path, images: Dataset) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "README.md").write_text("---\nlicense: mit\n---\nMine.\n")
-    trainer = make_trainer(folder, pictures, max_steps=1, hub_model_id=REPO)
+    trainer = make_trainer(folder, images, max_steps=1, hub_model_id=REPO)
     trainer.train()
     trainer.push_to_hub()
     assert hub.files(REPO)["README.md"] == (folder / "README.md").read_bytes() == b"---\nlicense: mit\n---\nMine.\n"
 
 
-def test_a_configured_run_pushes_when_its_record_is_safe(hub: Hub, tmp_path: Path, pictures: Dataset) -> None:
-    rows = pictures.to_dict()
+def test_a_configured_run_pushes_when_its_record_is_safe(hub: Hub, tmp_path: Path, images: Dataset) -> None:
+    rows = images.to_dict()
     names = sorted(set(rows["scene"]))
     entries = [
         ManifestEntry(Path(image).name, score, scene=scene, domain_id=names.index(scene))

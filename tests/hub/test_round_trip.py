@@ -13,7 +13,7 @@ from hub_server import Hub
 from huggingface_hub import ModelCard
 from run_folders import make_run, save_checkpoint
 
-from helpers.tiny_training import make_model, make_pictures, make_trainer
+from helpers.tiny_training import make_images, make_model, make_trainer
 from sind_hf import SindImageProcessor, SindModel
 from sind_hf.hub.model_card import METRICS
 
@@ -56,12 +56,12 @@ def test_what_is_pushed_scores_the_same_elsewhere(
     push: Callable[..., Any],
     elsewhere: Callable[..., Any],
     tmp_path: Path,
-    picture_files: list[str],
+    image_files: list[str],
 ) -> None:
-    files = picture_files[:3]
+    files = image_files[:3]
     # First by the trainer …
-    (tmp_path / "pictures").mkdir()
-    data = make_pictures(tmp_path / "pictures", 12)
+    (tmp_path / "images").mkdir()
+    data = make_images(tmp_path / "images", 12)
     trainer = make_trainer(
         tmp_path / "run",
         data,

@@ -61,7 +61,7 @@ def test_a_local_model_travels_without_what_scoring_does_not_read(tmp_path, tiny
         "preprocessor_config.json",
         "reference_scores.csv",
     }
-    assert (folder / "model/reference_scores.csv").read_text().split() == ["score", "1"]  # no names of pictures
+    assert (folder / "model/reference_scores.csv").read_text().split() == ["score", "1"]  # no names of images
     assert "models" not in header_of(folder / "README.md")
     assert str(tmp_path) not in "".join(path.read_text() for path in folder.iterdir() if path.is_file())
 

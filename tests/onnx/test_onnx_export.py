@@ -33,18 +33,14 @@ def scores(model: Any, images: Any, **options: Any) -> tuple[np.ndarray, np.ndar
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
-def test_scores_and_maps_are_pytorchs_in_any_batch(
-    exported: Exported, picture_files: list[str], backbone: str
-) -> None:
+def test_scores_and_maps_are_pytorchs_in_any_batch(exported: Exported, image_files: list[str], backbone: str) -> None:
     case = exported(backbone)
     onnx_model = OnnxSindModel(case.path)
     for views in ("center", "nine"):
-        expected, maps = scores(case.model, picture_files, views=views, quality_maps=True)
+        expected, maps = scores(case.model, image_files, views=views, quality_maps=True)
         assert np.ptp(expected) > 100 * ATOL  # it reads the images
         for batch_size in (1, 5):
-            found, found_maps = scores(
-                onnx_model, picture_files, views=views, batch_size=batch_size, quality_maps=True
-            )
+            found, found_maps = scores(onnx_model, image_files, views=views, batch_size=batch_size, quality_maps=True)
             np.testing.assert_allclose(found, expected, rtol=0, atol=ATOL)
             np.testing.assert_allclose(found_maps, maps, rtol=0, atol=ATOL)
     assert 0 <= case.result.difference <= ATOL and case.result.size == case.path.stat().st_size
@@ -65,7 +61,7 @@ def test_scores_of_real_photographs_are_pytorchs(shared: Path, exported: Exporte
 
 
 @pytest.mark.parametrize("branch", ["none", pytest.param("class", marks=pytest.mark.slow)])
-def test_variants_without_a_map(exported: Exported, picture_files: list[str], branch: str) -> None:
+def test_variants_without_a_map(exported: Exported, image_files: list[str], branch: str) -> None:
     import onnxruntime
 
     case = exported("resnet", branch)
@@ -73,8 +69,8 @@ def test_variants_without_a_map(exported: Exported, picture_files: list[str], br
     inputs = ["pixel_values", "local_pixel_values"][: 1 if branch == "none" else 2]
     assert [each.name for each in session.get_inputs()] == inputs
     assert [each.name for each in session.get_outputs()] == ["quality"]
-    expected, _ = scores(case.model, picture_files, views="nine")
-    found, _ = scores(OnnxSindModel(case.path), picture_files, views="nine")
+    expected, _ = scores(case.model, image_files, views="nine")
+    found, _ = scores(OnnxSindModel(case.path), image_files, views="nine")
     np.testing.assert_allclose(found, expected, rtol=0, atol=ATOL)
 
 

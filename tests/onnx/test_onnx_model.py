@@ -59,10 +59,10 @@ def test_what_the_file_says_of_itself(exported: Exported) -> None:
 
 
 def test_it_scores_without_a_torch_model(
-    exported: Exported, picture_files: list[str], monkeypatch: pytest.MonkeyPatch
+    exported: Exported, image_files: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     case = exported("resnet")
-    expected = case.model.score(picture_files, load_checkpoint(str(case.folder), device="cpu")[1])
+    expected = case.model.score(image_files, load_checkpoint(str(case.folder), device="cpu")[1])
 
     def build(*_: Any, **__: Any) -> None:
         raise AssertionError("a torch model was built")
@@ -70,7 +70,7 @@ def test_it_scores_without_a_torch_model(
     monkeypatch.setattr(SindModel, "__init__", build)
     model, processor = load_scorer(str(case.path))
     assert isinstance(model, OnnxSindModel)
-    found = [row.score for row in score_images(model, processor, picture_files, batch_size=2)]
+    found = [row.score for row in score_images(model, processor, image_files, batch_size=2)]
     assert found == pytest.approx(expected, abs=1e-4)
 
 
@@ -150,13 +150,13 @@ def test_cuda_is_asked_for_by_its_number(exported: Exported, monkeypatch: pytest
 
 
 @pytest.mark.gpu
-def test_scores_on_cuda_are_those_of_the_cpu(exported: Exported, picture_files: list[str]) -> None:
+def test_scores_on_cuda_are_those_of_the_cpu(exported: Exported, image_files: list[str]) -> None:
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers() or not torch.cuda.is_available():
         pytest.skip("needs a CUDA device and onnxruntime-gpu")
     found = []
     for device in ("cpu", "cuda"):
         model, processor = load_scorer(str(exported("clip").path), device=device)
-        found.append([row.score for row in score_images(model, processor, picture_files)])
+        found.append([row.score for row in score_images(model, processor, image_files)])
     assert found[1] == pytest.approx(found[0], abs=1e-3)
 
 
@@ -176,11 +176,11 @@ def test_wrong_views_are_one_line(exported: Exported, views: Any, message: str) 
     assert "\n" not in str(error.value)
 
 
-def test_a_variant_without_local_views(exported: Exported, picture_files: list[str]) -> None:
+def test_a_variant_without_local_views(exported: Exported, image_files: list[str]) -> None:
     model, processor = load_scorer(str(exported("resnet", "none").path))
-    views = torch.from_numpy(np.stack([processor.make_views(file)[0][0] for file in picture_files]))
+    views = torch.from_numpy(np.stack([processor.make_views(file)[0][0] for file in image_files]))
     assert model(views).quality.shape == (5,)  # no local view is asked for
     with pytest.raises(ValueError, match="No quality map: local_branch='none'"):
         model(views, output_quality_map=True)
     with pytest.raises(ValueError, match="No quality map: local_branch='none'"):
-        list(score_images(model, processor, picture_files, quality_maps=True))
+        list(score_images(model, processor, image_files, quality_maps=True))

@@ -28,11 +28,11 @@ from sind_hf.scoring.job import run_job
 from sind_hf.scoring.scorer import ScoredImage, score_images
 from sind_hf.scoring.sources import SourceOptions, open_sources
 
-NAMES = [f"picture{number}.png" for number in range(5)]
+NAMES = [f"image{number}.png" for number in range(5)]
 
 
 def names(path: Any, **options: Any) -> list[str]:
-    return [picture.name for picture in open_sources([path], SourceOptions(**options))]
+    return [image.name for image in open_sources([path], SourceOptions(**options))]
 
 
 def score(model: SindModel, path: Any, options: dict[str, Any] | None = None, **others: Any) -> list[ScoredImage]:
@@ -41,13 +41,13 @@ def score(model: SindModel, path: Any, options: dict[str, Any] | None = None, **
 
 def same_scores(found: list[ScoredImage], model: SindModel, files: list[str], tolerance: float = 0) -> None:
     expected = [row.score for row in score_images(model, SindImageProcessor(), files)]
-    assert len(set(expected)) == len(expected)  # else pictures could change places
+    assert len(set(expected)) == len(expected)  # else images could change places
     assert [row.score for row in found] == pytest.approx(expected, rel=0, abs=tolerance)
 
 
 @pytest.fixture
-def encoded(picture_files: list[str]) -> Dataset:
-    content = [{"bytes": Path(file).read_bytes(), "path": None} for file in picture_files]
+def encoded(image_files: list[str]) -> Dataset:
+    content = [{"bytes": Path(file).read_bytes(), "path": None} for file in image_files]
     features = Features({"id": Value("string"), "photo": Image()})
     return Dataset.from_dict({"id": [*"abcde"], "photo": content}, features)
 
@@ -56,32 +56,32 @@ def encoded(picture_files: list[str]) -> Dataset:
 
 
 @pytest.fixture
-def manifest(picture_files: list[str], tmp_path: Path) -> Path:
-    """Backwards, with a missing and a damaged picture."""
-    (tmp_path / "bad.jpg").write_text("no picture")
+def manifest(image_files: list[str], tmp_path: Path) -> Path:
+    """Backwards, with a missing and a damaged image."""
+    (tmp_path / "bad.jpg").write_text("no image")
     images = [*reversed(NAMES), "gone.jpg", "bad.jpg"]
     entries = [ManifestEntry(name, float(number)) for number, name in enumerate(images)]
     return Manifest(dataset="study", entries=entries, score=ScoreInfo("MOS", (0, 9))).save(tmp_path / "m.json")
 
 
 def test_a_manifest_is_its_files_in_its_order(
-    tiny_model: SindModel, manifest: Path, picture_files: list[str], tmp_path: Path
+    tiny_model: SindModel, manifest: Path, image_files: list[str], tmp_path: Path
 ) -> None:
     found = score(tiny_model, manifest, {"image_root": tmp_path})
-    assert [row.image for row in found] == [*reversed(picture_files), f"{tmp_path}/gone.jpg", f"{tmp_path}/bad.jpg"]
-    same_scores(found[:5], tiny_model, picture_files[::-1])
+    assert [row.image for row in found] == [*reversed(image_files), f"{tmp_path}/gone.jpg", f"{tmp_path}/bad.jpg"]
+    same_scores(found[:5], tiny_model, image_files[::-1])
     assert [row.error for row in found[4:6]] == [None, f"{tmp_path}/gone.jpg: no such file"]
     assert str(found[6].error).startswith(f"{tmp_path}/bad.jpg: not an image in a supported format")
 
 
 def test_links_of_a_manifest_stay_in_the_image_root(
-    tiny_model: SindModel, picture_files: list[str], tmp_path: Path
+    tiny_model: SindModel, image_files: list[str], tmp_path: Path
 ) -> None:
     root = tmp_path / "root"
     (root / "sub").mkdir(parents=True)
-    shutil.copy(picture_files[0], root / "sub" / "a.png")
+    shutil.copy(image_files[0], root / "sub" / "a.png")
     (root / "inside.png").symlink_to("sub/a.png")
-    (root / "file.png").symlink_to(picture_files[1])
+    (root / "file.png").symlink_to(image_files[1])
     (root / "folder").symlink_to(tmp_path)
     named = ["inside.png", "file.png", f"folder/{NAMES[2]}", "sub/a.png"]
     path = tmp_path / "links.json"
@@ -92,12 +92,12 @@ def test_links_of_a_manifest_stay_in_the_image_root(
     (tmp_path / "link").symlink_to(root)  # the image root itself may be one
     assert [row.score is None for row in score(tiny_model, path, {"image_root": tmp_path / "link"})][0] is False
     followed = score(tiny_model, path, {"image_root": root, "follow_links": True})
-    same_scores(followed[:3], tiny_model, picture_files[:3])
+    same_scores(followed[:3], tiny_model, image_files[:3])
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_prepared_folder_needs_no_originals(
-    tiny_model: SindModel, manifest: Path, picture_files: list[str], tmp_path: Path, workers: int
+    tiny_model: SindModel, manifest: Path, image_files: list[str], tmp_path: Path, workers: int
 ) -> None:
     prepare(Manifest.load(manifest), tmp_path, tmp_path / "prepared")
     expected = score(tiny_model, manifest, {"image_root": tmp_path})
@@ -106,11 +106,11 @@ def test_a_prepared_folder_needs_no_originals(
     assert [row.image for row in found] == [row.image for row in expected]
     assert [row.score for row in found] == [row.score for row in expected]  # to the last bit
     assert "gone.jpg" in str(found[5].error) and "bad.jpg" in str(found[6].error)
-    assert len(list((hidden / "maps").iterdir())) == 5  # drawn over the stored pictures
+    assert len(list((hidden / "maps").iterdir())) == 5  # drawn over the stored images
 
 
 def test_a_manifest_chooses_from_a_prepared_folder(
-    tiny_model: SindModel, manifest: Path, picture_files: list[str], tmp_path: Path
+    tiny_model: SindModel, manifest: Path, image_files: list[str], tmp_path: Path
 ) -> None:
     whole = Manifest.load(manifest)
     prepare(whole, tmp_path, tmp_path / "prepared")
@@ -119,10 +119,10 @@ def test_a_manifest_chooses_from_a_prepared_folder(
     )
     found = score(tiny_model, tmp_path / "some.json", {"image_root": tmp_path / "prepared"})
     assert [Path(row.image).name for row in found] == ["gone.jpg", NAMES[1], NAMES[4]]
-    same_scores(found[1:], tiny_model, [picture_files[1], picture_files[4]])
+    same_scores(found[1:], tiny_model, [image_files[1], image_files[4]])
 
 
-def test_prepared_pictures_of_another_size_are_refused(tiny_model: SindModel, manifest: Path, tmp_path: Path) -> None:
+def test_prepared_images_of_another_size_are_refused(tiny_model: SindModel, manifest: Path, tmp_path: Path) -> None:
     prepare(Manifest.load(manifest), tmp_path, tmp_path / "prepared", view_size=112)
     with pytest.raises(ValueError, match="prepared: The images are prepared for view_size=112"):
         score(tiny_model, tmp_path / "prepared", output=tmp_path / "s.csv")
@@ -133,15 +133,15 @@ def test_prepared_pictures_of_another_size_are_refused(tiny_model: SindModel, ma
 
 
 def test_every_form_of_a_dataset(
-    tiny_model: SindModel, encoded: Dataset, picture_files: list[str], tmp_path: Path
+    tiny_model: SindModel, encoded: Dataset, image_files: list[str], tmp_path: Path
 ) -> None:
     encoded.to_parquet(tmp_path / "a[1].parquet")  # no pattern, though it looks like one
     encoded.save_to_disk(str(tmp_path / "saved"))
     DatasetDict({"test": encoded, "train": encoded.select([0])}).save_to_disk(str(tmp_path / "splits"))
     (tmp_path / "repo" / "data").mkdir(parents=True)
     encoded.to_parquet(tmp_path / "repo" / "data" / "test-00000-of-00001.parquet")
-    plain = pa.struct([("bytes", pa.binary()), ("path", pa.string())])  # as other programs write pictures
-    column = pa.array([{"bytes": Path(file).read_bytes(), "path": None} for file in picture_files], plain)
+    plain = pa.struct([("bytes", pa.binary()), ("path", pa.string())])  # as other programs write images
+    column = pa.array([{"bytes": Path(file).read_bytes(), "path": None} for file in image_files], plain)
     pq.write_table(pa.table({"photo": column}), tmp_path / "plain.parquet")
     cases: list[tuple[str, dict[str, Any], str]] = [
         ("a[1].parquet", {}, "a[1].parquet"),
@@ -153,7 +153,7 @@ def test_every_form_of_a_dataset(
     for path, options, title in cases:
         found = score(tiny_model, tmp_path / path, options, workers=1)
         assert [row.image for row in found] == [f"{tmp_path}/{title}#{number}" for number in range(5)], path
-        same_scores(found, tiny_model, picture_files)
+        same_scores(found, tiny_model, image_files)
 
 
 @pytest.mark.parametrize("saved", [False, True])
@@ -177,29 +177,29 @@ def test_other_columns_are_not_read(
     assert len(list(rows)) == 5 and read == [{"photo"}]
 
 
-def test_columns_of_paths_or_bytes_are_named(tiny_model: SindModel, picture_files: list[str], tmp_path: Path) -> None:
-    content = [Path(file).read_bytes() for file in picture_files]
+def test_columns_of_paths_or_bytes_are_named(tiny_model: SindModel, image_files: list[str], tmp_path: Path) -> None:
+    content = [Path(file).read_bytes() for file in image_files]
     table = Dataset.from_dict(
         {"where": NAMES, "raw": content}, Features({"where": Value("string"), "raw": Value("binary")})
     )
     table.to_parquet(tmp_path / "t.parquet")
     for column in ("where", "raw"):
-        same_scores(score(tiny_model, tmp_path / "t.parquet", {"image_column": column}), tiny_model, picture_files)
+        same_scores(score(tiny_model, tmp_path / "t.parquet", {"image_column": column}), tiny_model, image_files)
     with pytest.raises(ValueError, match="no column holds images.*Columns: where, raw"):
         names(tmp_path / "t.parquet")
 
 
-def test_a_bad_row_is_named_and_stops_nothing(tiny_model: SindModel, picture_files: list[str], tmp_path: Path) -> None:
-    rows = [{"bytes": b"no picture", "path": None}, {"bytes": Path(picture_files[0]).read_bytes(), "path": "x"}, None]
+def test_a_bad_row_is_named_and_stops_nothing(tiny_model: SindModel, image_files: list[str], tmp_path: Path) -> None:
+    rows = [{"bytes": b"no image", "path": None}, {"bytes": Path(image_files[0]).read_bytes(), "path": "x"}, None]
     Dataset.from_dict({"image": rows}, Features({"image": Image()})).to_parquet(tmp_path / "t.parquet")
     bad, good, none = score(tiny_model, tmp_path / "t.parquet")
     assert str(bad.error).startswith(f"{tmp_path}/t.parquet#0: not an image in a supported format")
     assert none.error == f"{tmp_path}/t.parquet#2: holds no image"
-    same_scores([good], tiny_model, picture_files[:1])
+    same_scores([good], tiny_model, image_files[:1])
 
 
 def test_a_dataset_of_the_hub_is_streamed(
-    tiny_model: SindModel, encoded: Dataset, picture_files: list[str], monkeypatch: pytest.MonkeyPatch
+    tiny_model: SindModel, encoded: Dataset, image_files: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is asked of `load_dataset`; the Hub itself was never reached."""
     asked: list[tuple[Any, ...]] = []
@@ -213,14 +213,14 @@ def test_a_dataset_of_the_hub_is_streamed(
     found = score(tiny_model, address, {"split": "test", "subset": "large"})
     assert set(map(str, asked)) == {str(("user/photos", "large", {"revision": "v2", "streaming": True}))}
     assert [row.image for row in found] == [f"user/photos@v2/large/test#{number}" for number in range(5)]
-    same_scores(found, tiny_model, picture_files)
+    same_scores(found, tiny_model, image_files)
     with pytest.raises(ValueError, match="has several splits: choose one with --split: train, test"):
         names(address)
     with pytest.raises(ValueError, match="has no split 'val': choose one of train, test"):
         names(address, split="val")
 
 
-def test_a_stream_is_read_no_further_than_a_few_batches(tiny_model: SindModel, picture_files: list[str]) -> None:
+def test_a_stream_is_read_no_further_than_a_few_batches(tiny_model: SindModel, image_files: list[str]) -> None:
     """Memory does not grow with the dataset: rows wait where they are until the model is ready for them."""
     from sind_hf.scoring.scorer import score_stream
 
@@ -231,21 +231,21 @@ def test_a_stream_is_read_no_further_than_a_few_batches(tiny_model: SindModel, p
             nonlocal read
             for number in range(10_000):
                 read += 1
-                yield LocatedImage(f"#{number}", picture_files[0])
+                yield LocatedImage(f"#{number}", image_files[0])
 
         rows = score_stream(tiny_model, SindImageProcessor(), stream(), batch_size=2, workers=workers)
-        picture, row = next(rows)
-        assert picture.name == row.image == "#0" and read <= 2 * (1 + 3 * workers)
+        image, row = next(rows)
+        assert image.name == row.image == "#0" and read <= 2 * (1 + 3 * workers)
         rows.close()
 
 
 def test_a_stream_that_breaks_keeps_what_was_scored(
-    tiny_model: SindModel, encoded: Dataset, picture_files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_model: SindModel, encoded: Dataset, image_files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = True
 
     def rows() -> Iterator[dict[str, Any]]:
-        for number, file in enumerate(picture_files):
+        for number, file in enumerate(image_files):
             if broken and number == 3:
                 raise ConnectionError("the network is\ngone")
             yield {"photo": {"bytes": Path(file).read_bytes(), "path": None}}
@@ -293,9 +293,9 @@ def rows_of_paths(paths: list[str], file: Path, features: Features | None = None
 
 @pytest.mark.parametrize("features", [None, Features({"image": Image()})])
 def test_a_row_reaches_no_address_and_no_file_of_others(
-    tiny_model: SindModel, picture_files: list[str], tmp_path: Path, no_network: list[Any], features: Features | None
+    tiny_model: SindModel, image_files: list[str], tmp_path: Path, no_network: list[Any], features: Features | None
 ) -> None:
-    private = picture_files[0]
+    private = image_files[0]
     hostile = [
         "http://127.0.0.1:9/latest/meta-data",
         "HTTPS://127.0.0.1:9/a.png",
@@ -307,10 +307,10 @@ def test_a_row_reaches_no_address_and_no_file_of_others(
         f"local://{private}",
         "hf://datasets/other/set/a.png",
         private,
-        "../picture0.png",
-        "below/../../picture0.png",
+        "../image0.png",
+        "below/../../image0.png",
         "link.png",
-        "linked/picture0.png",
+        "linked/image0.png",
     ]
     file = rows_of_paths(hostile, tmp_path / "set" / "t.parquet", features)
     (tmp_path / "set" / "link.png").symlink_to(private)
@@ -324,17 +324,17 @@ def test_a_row_reaches_no_address_and_no_file_of_others(
 
 
 def test_a_row_names_files_of_its_dataset_and_of_the_image_root(
-    tiny_model: SindModel, picture_files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_model: SindModel, image_files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = rows_of_paths(["below/a.png", "./below//a.png"], tmp_path / "set" / "t.parquet")
     (tmp_path / "set" / "below").mkdir()
-    shutil.copy(picture_files[1], tmp_path / "set" / "below" / "a.png")
+    shutil.copy(image_files[1], tmp_path / "set" / "below" / "a.png")
     monkeypatch.chdir(tmp_path.parent)  # paths start from the dataset, not from here
-    same_scores(score(tiny_model, file)[:1], tiny_model, picture_files[1:2])
+    same_scores(score(tiny_model, file)[:1], tiny_model, image_files[1:2])
     assert score(tiny_model, file)[1].score is not None
-    file = rows_of_paths([NAMES[0], picture_files[1], "/etc/hostname", "../x.png"], tmp_path / "set" / "t.parquet")
+    file = rows_of_paths([NAMES[0], image_files[1], "/etc/hostname", "../x.png"], tmp_path / "set" / "t.parquet")
     first, second, *others = score(tiny_model, file, {"image_root": tmp_path})
-    same_scores([first, second], tiny_model, picture_files[:2])
+    same_scores([first, second], tiny_model, image_files[:2])
     assert all("outside" in str(row.error) for row in others)
 
 
@@ -347,11 +347,11 @@ def test_addresses_in_rows_are_fetched_on_request(tmp_path: Path) -> None:
 
 
 def test_features_that_open_what_a_row_names_are_not_decoded(
-    tiny_model: SindModel, picture_files: list[str], tmp_path: Path, no_network: list[Any]
+    tiny_model: SindModel, image_files: list[str], tmp_path: Path, no_network: list[Any]
 ) -> None:
     """A Parquet file says itself what its columns hold: also an image in the place of the path of an image."""
     nested = Features({"image": {"bytes": Value("binary"), "path": Image()}})
-    paths = pa.array([{"bytes": None, "path": f"file://{picture_files[0]}"}])
+    paths = pa.array([{"bytes": None, "path": f"file://{image_files[0]}"}])
     cells = pa.StructArray.from_arrays([pa.nulls(1, pa.binary()), paths], ["bytes", "path"])
     file = tmp_path / "t.parquet"
     description = {"huggingface": json.dumps({"info": {"features": nested.to_dict()}})}
@@ -390,9 +390,9 @@ def test_a_row_of_a_hub_dataset_names_files_of_the_same_dataset() -> None:
 
 
 def test_files_of_the_hub_are_read_where_they_are_decoded(
-    picture_files: list[str], monkeypatch: pytest.MonkeyPatch
+    image_files: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    content = Path(picture_files[0]).read_bytes()
+    content = Path(image_files[0]).read_bytes()
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         archive.writestr("in/a.png", content)
@@ -409,7 +409,7 @@ def test_files_of_the_hub_are_read_where_they_are_decoded(
 
     monkeypatch.setattr(io, "BytesIO", Files)
     monkeypatch.setattr("huggingface_hub.HfFileSystem", Hub)
-    expected = SindImageProcessor().make_views(picture_files[0])
+    expected = SindImageProcessor().make_views(image_files[0])
     for file in (HubFile("datasets/u/d/a.png"), HubFile("datasets/u/d/a.zip", "in/a.png")):
         assert (LocatedImage("shown", file).make_views(SindImageProcessor(), "center")[1] == expected[1]).all()
     with pytest.raises(ValueError, match="^shown: cannot be read"):
@@ -506,7 +506,7 @@ def test_a_saved_dataset_names_its_own_files_alone(encoded: Dataset, tmp_path: P
 
 
 def test_options_without_their_source_are_refused(
-    manifest: Path, encoded: Dataset, picture_files: list[str], tmp_path: Path
+    manifest: Path, encoded: Dataset, image_files: list[str], tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match="m.json: a manifest: name the folder .* by --image-root"):
         names(manifest)
@@ -526,20 +526,20 @@ def test_options_without_their_source_are_refused(
         names(tmp_path / "broken.parquet")
 
 
-def test_a_folder_of_pictures_stays_one_with_parquet_files_in_it(
-    encoded: Dataset, picture_files: list[str], tmp_path: Path
+def test_a_folder_of_images_stays_one_with_parquet_files_in_it(
+    encoded: Dataset, image_files: list[str], tmp_path: Path
 ) -> None:
     encoded.to_parquet(tmp_path / "scores.parquet")
-    assert names(tmp_path) == picture_files
-    for file in picture_files:
+    assert names(tmp_path) == image_files
+    for file in image_files:
         shutil.move(file, Path(file).with_suffix(".gone"))
     assert names(tmp_path) == [f"{tmp_path}/train#{number}" for number in range(5)]
 
 
-def test_sources_go_to_other_processes(encoded: Dataset, picture_files: list[str], tmp_path: Path) -> None:
+def test_sources_go_to_other_processes(encoded: Dataset, image_files: list[str], tmp_path: Path) -> None:
     encoded.to_parquet(tmp_path / "t.parquet")
-    sources = pickle.loads(pickle.dumps(open_sources([tmp_path / "t.parquet", *picture_files[:2]])))
-    assert [picture.name for picture in sources][4:] == [f"{tmp_path}/t.parquet#4", *picture_files[:2]]
+    sources = pickle.loads(pickle.dumps(open_sources([tmp_path / "t.parquet", *image_files[:2]])))
+    assert [image.name for image in sources][4:] == [f"{tmp_path}/t.parquet#4", *image_files[:2]]
 
 
 def test_a_manifest_needs_no_scores(tmp_path: Path) -> None:

@@ -25,18 +25,18 @@ COUNT = 40
 
 
 @pytest.fixture
-def pictures(draw: Any, tmp_path: Path) -> Path:
-    """Forty pictures and one that is none, in the middle."""
-    folder = tmp_path / "pictures"
+def images(draw: Any, tmp_path: Path) -> Path:
+    """Forty images and one that is none, in the middle."""
+    folder = tmp_path / "images"
     folder.mkdir()
     for number in range(COUNT):
         draw(90 + 3 * number, 100).save(folder / f"{number:02}.png")
-    (folder / "07_bad.png").write_text("no picture")
+    (folder / "07_bad.png").write_text("no image")
     return folder
 
 
 def start(arguments: list[Any], processes: int = 1, slow: float = 0) -> subprocess.Popen[str]:
-    """Start `sind-hf score`; with `slow`, every picture takes at least that many seconds."""
+    """Start `sind-hf score`; with `slow`, every image takes at least that many seconds."""
     here = Path(__file__).parent
     paths = [str(here.parents[1] / "src"), str(here), os.environ.get("PYTHONPATH", "")]
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("ACCELERATE_")}
@@ -70,7 +70,7 @@ def kept_rows(output: Path) -> list[dict[str, Any]]:
 
 
 def kill_after(running: subprocess.Popen[str], output: Path, rows: int) -> list[str]:
-    """Kill the job, with all its processes at once, when that many rows are kept; returns the scored pictures."""
+    """Kill the job, with all its processes at once, when that many rows are kept; returns the scored images."""
     deadline = time.monotonic() + 200
     while len(kept_rows(output)) < rows:
         assert running.poll() is None, f"ended before it could be killed: {running.communicate()[1]}"
@@ -87,7 +87,7 @@ def kill_after(running: subprocess.Popen[str], output: Path, rows: int) -> list[
 
 
 def noted(folder: Path) -> list[tuple[int, str]]:
-    """(process, picture) of every picture that was looked at since the last call."""
+    """(process, image) of every image that was looked at since the last call."""
     found = []
     for file in sorted(folder.glob("seen-*.txt")):
         found += [(int(file.stem.split("-")[1]), line) for line in file.read_text().splitlines()]
@@ -115,31 +115,31 @@ def same_scores(found: dict[str, float | None], checkpoint: Path, files: list[st
 
 
 def test_two_processes_write_the_file_of_one(
-    tiny_checkpoint: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_checkpoint: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NOTES", str(tmp_path))
     output = tmp_path / "two.csv"
-    arguments = [pictures, "--model", tiny_checkpoint, "--batch-size", 4, "--output", output]
+    arguments = [images, "--model", tiny_checkpoint, "--batch-size", 4, "--output", output]
     code, err = ended(start(arguments, processes=2))
-    assert code == 1, err  # of the bad picture
+    assert code == 1, err  # of the bad image
     assert "40 images scored" in err and "1 left out" in err and err.count("images scored") == 1
     assert err.count("left out: ") == 1 and "07_bad.png: not an image" in err
     seen = noted(tmp_path)
-    assert Counter(process for process, _ in seen) == {0: 21, 1: 20}  # eleven batches, the last one of one picture
+    assert Counter(process for process, _ in seen) == {0: 21, 1: 20}  # eleven batches, the last one of one image
     assert max(Counter(image for _, image in seen).values()) == 1
     found = table(output)
-    files = sorted(str(path) for path in pictures.iterdir())
+    files = sorted(str(path) for path in images.iterdir())
     assert list(found) == files
     same_scores(found, tiny_checkpoint, files, rel=0, abs=1e-6)
     assert not list(tmp_path.glob("two.csv?*"))
 
 
 def test_two_processes_are_killed_and_one_goes_on_and_the_other_way_round(
-    tiny_checkpoint: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_checkpoint: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NOTES", str(tmp_path))
     output = tmp_path / "s.csv"
-    arguments = [pictures, "--model", tiny_checkpoint, "--batch-size", 2, "--output", output]
+    arguments = [images, "--model", tiny_checkpoint, "--batch-size", 2, "--output", output]
     first = kill_after(start(arguments, processes=2, slow=0.1), output, rows=8)
     assert len(list(tmp_path.glob("s.csv.part-1"))) == 1 and len(first) >= 7
     noted(tmp_path)
@@ -152,17 +152,17 @@ def test_two_processes_are_killed_and_one_goes_on_and_the_other_way_round(
     assert {process for process, _ in seen} == {0, 1} and not {image for _, image in seen} & set(second)
     assert f"{COUNT - len(second)} images scored" in err
     found = table(output)
-    files = sorted(str(path) for path in pictures.iterdir())
+    files = sorted(str(path) for path in images.iterdir())
     assert list(found) == files
     same_scores(found, tiny_checkpoint, files, rel=2e-6)  # batches are others than without the interruptions
     assert not list(tmp_path.glob("s.csv?*"))
 
 
 def test_a_dataset_is_killed_and_goes_on(
-    tiny_checkpoint: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_checkpoint: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NOTES", str(tmp_path))
-    files = sorted(str(path) for path in pictures.glob("??.png"))
+    files = sorted(str(path) for path in images.glob("??.png"))
     Dataset.from_dict({"image": files}).cast_column("image", Image()).to_parquet(tmp_path / "d.parquet")
     output = tmp_path / "s.parquet"
     arguments = [tmp_path / "d.parquet", "--image-root", tmp_path, "--model", tiny_checkpoint]
@@ -177,6 +177,6 @@ def test_a_dataset_is_killed_and_goes_on(
     same_scores(found, tiny_checkpoint, files, rel=0, abs=1e-6)
 
 
-def test_what_stops_one_process_stops_all(tiny_checkpoint: Path, pictures: Path, tmp_path: Path) -> None:
+def test_what_stops_one_process_stops_all(tiny_checkpoint: Path, images: Path, tmp_path: Path) -> None:
     code, err = ended(start([tmp_path / "gone.txt", "--model", tiny_checkpoint], processes=2))
     assert code != 0 and err.count("gone.txt: cannot read this list of images") == 2

@@ -11,7 +11,7 @@ import torch
 
 from sind_hf import SindConfig, SindImageProcessor, SindModel, score_images
 
-# Of the spread of the scores of different pictures: bfloat16 keeps 8 bits of every activation.
+# Of the spread of the scores of different images: bfloat16 keeps 8 bits of every activation.
 BFLOAT16_TOLERANCE = 0.15
 COMPILED_TOLERANCE = 1e-4  # on a scale of 0 to 100, as for ONNX: other orders of the same sums
 
@@ -39,24 +39,24 @@ def scores(model: SindModel, images: list[str], batch_size: int = 5) -> np.ndarr
 
 @pytest.mark.parametrize("how", ["weights", "autocast"])
 @pytest.mark.parametrize("backbone", ["clip", "resnet"])
-def test_bfloat16(request: pytest.FixtureRequest, picture_files: list[str], backbone: str, how: str) -> None:
+def test_bfloat16(request: pytest.FixtureRequest, image_files: list[str], backbone: str, how: str) -> None:
     model = request.getfixturevalue(backbone)
-    expected = scores(model, picture_files)
+    expected = scores(model, image_files)
     if how == "weights":
-        found = scores(model.to(torch.bfloat16), picture_files)
+        found = scores(model.to(torch.bfloat16), image_files)
     else:
         with torch.autocast("cpu", torch.bfloat16):
-            found = scores(model, picture_files)
+            found = scores(model, image_files)
     difference = np.abs(found - expected).max()
     assert 0 < difference <= BFLOAT16_TOLERANCE * np.ptp(expected)
 
 
 @pytest.mark.slow
-def test_torch_compile(clip: SindModel, picture_files: list[str], compiler: None) -> None:
-    expected = scores(clip, picture_files)
+def test_torch_compile(clip: SindModel, image_files: list[str], compiler: None) -> None:
+    expected = scores(clip, image_files)
     clip.compile()
     try:
-        found = scores(clip, picture_files)
+        found = scores(clip, image_files)
     finally:
         torch._dynamo.reset()
     assert clip._compiled_call_impl is not None

@@ -27,15 +27,17 @@ def test_without_ray_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None
         RayEngine("model")
 
 
-@pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A local Ray; ended with the test. On a busy machine its services take long to come up."""
-    monkeypatch.setenv("RAY_raylet_start_wait_time_s", "240")
-    monkeypatch.setenv("RAY_agent_register_timeout_ms", "240000")
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """A local Ray for the tests of this module. On a busy machine its services take long to start."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("RAY_raylet_start_wait_time_s", "240")
+    patch.setenv("RAY_agent_register_timeout_ms", "240000")
     ray = pytest.importorskip("ray", reason="needs Ray Data, of the extra ray")
     pytest.importorskip("ray.data", reason="needs Ray Data, of the extra ray")
     yield ray
     ray.shutdown()
+    patch.undo()
 
 
 def actors_of_this_process() -> dict[int, psutil.Process]:
@@ -53,12 +55,12 @@ def actors_of_this_process() -> dict[int, psutil.Process]:
 def test_an_actor_that_is_killed_loses_nothing_and_scores_nothing_twice(
     cluster: Any, tiny_model: SindModel, tiny_checkpoint: Path, draw: Any, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     folder.mkdir()
     names = [f"{number:03}.jpg" for number in range(60)]
     for number, name in enumerate(names):
         draw(900 + 10 * number, 1200).save(folder / name)
-    (folder / "030_bad.jpg").write_text("no picture")
+    (folder / "030_bad.jpg").write_text("no image")
     output = tmp_path / "s.csv"
     model, processor = load_checkpoint(str(tiny_checkpoint), device="cpu")
     engine = RayEngine(str(tiny_checkpoint), device="cpu", batch_size=1, actors=2)
@@ -83,19 +85,17 @@ def test_an_actor_that_is_killed_loses_nothing_and_scores_nothing_twice(
 
 @pytest.mark.slow
 def test_rounds_follow_each_other_and_what_fails_in_an_actor_is_one_line(
-    cluster: Any, tiny_checkpoint: Path, picture_files: list[str], monkeypatch: pytest.MonkeyPatch
+    cluster: Any, tiny_checkpoint: Path, image_files: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sind_hf.scoring.ray_engine.CHUNKS_A_ROUND", 1)
     engine = RayEngine(str(tiny_checkpoint), device="cpu", batch_size=1, actors=1)
-    pictures = [
-        LocatedImage(f"#{number}", picture_files[number % 5]) for number in range(9)
-    ]  # a chunk of 8, and a rest
-    found = list(engine(iter(pictures)))
-    assert [picture for picture, _ in found] == pictures
-    assert [row.image for _, row in found] == [picture.name for picture in pictures]
+    images = [LocatedImage(f"#{number}", image_files[number % 5]) for number in range(9)]  # a chunk of 8, and a rest
+    found = list(engine(iter(images)))
+    assert [image for image, _ in found] == images
+    assert [row.image for _, row in found] == [image.name for image in images]
     assert found[0][1].score == pytest.approx(found[5][1].score, abs=1e-6)
     with pytest.raises(ValueError, match="^Ray: .*there is no such checkpoint") as error:
-        list(RayEngine("/gone", device="cpu", actors=1)(pictures))
+        list(RayEngine("/gone", device="cpu", actors=1)(images))
     assert "\n" not in str(error.value)
 
 

@@ -82,7 +82,7 @@ def test_extensions_may_be_upper_case(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
-def test_rows_are_in_the_order_of_the_pictures(tmp_path: Path, suffix: str) -> None:
+def test_rows_are_in_the_order_of_the_images(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"scores{suffix}"
     with Job(path, IMAGES, SETTINGS) as file:
         for row in reversed(ROWS):
@@ -185,7 +185,7 @@ def test_every_way_to_cut_a_part_is_resumed(tmp_path: Path) -> None:
         path.unlink()
 
 
-def test_pictures_that_failed_are_tried_again_and_the_last_answer_counts(tmp_path: Path) -> None:
+def test_images_that_failed_are_tried_again_and_the_last_answer_counts(tmp_path: Path) -> None:
     path = tmp_path / "scores.csv"
     interrupt(path, [ScoredImage(IMAGES[0], error="was being copied"), ROWS[1]])
     with Job(path, IMAGES[:2], SETTINGS, resume=True) as file:
@@ -194,7 +194,7 @@ def test_pictures_that_failed_are_tried_again_and_the_last_answer_counts(tmp_pat
     assert read(path) == as_dicts(ROWS[:2])
 
 
-def test_pictures_may_have_come_and_gone_meanwhile(tmp_path: Path) -> None:
+def test_images_may_have_come_and_gone_meanwhile(tmp_path: Path) -> None:
     path = tmp_path / "scores.csv"
     interrupt(path, ROWS[:2])
     images = ["new.jpg", IMAGES[1]]

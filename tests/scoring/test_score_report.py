@@ -7,9 +7,8 @@ from PIL import Image
 
 from sind_hf import SindImageProcessor, SindModel
 from sind_hf.scoring.images import LocatedImage
-from sind_hf.scoring.report import LISTED, SHOWN, ReportSettings, extremes, write_report
+from sind_hf.scoring.report import LISTED, SHOWN, ReportSettings, extremes, histogram, summary_lines, write_report
 from sind_hf.scoring.scorer import ScoredImage
-from sind_hf.scoring.summary import histogram, summary_lines
 
 
 def test_extremes_do_not_overlap() -> None:
@@ -24,15 +23,15 @@ def test_extremes_do_not_overlap() -> None:
 
 def test_the_page_needs_nothing_else(tiny_model: SindModel, tmp_path: Path) -> None:
     names = ["<script>alert(1)</script>.png", '"onload="x.png', "c\x1b[2J.png", "d & e.png"]
-    pictures = {}
+    images = {}
     for number, name in enumerate(names):
         file = tmp_path / f"{number}.png"
         Image.effect_noise((300, 200), 10 + 20 * number).convert("RGB").save(file)
-        pictures[name] = LocatedImage(name, str(file))
+        images[name] = LocatedImage(name, str(file))
     rows = [ScoredImage(name, float(number)) for number, name in enumerate(names)]
     rows += [ScoredImage(f"{number}.heic", error=f"<b>{number}.heic: HEIC") for number in range(LISTED + 2)]
     settings = ReportSettings("<model>", (0, 100), min_score=1.5)
-    write_report(tmp_path / "r.html", rows, pictures, tiny_model, SindImageProcessor(), settings)
+    write_report(tmp_path / "r.html", rows, images, tiny_model, SindImageProcessor(), settings)
     page = (tmp_path / "r.html").read_text()
     assert page.count("<figure>") == 4 and page.count("data:image/jpeg;base64,") == 8  # images and maps
     assert "&lt;script&gt;alert(1)" in page and "<script" not in page and "&lt;model&gt;" in page

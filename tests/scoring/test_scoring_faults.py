@@ -1,4 +1,4 @@
-"""What can go wrong while pictures are scored: nothing is lost, the rest is done, and the message says what to do."""
+"""What can go wrong while images are scored: nothing is lost, the rest is done, and the message says what to do."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def run(model: SindModel, paths: Any, **options: Any) -> list[ScoredImage]:
     return list(run_job(model, SindImageProcessor(), paths, batch_size=1, **options))
 
 
-def die_at(patch: Patch, picture: str) -> None:
-    """Loader processes are killed while they load a picture, as the system does when memory runs out."""
+def die_at(patch: Patch, path: str) -> None:
+    """Loader processes are killed while they load an image, as the system does when memory runs out."""
     make_views, main = SindImageProcessor.make_views, os.getpid()
 
     def make_or_die(self: SindImageProcessor, image: Any, mode: Any) -> Any:
-        if str(image) == picture and os.getpid() != main:
+        if str(image) == path and os.getpid() != main:
             os.kill(os.getpid(), signal.SIGKILL)
         return make_views(self, image, mode)
 
@@ -49,22 +49,22 @@ def refused(action: Callable[[], object], *words: str) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_pictures_that_vanish_or_change_while_running(
+def test_images_that_vanish_or_change_while_running(
     tiny_model: SindModel, draw: Any, tmp_path: Path, workers: int
 ) -> None:
-    pictures = [tmp_path / f"{number:02}.png" for number in range(20)]
-    for picture in pictures:
-        draw(60, 50).save(picture)
+    images = [tmp_path / f"{number:02}.png" for number in range(20)]
+    for image in images:
+        draw(60, 50).save(image)
     stream = run_job(tiny_model, SindImageProcessor(), [tmp_path], batch_size=1, workers=workers)
     first = next(stream)
-    pictures[17].unlink()
-    pictures[18].write_bytes(pictures[18].read_bytes()[:300])
-    draw(90, 20).save(pictures[19])
+    images[17].unlink()
+    images[18].write_bytes(images[18].read_bytes()[:300])
+    draw(90, 20).save(images[19])
     found = [first, *stream]
-    assert [row.image for row in found] == [str(picture) for picture in pictures]
+    assert [row.image for row in found] == [str(image) for image in images]
     assert [index for index, row in enumerate(found) if row.score is None] == [17, 18]
-    assert found[17].error == f"{pictures[17]}: no such file"
-    assert str(found[18].error).startswith(f"{pictures[18]}: damaged")
+    assert found[17].error == f"{images[17]}: no such file"
+    assert str(found[18].error).startswith(f"{images[18]}: damaged")
     assert found[19].score != found[0].score  # of the new content
 
 
@@ -97,11 +97,11 @@ def test_a_killed_loader_keeps_the_scores_and_resumes(
 
 
 def test_an_evaluation_whose_loader_is_killed(
-    tiny_model: SindModel, picture_files: list[str], monkeypatch: Patch
+    tiny_model: SindModel, image_files: list[str], monkeypatch: Patch
 ) -> None:
-    root = Path(picture_files[0]).parent
-    entries = [ManifestEntry(Path(name).name, float(score)) for score, name in enumerate(picture_files)]
-    die_at(monkeypatch, picture_files[2])
+    root = Path(image_files[0]).parent
+    entries = [ManifestEntry(Path(name).name, float(score)) for score, name in enumerate(image_files)]
+    die_at(monkeypatch, image_files[2])
     manifest = Manifest("small", entries)
     refused(
         lambda: evaluate_manifest(tiny_model, SindImageProcessor(), manifest, root, workers=2, views="center"),
@@ -111,65 +111,65 @@ def test_an_evaluation_whose_loader_is_killed(
 
 
 def test_a_full_disk_keeps_the_scores_and_resumes(
-    tiny_model: SindModel, picture_files: list[str], tmp_path: Path, small_files: Callable[[int], None]
+    tiny_model: SindModel, image_files: list[str], tmp_path: Path, small_files: Callable[[int], None]
 ) -> None:
     output, part = tmp_path / "s.csv", tmp_path / "s.csv.part"
     output.write_text("of yesterday")
-    row = len(picture_files[0]) + 60
+    row = len(image_files[0]) + 60
     small_files(100 + 3 * row)
-    refused(lambda: run(tiny_model, picture_files, output=output), f"{part}: cannot be written (", "make room, and")
+    refused(lambda: run(tiny_model, image_files, output=output), f"{part}: cannot be written (", "make room, and")
     small_files(1 << 40)
     assert output.read_text() == "of yesterday" and part.exists()
-    found = run(tiny_model, picture_files, output=output, resume=True)
+    found = run(tiny_model, image_files, output=output, resume=True)
     assert 0 < len(found) < 5
     assert output.read_text().count("\n") == 6 and not part.exists()
 
 
 def test_a_disk_that_is_full_at_the_end_leaves_the_results_before(
-    tiny_model: SindModel, picture_files: list[str], tmp_path: Path, small_files: Callable[[int], None]
+    tiny_model: SindModel, image_files: list[str], tmp_path: Path, small_files: Callable[[int], None]
 ) -> None:
     folder = tmp_path / "results"
     output = folder / "s.parquet"
-    run(tiny_model, picture_files[:1], output=output)
+    run(tiny_model, image_files[:1], output=output)
     before = output.read_bytes()
     small_files(len(before) - 100)  # enough for the rows, too little for the table
-    refused(lambda: run(tiny_model, picture_files, output=output), f"{output}: cannot be written (")
+    refused(lambda: run(tiny_model, image_files, output=output), f"{output}: cannot be written (")
     small_files(1 << 40)
     assert {path.name for path in folder.iterdir()} == {"s.parquet", "s.parquet.part"}
     assert output.read_bytes() == before
-    assert run(tiny_model, picture_files, output=output, resume=True) == []  # all was scored
+    assert run(tiny_model, image_files, output=output, resume=True) == []  # all was scored
     assert output.read_bytes() != before and not (folder / "s.parquet.part").exists()
 
 
 def test_a_folder_of_maps_that_fills_up(
-    tiny_model: SindModel, picture_files: list[str], tmp_path: Path, small_files: Callable[[int], None]
+    tiny_model: SindModel, image_files: list[str], tmp_path: Path, small_files: Callable[[int], None]
 ) -> None:
     small_files(2000)
     maps = tmp_path / "maps"
-    refused(lambda: run(tiny_model, picture_files, quality_maps=maps), str(maps), "cannot be written (")
-    assert list(maps.iterdir()) == []  # no half picture
+    refused(lambda: run(tiny_model, image_files, quality_maps=maps), str(maps), "cannot be written (")
+    assert list(maps.iterdir()) == []  # no half image
 
 
 def test_folders_that_are_read_only(
-    tiny_model: SindModel, picture_files: list[str], tmp_path: Path, read_only: Callable[[Path], Path]
+    tiny_model: SindModel, image_files: list[str], tmp_path: Path, read_only: Callable[[Path], Path]
 ) -> None:
     (tmp_path / "locked").mkdir()
     locked = read_only(tmp_path / "locked")
     told: list[tuple[int, int]] = []
     for options in ({"output": locked / "s.csv"}, {"quality_maps": locked / "maps"}):
         refused(
-            lambda options=options: run(tiny_model, picture_files, progress=lambda *x: told.append(x), **options),
+            lambda options=options: run(tiny_model, image_files, progress=lambda *x: told.append(x), **options),
             str(locked),
             "Permission denied",
         )
     assert told == [] and list(locked.iterdir()) == []
 
 
-def test_two_jobs_never_share_an_output(tiny_model: SindModel, picture_files: list[str], tmp_path: Path) -> None:
+def test_two_jobs_never_share_an_output(tiny_model: SindModel, image_files: list[str], tmp_path: Path) -> None:
     output = tmp_path / "s.csv"
-    first = run_job(tiny_model, SindImageProcessor(), picture_files, output=output, batch_size=1)
+    first = run_job(tiny_model, SindImageProcessor(), image_files, output=output, batch_size=1)
     next(first)
-    refused(lambda: run(tiny_model, picture_files, output=output, resume=True), "another run is writing there")
+    refused(lambda: run(tiny_model, image_files, output=output, resume=True), "another run is writing there")
     assert len(list(first)) == 4
     assert output.read_text().count("\n") == 6
 
@@ -189,7 +189,7 @@ def test_names_that_are_no_utf8_reach_every_file(tiny_model: SindModel, draw: An
 
 
 def test_a_death_that_shows_as_a_broken_connection_first() -> None:
-    """A picture's memory is fetched from the process that loaded it; torch tells of the death only afterwards."""
+    """An image's memory is fetched from the process that loaded it; torch tells of the death only afterwards."""
 
     def news(*_: object) -> None:
         raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")

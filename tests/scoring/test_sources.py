@@ -22,7 +22,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "photos"
 
 
-def test_a_folder_is_all_its_pictures_sorted(tree: Path) -> None:
+def test_a_folder_is_all_its_images_sorted(tree: Path) -> None:
     expected = ["a.tiff", "c.bmp", "a/z.jpeg", "a/c/deep.webp", "b/a.JPG", "b/z.png"]
     assert list(list_images(["photos"])) == [f"photos/{name}" for name in expected]
     assert list(list_images([tree])) == [str(tree / name) for name in expected]
@@ -49,11 +49,11 @@ def test_what_a_folder_passes_over_is_named(tree: Path) -> None:
     (tree / "loop").symlink_to(tree)
     (tree / "a" / "disk").symlink_to("/")
     found = list(open_sources(["photos"]))
-    reasons = {picture.name: picture.source.reason for picture in found if isinstance(picture.source, Unusable)}
+    reasons = {image.name: image.source.reason for image in found if isinstance(image.source, Unusable)}
     assert set(reasons) == {f"photos/{name}" for name in (*unread, "loop", "a/disk")}
     assert reasons["photos/b/a.AVCI"].startswith("photos/b/a.AVCI: AVC images are not read")
     assert reasons["photos/loop"].startswith("photos/loop: is a link to a folder that holds this one")
-    assert [picture.name for picture in found if picture.name not in reasons] == list(list_images(["photos"]))
+    assert [image.name for image in found if image.name not in reasons] == list(list_images(["photos"]))
     Path("only").mkdir()
     Path("only/a.bpg").write_bytes(b"")
     (only,) = open_sources(["only"])
@@ -70,7 +70,7 @@ def test_linked_folders_are_followed_once_and_last(tree: Path) -> None:
     (tree / "2025").symlink_to(disk)
     (tree / "_b").symlink_to(tree / "b")
     expected = ["a.tiff", "c.bmp", "a/z.jpeg", "a/c/deep.webp", "b/a.JPG", "b/z.png", "2024/deep/x.png"]
-    assert [picture.source for picture in open_sources(["photos"])] == [f"photos/{name}" for name in expected]
+    assert [image.source for image in open_sources(["photos"])] == [f"photos/{name}" for name in expected]
 
 
 def test_patterns_are_expanded_as_a_shell_does(tree: Path) -> None:
@@ -111,7 +111,7 @@ def test_addresses_stay_as_they_are(tree: Path) -> None:
     assert list(list_images(["https://host/a//b.jpg?x=1.txt"])) == ["https://host/a//b.jpg?x=1.txt"]
 
 
-def test_a_list_names_one_picture_a_line(tree: Path) -> None:
+def test_a_list_names_one_image_a_line(tree: Path) -> None:
     text = "\ufeffphotos/c.bmp\r\n\n  with space.jpg  \nhttps://host/a.jpg\n/absolute.png"
     Path("mine.TXT").write_bytes(text.encode())
     expected = ["photos/c.bmp", "with space.jpg", "https://host/a.jpg", "/absolute.png"]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from datasets import Dataset
 
-from helpers.tiny_training import make_pictures
+from helpers.tiny_training import make_images
 
 
 @pytest.fixture(autouse=True)
@@ -19,6 +19,6 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """24 pictures, eight of each of three scenes: six batches of four an epoch."""
-    return make_pictures(tmp_path_factory.mktemp("pictures"))
+def images(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """24 images, eight of each of three scenes: six batches of four an epoch."""
+    return make_images(tmp_path_factory.mktemp("images"))

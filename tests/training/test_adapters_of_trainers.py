@@ -32,29 +32,29 @@ def adapted(seed: int = 0):
     return peft.get_peft_model(make_model("clip"), lora)
 
 
-def test_a_saved_adapter_loads_as_the_same_calibrated_model(tmp_path, pictures):
-    trainer = make_trainer(tmp_path, pictures, adapted(), **OPTIONS)
+def test_a_saved_adapter_loads_as_the_same_calibrated_model(tmp_path, images):
+    trainer = make_trainer(tmp_path, images, adapted(), **OPTIONS)
     trainer.train()
     config = trainer.model.config
     config.score_scale, config.score_shift, config.score_range = 3.0, 10.0, [0.0, 60.0]  # as a calibration does
     trainer.save_model()
     trainer.create_model_card()
-    images = list(pictures["image"][:6])
-    expected = trainer.predict(pictures.select(range(6))).predictions.tolist()
+    files = list(images["image"][:6])
+    expected = trainer.predict(images.select(range(6))).predictions.tolist()
     assert (tmp_path / "adapter_config.json").exists()
     for model in (SindModel.from_pretrained(tmp_path), load_checkpoint(str(tmp_path), device="cpu")[0]):
         assert (model.config.score_scale, model.config.score_range) == (3.0, [0.0, 60.0])
-        assert model.score(images, make_processor(), views="center") == pytest.approx(expected, rel=1e-4)
+        assert model.score(files, make_processor(), views="center") == pytest.approx(expected, rel=1e-4)
     without = SindModel(SindConfig.from_pretrained(tmp_path)).eval()
     without.load_state_dict(load_file(tmp_path / "model.safetensors"))
-    assert without.score(images, make_processor(), views="center") != pytest.approx(expected, rel=1e-4)
+    assert without.score(files, make_processor(), views="center") != pytest.approx(expected, rel=1e-4)
     card = (tmp_path / "README.md").read_text()
     assert "SIND" in card and "PEFT" not in card
 
 
-def test_training_an_adapter_resumes_bit_for_bit(tmp_path, pictures):
-    straight = make_trainer(tmp_path / "straight", pictures, adapted(), **OPTIONS)
+def test_training_an_adapter_resumes_bit_for_bit(tmp_path, images):
+    straight = make_trainer(tmp_path / "straight", images, adapted(), **OPTIONS)
     straight.train()
-    resumed = make_trainer(tmp_path / "straight", pictures, adapted(seed=1), **OPTIONS)
+    resumed = make_trainer(tmp_path / "straight", images, adapted(seed=1), **OPTIONS)
     resumed.train(resume_from_checkpoint=str(tmp_path / "straight" / "checkpoint-2"))
     assert_same(straight.model.state_dict(), resumed.model.state_dict())

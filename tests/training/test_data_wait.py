@@ -41,7 +41,7 @@ def test_share_starts_anew_each_time(clock: Clock) -> None:
     assert wait.share() == 1
 
 
-def test_training_reports_it(tmp_path, pictures, clock: Clock) -> None:
+def test_training_reports_it(tmp_path, images, clock: Clock) -> None:
     class Timed(SindTrainer):
         """Three seconds for the data of a step, one for its loss."""
 
@@ -60,7 +60,7 @@ def test_training_reports_it(tmp_path, pictures, clock: Clock) -> None:
                 self.fetched = self.computed = 0
 
     trainer = make_trainer(
-        tmp_path, pictures, trainer_class=Timed, max_steps=4, logging_strategy="steps", logging_steps=2
+        tmp_path, images, trainer_class=Timed, max_steps=4, logging_strategy="steps", logging_steps=2
     )
 
     def slow(samples, collate=trainer.data_collator):

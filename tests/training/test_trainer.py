@@ -19,7 +19,7 @@ from sind_hf.metrics import ConstantInputWarning
 from sind_hf.training.trainer import SindTrainer, collate_single, learning_rate_factor
 
 pytestmark = [
-    # of so few pictures curves cannot be fitted, and some scenes have one only
+    # of so few images curves cannot be fitted, and some scenes have one only
     pytest.mark.filterwarnings("ignore::sind_hf.metrics.FitWarning"),
     pytest.mark.filterwarnings("ignore:report. .* scenes have one image:sind_hf.metrics.ConstantInputWarning"),
 ]
@@ -66,8 +66,8 @@ def by_hand_scale_shift(quality, labels, scenes):
 # --- batches and the loss ------------------------------------------------------------------------------------------
 
 
-def test_batches_hold_k_scenes_and_an_epoch_holds_every_picture(tmp_path, pictures):
-    trainer = make_trainer(tmp_path, pictures, trainer_class=BatchRecorder, scene_sampling=2, num_train_epochs=2)
+def test_batches_hold_k_scenes_and_an_epoch_holds_every_image(tmp_path, images):
+    trainer = make_trainer(tmp_path, images, trainer_class=BatchRecorder, scene_sampling=2, num_train_epochs=2)
     trainer.train()
     assert len(trainer.batches) == 12
     for batch in trainer.batches:
@@ -75,8 +75,8 @@ def test_batches_hold_k_scenes_and_an_epoch_holds_every_picture(tmp_path, pictur
         assert batch["pixel_values"].dtype == torch.uint8 and batch["pixel_values"].shape == (4, 3, 56, 56)
     epochs = [[b for b in trainer.batches[start : start + 6]] for start in (0, 6)]
     for epoch in epochs:
-        assert sorted(score for batch in epoch for score in batch["labels"].tolist()) == sorted(pictures["score"])
-    # the second epoch draws another order, and other crops of the same pictures
+        assert sorted(score for batch in epoch for score in batch["labels"].tolist()) == sorted(images["score"])
+    # the second epoch draws another order, and other crops of the same images
     assert [batch["labels"].tolist() for batch in epochs[0]] != [batch["labels"].tolist() for batch in epochs[1]]
     crops = [
         {
@@ -89,9 +89,9 @@ def test_batches_hold_k_scenes_and_an_epoch_holds_every_picture(tmp_path, pictur
     assert sum(crops[0][score] == crops[1][score] for score in crops[0]) <= 2
 
 
-def test_seeds_decide_about_batches_and_crops(tmp_path, pictures):
+def test_seeds_decide_about_batches_and_crops(tmp_path, images):
     def first_batch(**options):
-        trainer = make_trainer(tmp_path, pictures, trainer_class=BatchRecorder, max_steps=1, **options)
+        trainer = make_trainer(tmp_path, images, trainer_class=BatchRecorder, max_steps=1, **options)
         trainer.train()
         return trainer.batches[0]
 
@@ -103,10 +103,10 @@ def test_seeds_decide_about_batches_and_crops(tmp_path, pictures):
 @pytest.mark.parametrize(
     ("scene_sampling", "loss_type"), [(2, "scale_shift"), (0, "scale_shift"), (2, "l1"), (0, "l1")]
 )
-def test_the_loss_is_applied_within_scenes(tmp_path, pictures, scene_sampling, loss_type):
+def test_the_loss_is_applied_within_scenes(tmp_path, images, scene_sampling, loss_type):
     trainer = make_trainer(
         tmp_path,
-        pictures,
+        images,
         trainer_class=BatchRecorder,
         scene_sampling=scene_sampling,
         loss_type=loss_type,
@@ -129,11 +129,11 @@ def test_the_loss_is_applied_within_scenes(tmp_path, pictures, scene_sampling, l
     assert trainer.state.log_history[0]["loss"] == pytest.approx(float(expected), rel=1e-5)
 
 
-def test_accumulated_gradients_are_the_mean_of_the_batches(tmp_path, pictures):
+def test_accumulated_gradients_are_the_mean_of_the_batches(tmp_path, images):
     recorder = Recorder()
     trainer = make_trainer(
         tmp_path,
-        pictures,
+        images,
         callbacks=[recorder],
         trainer_class=BatchRecorder,
         gradient_accumulation_steps=4,  # of six batches: four, then the two that are left
@@ -188,10 +188,10 @@ def test_schedule_as_published():
         ({"warmup_epochs": 0}, 0),
     ],
 )
-def test_learning_rates_of_a_run(tmp_path, pictures, options, warmup):
+def test_learning_rates_of_a_run(tmp_path, images, options, warmup):
     recorder = Recorder()
     options = {"num_train_epochs": 2, "learning_rate": 0.02, "lr_ratio": 10} | options
-    make_trainer(tmp_path, pictures, callbacks=[recorder], **options).train()
+    make_trainer(tmp_path, images, callbacks=[recorder], **options).train()
     total = 4 if "gradient_accumulation_steps" in options else 12
     share = [
         step / warmup if step < warmup else 0.5 * (1 + math.cos(math.pi * (step - warmup) / total))
@@ -200,8 +200,8 @@ def test_learning_rates_of_a_run(tmp_path, pictures, options, warmup):
     assert recorder.rates == [[pytest.approx(0.002 * s), pytest.approx(0.02 * s)] for s in share]
 
 
-def test_warm_up_is_counted_in_epochs_without_a_loader_too(tmp_path, pictures):
-    trainer = make_trainer(tmp_path, pictures, warmup_epochs=1)
+def test_warm_up_is_counted_in_epochs_without_a_loader_too(tmp_path, images):
+    trainer = make_trainer(tmp_path, images, warmup_epochs=1)
     trainer.create_optimizer_and_scheduler(12)
     for _ in range(3):
         trainer.optimizer.step()
@@ -209,13 +209,13 @@ def test_warm_up_is_counted_in_epochs_without_a_loader_too(tmp_path, pictures):
     assert trainer.lr_scheduler.get_last_lr() == [pytest.approx(0.5e-2)] * 2
 
 
-def test_first_step_is_adams_with_l2_decay(tmp_path, pictures):
+def test_first_step_is_adams_with_l2_decay(tmp_path, images):
     recorder = Recorder()
     start = snapshot(make_model())
     decay, rate = 0.5, 1e-3
     make_trainer(
         tmp_path,
-        pictures,
+        images,
         callbacks=[recorder],
         max_steps=1,
         warmup_epochs=0,
@@ -231,18 +231,18 @@ def test_first_step_is_adams_with_l2_decay(tmp_path, pictures):
         torch.testing.assert_close(weights[name], start[name] - step, rtol=1e-5, atol=1e-7)
 
 
-def test_a_frozen_backbone_stays(tmp_path, pictures):
+def test_a_frozen_backbone_stays(tmp_path, images):
     start = snapshot(make_model())
-    trainer = make_trainer(tmp_path, pictures, make_model(freeze_backbone=True), max_steps=3, loss_type="l1")
+    trainer = make_trainer(tmp_path, images, make_model(freeze_backbone=True), max_steps=3, loss_type="l1")
     trainer.train()
     assert [len(group["params"]) for group in trainer.optimizer.param_groups] == [2]
     changed = {name for name, value in trainer.model.state_dict().items() if not torch.equal(value, start[name])}
     assert changed == {"quality_head.weight", "quality_head.bias"}
 
 
-def test_other_optimizers_are_the_trainers_own(tmp_path, pictures):
+def test_other_optimizers_are_the_trainers_own(tmp_path, images):
     trainer = make_trainer(
-        tmp_path, pictures, published_schedule=False, optim="sgd", lr_scheduler_type="constant", max_steps=2
+        tmp_path, images, published_schedule=False, optim="sgd", lr_scheduler_type="constant", max_steps=2
     )
     trainer.train()
     assert isinstance(trainer.optimizer.optimizer, torch.optim.SGD)
@@ -269,7 +269,7 @@ def assert_close(state, expected):
         torch.testing.assert_close(value.double(), expected[name].double(), rtol=1e-4, atol=1e-6)
 
 
-def test_evaluation_and_saving_use_the_average_and_training_its_own(tmp_path, pictures):
+def test_evaluation_and_saving_use_the_average_and_training_its_own(tmp_path, images):
     class AroundEvaluation(Recorder):
         def on_evaluate(self, args, state, control, model=None, **kwargs):
             assert_same(snapshot(model), self.weights[-1])
@@ -279,10 +279,10 @@ def test_evaluation_and_saving_use_the_average_and_training_its_own(tmp_path, pi
     recorder = AroundEvaluation()
     trainer = make_trainer(
         tmp_path,
-        pictures,
+        images,
         callbacks=[recorder],
         trainer_class=BatchRecorder,
-        eval_dataset=pictures.select(range(4)),
+        eval_dataset=images.select(range(4)),
         max_steps=7,
         ema_decay=0.4,
         eval_strategy="steps",
@@ -309,10 +309,10 @@ def test_evaluation_and_saving_use_the_average_and_training_its_own(tmp_path, pi
     assert_same(load_file(tmp_path / "final" / "model.safetensors"), held)
 
 
-def test_without_an_average_everything_is_the_training_weights(tmp_path, pictures):
+def test_without_an_average_everything_is_the_training_weights(tmp_path, images):
     recorder = Recorder()
     trainer = make_trainer(
-        tmp_path, pictures, callbacks=[recorder], max_steps=3, ema_decay=0, save_strategy="steps", save_steps=2
+        tmp_path, images, callbacks=[recorder], max_steps=3, ema_decay=0, save_strategy="steps", save_steps=2
     )
     trainer.train()
     assert_same(snapshot(trainer.model), recorder.weights[-1])
@@ -320,9 +320,9 @@ def test_without_an_average_everything_is_the_training_weights(tmp_path, picture
     assert not (tmp_path / "checkpoint-2" / "training_weights.safetensors").exists()
 
 
-def test_a_second_training_starts_a_new_average(tmp_path, pictures):
+def test_a_second_training_starts_a_new_average(tmp_path, images):
     recorder = Recorder()
-    trainer = make_trainer(tmp_path, pictures, callbacks=[recorder], max_steps=2, ema_decay=0.4)
+    trainer = make_trainer(tmp_path, images, callbacks=[recorder], max_steps=2, ema_decay=0.4)
     trainer.train()
     start = snapshot(trainer.model)
     recorder.weights.clear()
@@ -330,11 +330,11 @@ def test_a_second_training_starts_a_new_average(tmp_path, pictures):
     assert_close(trainer.model.state_dict(), torch_ema(start, recorder.weights, 0.4))
 
 
-def test_the_best_model_at_the_end_is_the_average_that_was_best(tmp_path, pictures):
-    test_set = pictures.select(range(12))
+def test_the_best_model_at_the_end_is_the_average_that_was_best(tmp_path, images):
+    test_set = images.select(range(12))
     trainer = make_trainer(
         tmp_path,
-        pictures,
+        images,
         eval_dataset={"held": test_set},
         learning_rate=0.3,  # goes up and down
         max_steps=6,
@@ -360,9 +360,9 @@ def test_the_best_model_at_the_end_is_the_average_that_was_best(tmp_path, pictur
 # --- evaluation ----------------------------------------------------------------------------------------------------
 
 
-def test_metrics_of_several_data_sets_by_name(tmp_path, pictures):
-    one_scene = pictures.filter(lambda row: row["scene"] == "food")
-    trainer = make_trainer(tmp_path, None, eval_dataset={"all": pictures, "food": one_scene}, eval_views="nine")
+def test_metrics_of_several_data_sets_by_name(tmp_path, images):
+    one_scene = images.filter(lambda row: row["scene"] == "food")
+    trainer = make_trainer(tmp_path, None, eval_dataset={"all": images, "food": one_scene}, eval_views="nine")
     metrics = trainer.evaluate()
     names = {"loss", "srcc", "plcc", "krcc", "rmse", "plcc_logistic4", "plcc_logistic5"}
     assert {f"eval_{data}_{name}" for data in ("all", "food") for name in names} <= metrics.keys()
@@ -371,37 +371,37 @@ def test_metrics_of_several_data_sets_by_name(tmp_path, pictures):
         "eval_all_within_scene_plcc",
     }
     # the same numbers from the model itself
-    scores = np.array(trainer.model.score(list(pictures["image"]), make_processor(), views="nine"))
-    targets = np.array(pictures["score"])
+    scores = np.array(trainer.model.score(list(images["image"]), make_processor(), views="nine"))
+    targets = np.array(images["score"])
     assert metrics["eval_all_plcc"] == pytest.approx(np.corrcoef(scores, targets)[0, 1], abs=1e-4)
     rise = max(0, np.corrcoef(scores, targets)[0, 1])  # not calibrated: the error is taken after the best rising line
     assert metrics["eval_all_rmse"] == pytest.approx(np.std(targets) * np.sqrt(1 - rise**2), rel=1e-5)
     within = [np.corrcoef(scores[i::3], targets[i::3])[0, 1] for i in range(3)]
     assert metrics["eval_all_within_scene_plcc"] == pytest.approx(np.mean(within), abs=1e-4)
     assert metrics["eval_food_plcc"] == pytest.approx(within[1], abs=1e-4)
-    predictions = trainer.predict(pictures)
+    predictions = trainer.predict(images)
     assert predictions.predictions == pytest.approx(scores, abs=1e-5)
-    assert predictions.label_ids[0].tolist() == list(pictures["score"])  # float64: no new ties
+    assert predictions.label_ids[0].tolist() == list(images["score"])  # float64: no new ties
 
 
-def test_evaluation_views_are_those_asked_for(tmp_path, pictures):
-    few = pictures.select(range(3))
+def test_evaluation_views_are_those_asked_for(tmp_path, images):
+    few = images.select(range(3))
     for views in ("center", "nine"):
         trainer = make_trainer(tmp_path, None, eval_views=views)
         scores = trainer.model.score(list(few["image"]), make_processor(), views=views)
         assert trainer.predict(few).predictions == pytest.approx(scores, abs=1e-5)
 
 
-def test_constant_predictions_warn_and_do_not_stop_a_training(tmp_path, pictures):
+def test_constant_predictions_warn_and_do_not_stop_a_training(tmp_path, images):
     model = make_model()
     torch.nn.init.zeros_(model.quality_head.weight)
     recorder = Recorder()
     trainer = make_trainer(
         tmp_path,
-        pictures,
+        images,
         model,
         callbacks=[recorder],
-        eval_dataset=pictures,
+        eval_dataset=images,
         eval_on_start=True,
         eval_strategy="no",
         max_steps=2,
@@ -421,14 +421,14 @@ def test_constant_predictions_warn_and_do_not_stop_a_training(tmp_path, pictures
 # --- calibration ---------------------------------------------------------------------------------------------------
 
 
-def scored_by(model, pictures, scale, shift, tmp_path):
-    raw = make_trainer(tmp_path, None, model).predict(pictures).predictions.astype(np.float64)
-    return pictures.remove_columns("score").add_column("score", (scale * raw + shift).tolist())
+def scored_by(model, images, scale, shift, tmp_path):
+    raw = make_trainer(tmp_path, None, model).predict(images).predictions.astype(np.float64)
+    return images.remove_columns("score").add_column("score", (scale * raw + shift).tolist())
 
 
-def test_calibration_finds_the_scale_of_the_scores(tmp_path, pictures):
+def test_calibration_finds_the_scale_of_the_scores(tmp_path, images):
     model = make_model()
-    dataset = scored_by(model, pictures, 30.0, 55.0, tmp_path)
+    dataset = scored_by(model, images, 30.0, 55.0, tmp_path)
     trainer = make_trainer(tmp_path, dataset, model, score_range=[0.0, 100.0], eval_views="center")
     calibration = trainer.calibrate()
     assert (calibration.scale, calibration.shift) == (pytest.approx(30, rel=1e-4), pytest.approx(55, rel=1e-4))
@@ -444,35 +444,35 @@ def test_calibration_finds_the_scale_of_the_scores(tmp_path, pictures):
     assert (tenth.scale, tenth.shift) == (pytest.approx(3, rel=1e-4), pytest.approx(5.5, rel=1e-4))
 
 
-def test_a_negative_slope_is_not_calibrated_away(tmp_path, pictures):
+def test_a_negative_slope_is_not_calibrated_away(tmp_path, images):
     model = make_model(score_scale=5.0, score_shift=2.0, score_range=[0.0, 10.0])
-    dataset = scored_by(model, pictures, -3.0, 1.0, tmp_path)
+    dataset = scored_by(model, images, -3.0, 1.0, tmp_path)
     trainer = make_trainer(tmp_path, dataset, model, score_range=[0.0, 100.0])
     with pytest.warns(CalibrationWarning, match="do not rise with the opinion scores"):
         trainer.calibrate()
     assert (model.config.score_scale, model.config.score_shift, model.config.score_range) == (1.0, 0.0, None)
 
 
-def test_training_calibrates_the_averaged_model(tmp_path, pictures):
+def test_training_calibrates_the_averaged_model(tmp_path, images):
     trainer = make_trainer(
-        tmp_path, pictures, max_steps=12, loss_type="l2", learning_rate=0.1, calibrate=True, score_range=[0.0, 60.0]
+        tmp_path, images, max_steps=12, loss_type="l2", learning_rate=0.1, calibrate=True, score_range=[0.0, 60.0]
     )
     trainer.train()
     config = trainer.model.config
     assert config.score_scale != 1 and list(config.score_range) == [0.0, 60.0]
-    scores = trainer.predict(pictures).predictions.astype(np.float64)
-    slope, shift = np.polyfit(scores, np.array(pictures["score"]), 1)
+    scores = trainer.predict(images).predictions.astype(np.float64)
+    slope, shift = np.polyfit(scores, np.array(images["score"]), 1)
     assert (slope, shift) == (pytest.approx(1, abs=1e-3), pytest.approx(0, abs=1e-2))
 
 
-def test_training_without_calibration_declares_no_range(tmp_path, pictures):
+def test_training_without_calibration_declares_no_range(tmp_path, images):
     model = make_model(score_range=[0.0, 10.0])
-    make_trainer(tmp_path, pictures, model, max_steps=1, calibrate=False, score_range=[0.0, 5.0]).train()
+    make_trainer(tmp_path, images, model, max_steps=1, calibrate=False, score_range=[0.0, 5.0]).train()
     assert model.config.score_range is None
 
 
 @pytest.mark.parametrize(("limit", "rows"), [(0, range(24)), (24, range(24)), (5, [0, 6, 12, 17, 23]), (2, [0, 23])])
-def test_calibration_looks_at_evenly_spread_pictures(tmp_path, pictures, limit, rows):
+def test_calibration_looks_at_evenly_spread_images(tmp_path, images, limit, rows):
     class Spy(SindTrainer):
         def _evaluation_loader(self, dataset, mode):
             self.looked_at = list(dataset["score"]), mode
@@ -486,18 +486,18 @@ def test_calibration_looks_at_evenly_spread_pictures(tmp_path, pictures, limit, 
             return result
 
     trainer = make_trainer(
-        tmp_path, pictures, trainer_class=Spy, calibration_images=limit, eval_views="nine", loss_type="l1"
+        tmp_path, images, trainer_class=Spy, calibration_images=limit, eval_views="nine", loss_type="l1"
     )
     trainer.calibrate()
-    assert trainer.looked_at == ([pictures["score"][row] for row in rows], "center")
+    assert trainer.looked_at == ([images["score"][row] for row in rows], "center")
 
 
 # --- what cannot work ----------------------------------------------------------------------------------------------
 
 
-def test_views_need_a_processor(tmp_path, pictures):
+def test_views_need_a_processor(tmp_path, images):
     with pytest.raises(ValueError, match=r"needs processing_class=SindImageProcessor"):
-        SindTrainer(model=make_model(), args=make_arguments(tmp_path), train_dataset=pictures)
+        SindTrainer(model=make_model(), args=make_arguments(tmp_path), train_dataset=images)
 
 
 @pytest.mark.parametrize(
@@ -512,36 +512,36 @@ def test_views_need_a_processor(tmp_path, pictures):
         ({"scene": ["a", None] * 12}, {}, "scene column 'scene' is empty for 12 images, first in row 1"),
     ],
 )
-def test_unusable_training_sets_are_refused_in_one_line(tmp_path, pictures, change, options, message):
-    columns = {name: values for name, values in (pictures.to_dict() | change).items() if values is not None}
+def test_unusable_training_sets_are_refused_in_one_line(tmp_path, images, change, options, message):
+    columns = {name: values for name, values in (images.to_dict() | change).items() if values is not None}
     with pytest.raises(ValueError, match=message) as caught:
         make_trainer(tmp_path, Dataset.from_dict(columns), **options).train()
     assert "\n" not in str(caught.value)
 
 
-def test_without_scenes_none_are_needed(tmp_path, pictures):
+def test_without_scenes_none_are_needed(tmp_path, images):
     for scenes in (None, ["a", None] * 12):
-        columns = pictures.to_dict() | {"scene": scenes}
+        columns = images.to_dict() | {"scene": scenes}
         dataset = Dataset.from_dict({name: values for name, values in columns.items() if values is not None})
         trainer = make_trainer(tmp_path, dataset, scene_sampling=0, max_steps=1, per_device_train_batch_size=5)
         assert trainer.train().global_step == 1
 
 
-def test_missing_data_sets_are_named(tmp_path, pictures):
+def test_missing_data_sets_are_named(tmp_path, images):
     with pytest.raises(ValueError, match="Training needs a train_dataset"):
         make_trainer(tmp_path, None).train()
     with pytest.raises(ValueError, match="Evaluation needs an eval_dataset"):
-        make_trainer(tmp_path, pictures).evaluate()
+        make_trainer(tmp_path, images).evaluate()
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_damaged_picture_is_named_in_one_line(tmp_path, pictures, workers):
+def test_a_damaged_image_is_named_in_one_line(tmp_path, images, workers):
     broken = tmp_path / "broken.png"
-    with open(pictures["image"][7], "rb") as whole:
+    with open(images["image"][7], "rb") as whole:
         broken.write_bytes(whole.read()[:900])
-    images = list(pictures["image"])
-    images[7] = str(broken)
-    dataset = Dataset.from_dict(pictures.to_dict() | {"image": images})
+    paths = list(images["image"])
+    paths[7] = str(broken)
+    dataset = Dataset.from_dict(images.to_dict() | {"image": paths})
     trainer = make_trainer(tmp_path, dataset, eval_dataset=dataset, dataloader_num_workers=workers)
     for fails in (trainer.train, trainer.evaluate):
         with pytest.raises(ImageError, match=r"^row 7 of the dataset: .*broken\.png: damaged") as caught:

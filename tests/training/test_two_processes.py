@@ -18,16 +18,16 @@ from sind_hf import SindModel
 
 pytestmark = [
     pytest.mark.slow,
-    # of so few pictures curves cannot be fitted, and some scenes have one only
+    # of so few images curves cannot be fitted, and some scenes have one only
     pytest.mark.filterwarnings("ignore::sind_hf.metrics.FitWarning"),
     pytest.mark.filterwarnings("ignore:report. .* scenes have one image:sind_hf.metrics.ConstantInputWarning"),
 ]
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory, pictures):
+def results(tmp_path_factory, images):
     folder = tmp_path_factory.mktemp("two_processes")
-    pictures.save_to_disk(folder / "pictures")
+    images.save_to_disk(folder / "images")
     tests = Path(__file__).parents[1]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     paths = [str(tests.parent / "src"), str(tests), os.environ.get("PYTHONPATH", "")]
@@ -48,11 +48,11 @@ def test_stopped_and_resumed_equals_straight(results, name):
     assert_same_checkpoints(results / name / "straight" / last, results / name / "resumed" / last)
 
 
-def test_the_processes_share_an_epoch_without_overlap(results, pictures):
+def test_the_processes_share_an_epoch_without_overlap(results, images):
     ranks = [json.loads((results / f"rank{rank}.json").read_text())["batches"] for rank in (0, 1)]
     epoch = [score for rank in ranks for batch in rank[:3] for score in batch]
-    assert sorted(epoch) == sorted(pictures["score"][:])
-    scene_of = dict(zip(pictures["score"][:], pictures["scene"][:], strict=True))
+    assert sorted(epoch) == sorted(images["score"][:])
+    scene_of = dict(zip(images["score"][:], images["scene"][:], strict=True))
     for batch in [*ranks[0], *ranks[1]]:
         assert sorted([scene_of[score] for score in batch].count(scene) for scene in set(scene_of.values())) == [
             0,
@@ -61,14 +61,14 @@ def test_the_processes_share_an_epoch_without_overlap(results, pictures):
         ]
 
 
-def test_every_picture_is_evaluated_once_as_on_one_process(results, pictures, tmp_path):
+def test_every_image_is_evaluated_once_as_on_one_process(results, images, tmp_path):
     ranks = [json.loads((results / f"rank{rank}.json").read_text()) for rank in (0, 1)]
     assert ranks[0]["predictions"] == ranks[1]["predictions"]
     assert ranks[0]["config"] == ranks[1]["config"]
 
     saved = SindModel.from_pretrained(results / "trained")
     assert saved.config.score_scale == ranks[0]["config"]["score_scale"] != 1
-    alone = evaluate(make_trainer(tmp_path, None, saved, **evaluation_options()), pictures)
+    alone = evaluate(make_trainer(tmp_path, None, saved, **evaluation_options()), images)
     for count in COUNTS:
         assert ranks[0]["predictions"][str(count)] == pytest.approx(alone["predictions"][count], abs=1e-5)
         for name in ("srcc", "plcc", "krcc", "rmse"):

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from sind_hf.data.synthetic.distortions import DISTORTIONS
-from sind_hf.data.synthetic.graded import packaged_photographs
+from sind_hf.data.synthetic import DISTORTIONS, packaged_photographs
 from sind_hf.image_processing_sind import ImageError, load_image, open_image, open_regular_file
 from sind_hf.scoring.sources import list_images
 

@@ -13,7 +13,7 @@ _FOLDER = Path(__file__).parent
 
 @dataclass(frozen=True)
 class CheckpointInfo:
-    """What is known about a checkpoint of the package.
+    """Facts about a checkpoint of the package.
 
     Attributes:
         name: Name to load it by, with `sind_hf.load(name)` or `sind-hf score --model NAME`.
@@ -77,7 +77,7 @@ def percentile(score: float) -> float:
         score: Score of the image by the bundled checkpoint. Scores of other checkpoints cannot be compared.
 
     Raises:
-        ValueError: When the score is NaN.
+        ValueError: If the score is NaN.
 
     Example:
         >>> from sind_hf.bundled import percentile

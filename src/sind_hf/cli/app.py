@@ -49,8 +49,10 @@ def web_app(
     """
     from sind_hf.app import build_app, launch_app, wait_for_end
     from sind_hf.app.static_site import LARGE_MODEL, write_site
+    from sind_hf.configuration_sind import resolve_checkpoint
 
     terminal.quiet_libraries()
+    model = resolve_checkpoint(model)
     if static is not None:
         site = write_site(
             static, model, runtime=runtime, reference=reference, examples=examples, views=views, card=card

@@ -42,15 +42,16 @@ def evaluate(
     in config.json of the checkpoint. The table shows the model before calibration.
     """
     from sind_hf.checkpoints import load_scorer
+    from sind_hf.configuration_sind import resolve_checkpoint
     from sind_hf.data.manifests.manifest import Manifest
     from sind_hf.distributed import keep_freed_memory
-    from sind_hf.experiments.checkpoint_calibration import calibrate_checkpoint, check_calibration
-    from sind_hf.experiments.evaluation import evaluate_manifest
+    from sind_hf.experiments.evaluation import calibrate_checkpoint, check_calibration, evaluate_manifest
     from sind_hf.experiments.figures import draw_evaluation, prepare_figures
     from sind_hf.files import sole_use, write_json
 
     terminal.quiet_libraries()
     keep_freed_memory()
+    model = resolve_checkpoint(model)
     if calibrate:
         check_calibration(model, len(manifest))
     if output is not None:

@@ -8,15 +8,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from sind_hf.bundled import bundled_checkpoint
-
 Views = Literal["center", "nine"]
 BUNDLED = "bundled"
-
-
-def _named_model(name: str) -> str:
-    return bundled_checkpoint() if name == BUNDLED else name
-
 
 ModelOption = Annotated[
     str,
@@ -25,7 +18,6 @@ ModelOption = Annotated[
         "-m",
         help="Checkpoint to use: a folder, a Hub repository ID or an exported .onnx file. Default: the bundled "
         "checkpoint.",
-        callback=_named_model,
     ),
 ]
 ViewsOption = Annotated[
@@ -47,8 +39,7 @@ RuntimeOption = Annotated[
     ),
 ]
 CardOption = Annotated[
-    str | None,
-    typer.Option(metavar="URL", help="With --static: the model card that the page links to."),
+    str | None, typer.Option(metavar="URL", help="With --static: the model card that the page links to.")
 ]
 DtypeOption = Annotated[str, typer.Option(help="Number type of the backbone: float32, bfloat16 or float16.")]
 BatchSizeOption = Annotated[int, typer.Option(min=1, help="Images per forward pass.")]
@@ -71,7 +62,7 @@ def key_values(option: str, pairs: Sequence[str] | None) -> dict[str, str]:
     """Turn the values of an option that takes KEY=VALUE into a dictionary.
 
     Raises:
-        ValueError: When a value has no KEY=, or a key is given twice.
+        ValueError: If a value has no KEY=, or a key is given twice.
     """
     values: dict[str, str] = {}
     for pair in pairs or ():

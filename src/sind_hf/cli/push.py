@@ -43,8 +43,7 @@ def push(
         bool, typer.Option("--space", help="Push the web demo of the model, as a Space, instead of the model.")
     ] = False,
     static: Annotated[
-        bool,
-        typer.Option("--static", help="With --space: push plain files that score in the visitor's browser."),
+        bool, typer.Option("--static", help="With --space: push plain files that score in the visitor's browser.")
     ] = False,
     title: Annotated[str | None, typer.Option(help="With --space: title of the Space and its page.")] = None,
     runtime: RuntimeOption = None,

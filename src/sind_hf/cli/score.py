@@ -38,8 +38,7 @@ def score(
         Path | None, typer.Option("--output", "-o", help="Write the scores to this file (.csv, .jsonl or .parquet).")
     ] = None,
     min_score: Annotated[
-        float | None,
-        typer.Option(help="Print and write only images that score at least this, and count those below."),
+        float | None, typer.Option(help="Print and write only images that score at least this, and count those below.")
     ] = None,
     top: Annotated[int | None, typer.Option(min=1, help="Print and write only this many images, best first.")] = None,
     sort: Annotated[bool, typer.Option("--sort", help="Print and write the best images first.")] = False,
@@ -81,8 +80,7 @@ def score(
         ),
     ] = None,
     follow_links: Annotated[
-        bool,
-        typer.Option("--follow-links", help="Read the links of a manifest that lead out of the image root, too."),
+        bool, typer.Option("--follow-links", help="Read the links of a manifest that lead out of the image root, too.")
     ] = False,
     subset: Annotated[
         str | None, typer.Option(help="Dataset configuration (for Hub datasets that have several).")
@@ -130,16 +128,17 @@ def score(
             raise ValueError(f"{path}: a flag such as --resume takes no value: leave {path!r} out.")
 
     from sind_hf.checkpoints import load_scorer
+    from sind_hf.configuration_sind import resolve_checkpoint
     from sind_hf.distributed import in_all, is_main_process, join_launch, keep_freed_memory
     from sind_hf.files import sole_use
     from sind_hf.scoring.job import run_job
     from sind_hf.scoring.ray_engine import RayEngine
-    from sind_hf.scoring.report import ReportSettings, extremes, write_report
+    from sind_hf.scoring.report import ReportSettings, extremes, summary_lines, write_report
     from sind_hf.scoring.selection import Selection
     from sind_hf.scoring.sources import SourceOptions, unread_format
-    from sind_hf.scoring.summary import summary_lines
 
     terminal.quiet_libraries()
+    model = resolve_checkpoint(model)
     selection = Selection(min_score, top, sort)
     need_files = copy_good is not None or move_bad is not None
     keep_freed_memory()
@@ -148,7 +147,7 @@ def score(
     if engine == "ray":
         maps = quality_maps is not None
         ray = RayEngine(model, device, dtype, fast_decode, views, batch_size, workers or 0, maps, actors)
-        device = "cpu"  # of the model here, which only says what it is
+        device = "cpu"  # the model of this process only describes itself
     scorer, processor = load_scorer(model, device=device, dtype=dtype, fast_decode=fast_decode)
     low_high = scorer.config.score_range
     scores, unread = array("d"), Counter[str]()
@@ -168,7 +167,7 @@ def score(
             terminal.note(f"report written to {report}")
         misplaced = _place(results, chosen, copy_good, move_bad)
 
-    # Lines are printed as they come unless some are chosen, and no list of rows grows unless it is needed at the end.
+    # Lines are printed at once unless some are chosen, and rows are collected only if they are needed at the end.
     chooses = selection.drops or sort
     waits = chooses or report is not None
     started = time.monotonic()

@@ -120,8 +120,8 @@ def progress(title: str, unit: str | None = None) -> Iterator[Callable[[int, int
     A total of None says that it is not known.
 
     Args:
-        title: What is being done.
-        unit: What is counted, such as "images"; with it the rate is shown, too.
+        title: Name of the job.
+        unit: Unit of the count, such as "images"; with it the rate is shown, too.
     """
     title = one_line(title)
     if not messages.is_terminal:

@@ -124,11 +124,7 @@ def convert_checkpoint(
 
 
 def convert_weights(
-    weights: Mapping[str, Tensor],
-    *,
-    variant: LocalBranch | None = None,
-    view_size: int | None = None,
-    **stated: Any,
+    weights: Mapping[str, Tensor], *, variant: LocalBranch | None = None, view_size: int | None = None, **stated: Any
 ) -> Conversion:
     """Make a `SindModel` from weights with the names of the published code, open_clip, timm or torchvision.
 
@@ -143,7 +139,7 @@ def convert_weights(
             tells, and `"patch"` for a fresh one.
         view_size: Side of the views in pixels; default: that of the position embeddings, 224 for a ResNet.
         **stated: Some of `CONFIG_KEYS`. `num_attention_heads` (default: width / 64) and `hidden_act` (default:
-            `"quick_gelu"`, OpenAI's) cannot be told from shapes; the others must be those of the weights.
+            `"quick_gelu"`, OpenAI's) do not follow from shapes; the others must be those of the weights.
 
     Raises:
         ValueError: If keys are missing, unknown or of another shape, or if an option is missing or contradicts the
@@ -170,7 +166,9 @@ def convert_weights(
 def _vision_config(layout: Layout, weights: Mapping[str, Tensor], stated: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(layout, ResNetLayout):
         if stated:
-            raise ValueError(f"the weights are of a ResNet, which has no {' and no '.join(stated)}: leave that out.")
+            raise ValueError(
+                f"these are the weights of a ResNet, which has no {' and no '.join(stated)}: leave that out."
+            )
         return _resnet_config(layout, weights)
     assert isinstance(layout, ClipLayout)
     sizes = _clip_sizes(layout, weights)
@@ -221,7 +219,7 @@ def _clip_sizes(layout: ClipLayout, weights: Mapping[str, Tensor]) -> dict[str, 
 def _resnet_config(layout: ResNetLayout, weights: Mapping[str, Tensor]) -> dict[str, Any]:
     depths = layout.depths(weights)
     if not depths:
-        raise ValueError(f"no block {layout.stage_prefix(0)}0.* among the keys: nothing to tell the depth from.")
+        raise ValueError(f"no block {layout.stage_prefix(0)}0.* among the keys: the depth is unknown.")
     bottleneck = f"{layout.stage_prefix(0)}0.conv3.weight" in weights
     last = f"layer.{2 if bottleneck else 1}.convolution.weight"
     stem, *widths = _shapes(
@@ -231,7 +229,7 @@ def _resnet_config(layout: ResNetLayout, weights: Mapping[str, Tensor]) -> dict[
         *(f"vision_model.encoder.stages.{stage}.layers.0.{last}" for stage in range(len(depths))),
     )
     if not all(map(len, [stem, *widths])):
-        raise ValueError("the kernels of its convolutions are single numbers: nothing to tell their widths from.")
+        raise ValueError("the kernels of its convolutions are single numbers: their widths are unknown.")
     return {
         "model_type": "resnet",
         "embedding_size": stem[0],
@@ -244,7 +242,7 @@ def _resnet_config(layout: ResNetLayout, weights: Mapping[str, Tensor]) -> dict[
 def _shapes(layout: Layout, weights: Mapping[str, Tensor], *own: str) -> list[tuple[int, ...]]:
     keys = [layout.backbone_source(name).key for name in own]
     if missing := [key for key in keys if key not in weights]:
-        raise ValueError(f"the keys {listed(missing)} are missing from {layout.title}: its sizes cannot be told.")
+        raise ValueError(f"the keys {listed(missing)} are missing from {layout.title}: its sizes are unknown.")
     return [tuple(weights[key].shape) for key in keys]
 
 

@@ -15,6 +15,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from sind_hf.files import reason
+
 # Training scripts store the weights beside optimizer and epoch, under one of these names. The first one counts.
 WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "net")
 # Prefixes that DistributedDataParallel, torch.compile and training frameworks add to every key.
@@ -61,7 +63,7 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
     try:
         return load_file(file)
     except (SafetensorError, OSError, ValueError) as error:
-        raise ValueError(f"{file}: cannot be read as safetensors ({' '.join(str(error).split())}).") from None
+        raise ValueError(f"{file}: cannot be read as safetensors ({reason(error)}).") from None
 
 
 def _read_pickle(file: Path) -> Any:

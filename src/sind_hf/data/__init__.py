@@ -1,1 +1,0 @@
-"""Datasets from the disk to the batch: manifests, splits, scenes, prepared images, sampling and views."""

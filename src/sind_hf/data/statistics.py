@@ -1,16 +1,10 @@
-"""Statistics of a manifest: counts and scores per scene, compared with the catalog, as text and as a figure.
-
-The figure shows why the method works: the score distributions of different scenes differ by a scale and a shift, and
-agree once each scene is aligned by its own median and deviation.
-"""
+"""Statistics of a manifest: counts and scores per scene, compared with the catalog, as text."""
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -21,14 +15,13 @@ from rich.text import Text
 from sind_hf.data.manifests.catalog import CATALOG, DatasetFacts
 from sind_hf.data.manifests.manifest import Manifest, ManifestError, ScoreInfo
 from sind_hf.data.manifests.score_direction import direction_shown
-from sind_hf.files import atomic_file
 from sind_hf.image_processing_sind import printable
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
 _BARS = "▁▂▃▄▅▆▇█"
+_BINS = 16  # of a histogram, over the declared range or the scores
 #: The smallest deviation that the alignment divides by, as in the training loss.
 _SMALLEST_DEVIATION = 1e-3
 
@@ -110,21 +103,20 @@ def aligned(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     return (scores - lower_median(scores)) / max(mean_absolute_deviation(scores), _SMALLEST_DEVIATION)
 
 
-def manifest_statistics(manifest: Manifest, bins: int = 16) -> ManifestStatistics:
+def manifest_statistics(manifest: Manifest) -> ManifestStatistics:
     """Count and describe the scores of a manifest and compare them with the catalog.
 
     Args:
         manifest: A valid manifest.
-        bins: Number of histogram bins over the declared range, or over the scores if there is none.
 
     Raises:
         ManifestError: If the manifest has no entries.
     """
-    scores, by_scene = _scores_by_scene(manifest, [float(entry.score) for entry in manifest.entries])
+    scores, by_scene = scores_by_scene(manifest, [float(entry.score) for entry in manifest.entries])
     low, high = manifest.score.range or (float(scores.min()), float(scores.max()))
     # Scores outside the declared range must not vanish from the histogram; the checks report them.
     low, high = min(low, float(scores.min())), max(high, float(scores.max()))
-    edges = np.linspace(low, high if high > low else low + 1.0, bins + 1)
+    edges = np.linspace(low, high if high > low else low + 1.0, _BINS + 1)
     return ManifestStatistics(
         dataset=manifest.dataset,
         score=manifest.score,
@@ -135,9 +127,14 @@ def manifest_statistics(manifest: Manifest, bins: int = 16) -> ManifestStatistic
     )
 
 
-def _scores_by_scene(
+def scores_by_scene(
     manifest: Manifest, scores: Sequence[float]
 ) -> tuple[NDArray[np.float64], dict[str, NDArray[np.float64]]]:
+    """Return the scores of a manifest's entries as an array, and those of each scene by its name.
+
+    Raises:
+        ManifestError: If the manifest has no entries.
+    """
     if not manifest.entries:
         raise ManifestError(f"{manifest.dataset}: the manifest has no entries; there is nothing to count")
     names, classes = manifest.scene_classes()
@@ -278,105 +275,12 @@ def render_statistics(statistics: ManifestStatistics) -> Group:
     return Group(heading, Text(""), table, Text(""), *checks)
 
 
-def _bar(share: float, width: int = 5) -> str:
-    eighths = max(1, round(share * width * 8))
+def _bar(share: float) -> str:
+    eighths = max(1, round(share * 5 * 8))
     return "█" * (eighths // 8) + ("▏▎▍▌▋▊▉"[eighths % 8 - 1] if eighths % 8 else "")
 
 
-def plot_scene_distributions(manifest: Manifest, path: str | os.PathLike[str]) -> Path:
-    """Draw the score distribution of every scene before and after alignment, as a PNG.
-
-    Left: oriented scores (higher is better). Right: the scores of each scene minus their lower median, divided by
-    their mean absolute deviation. Both panels state the mean overlap of the distributions of two scenes (1 if they
-    are equal).
-
-    Args:
-        manifest: A manifest with at least two different scores in some scene.
-        path: Path of the figure.
-
-    Returns:
-        The path.
-
-    Raises:
-        ManifestError: If no scene has two different scores.
-        ModuleNotFoundError: If matplotlib is not installed.
-    """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-        from matplotlib.layout_engine import ConstrainedLayoutEngine
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError('figures need matplotlib: pip install "sind-hf[eval]"') from error
-
-    _, by_scene = _scores_by_scene(manifest, manifest.oriented_scores())
-    scenes = {name: scores for name, scores in by_scene.items() if _varies(scores)}
-    if not scenes:
-        raise ManifestError(f"{manifest.dataset}: no scene has two different scores; there is no distribution to draw")
-    order = sorted(scenes, key=lambda name: lower_median(scenes[name]))
-    facts = CATALOG.get(manifest.dataset)
-    title = facts.display_name if facts else manifest.dataset
-    kinds = f"{facts.domain_kind if facts else 'scene'}s"
-    row_height = 0.42 if len(order) <= 16 else 0.3
-    layout = ConstrainedLayoutEngine(wspace=0.05)
-    figure = Figure(figsize=(10.0, 1.7 + row_height * len(order)), dpi=150, layout=layout)
-    FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2, sharey=True)
-    count = f"{sum(map(len, scenes.values())):,} opinion scores"
-    figure.suptitle(
-        f"{title}: {count} of {len(order)} {kinds}" if len(order) > 1 else f"{title}: {count}", fontsize=13
-    )
-    for axes, heading, bounds in ((left, "as rated", manifest.oriented_range()), (right, "aligned", None)):
-        values = {name: scenes[name] if axes is left else aligned(scenes[name]) for name in order}
-        _draw_ridges(axes, values, bounds)
-        axes.set_title(heading, loc="left", fontsize=11)
-        if len(order) > 1:
-            shared = f"mean overlap of two {kinds}: {mean_overlap(list(values.values())):.2f}"
-            axes.set_title(shared, loc="right", fontsize=9, color="0.35")
-        axes.tick_params(axis="y", length=0, pad=6)
-    left.set_yticks(range(len(order)), [f"{name}  ({len(scenes[name]):,})" for name in order])
-    left.set_xlabel(manifest.score.name if manifest.score.higher_is_better else f"{manifest.score.name}, flipped")
-    right.set_xlabel("(score − median) / mean absolute deviation")
-    with atomic_file(path) as temporary:
-        figure.savefig(temporary, format="png", facecolor="white")
-    return Path(path)
-
-
-def _draw_ridges(
-    axes: Axes, scenes: dict[str, NDArray[np.float64]], bounds: tuple[float, float] | None, highest: float = 1.9
-) -> None:
-    """Draw one density per scene, the first at the bottom. The tallest one is `highest` rows high."""
-    import matplotlib
-
-    everything = np.concatenate(list(scenes.values()))
-    if bounds is None:
-        bounds = (float(np.percentile(everything, 0.2)), float(np.percentile(everything, 99.8)))
-    margin = 0.06 * (bounds[1] - bounds[0])
-    grid = np.linspace(bounds[0] - margin, bounds[1] + margin, 400)
-    densities = np.stack([_density(scores, grid) for scores in scenes.values()])
-    heights = highest * densities / densities.max()
-    colors = matplotlib.colormaps["viridis"](np.linspace(0.12, 0.82, len(scenes)))
-    axes.axvline(lower_median(everything), color="0.75", linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
-    for row, (scores, height) in enumerate(zip(scenes.values(), heights, strict=True)):
-        # Lower rows are in front, so that the top of every ridge is visible.
-        front = 2.0 + len(scenes) - row
-        axes.fill_between(grid, row, row + height, color=colors[row], alpha=0.82, linewidth=0, zorder=front)
-        axes.plot(grid, row + height, color="white", linewidth=1.1, zorder=front)
-        median = lower_median(scores)
-        axes.plot(
-            [median] * 2, [row, row + np.interp(median, grid, height)], color="white", linewidth=1.4, zorder=front
-        )
-    axes.set_xlim(grid[0], grid[-1])
-    axes.set_ylim(-0.15, len(scenes) - 1 + highest + 0.15)
-    for side in ("left", "right", "top"):
-        axes.spines[side].set_visible(False)
-
-
-def _varies(scores: NDArray[np.float64]) -> bool:
-    """Whether the scores differ by more than rounding, as a density needs."""
-    return bool(np.ptp(scores) > 1e-9 * np.abs(scores).max())
-
-
-def _density(scores: NDArray[np.float64], grid: NDArray[np.float64]) -> NDArray[np.float64]:
+def density(scores: NDArray[np.float64], grid: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the Gaussian kernel density of `scores` at the points of `grid` (Scott's bandwidth)."""
     from scipy.stats import gaussian_kde
 
@@ -395,7 +299,7 @@ def mean_overlap(scenes: Sequence[NDArray[np.float64]]) -> float:
     everything = np.concatenate(list(scenes))
     margin = 0.2 * np.ptp(everything)
     grid = np.linspace(everything.min() - margin, everything.max() + margin, 600)
-    densities = np.stack([_density(scores, grid) for scores in scenes])
+    densities = np.stack([density(scores, grid) for scores in scenes])
     mass = densities / densities.sum(axis=1, keepdims=True)
     shared = [np.minimum(mass[first], mass[second]).sum() for first in range(len(mass)) for second in range(first)]
     return float(np.mean(shared)) if shared else 1.0

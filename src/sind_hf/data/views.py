@@ -17,7 +17,7 @@ from datasets import ClassLabel, Dataset, Image
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
-from sind_hf.data.prepared.images import PreparedPictures
+from sind_hf.data.prepared.folder import PreparedImages
 from sind_hf.data.sampling import Draw
 from sind_hf.image_processing_sind import ImageError, SindImageProcessor, ViewMode, ViewPlan, plan_views
 
@@ -79,9 +79,9 @@ class ViewDataset(TorchDataset):
             images = images.cast_column(image_column, Image(decode=False))
         self._images = images
         self._column = image_column
-        self._prepared: PreparedPictures | None = None
-        if PreparedPictures.are_in(dataset):
-            self._prepared = PreparedPictures(dataset, image_column)
+        self._prepared: PreparedImages | None = None
+        if PreparedImages.are_in(dataset):
+            self._prepared = PreparedImages(dataset, image_column)
             self._prepared.require(processor)
             if self._transformed is not None:
                 raise ValueError(
@@ -106,8 +106,8 @@ class ViewDataset(TorchDataset):
         """
         if self._prepared is None:
             raise ValueError("Only views of prepared images can be planned: prepare the dataset first.")
-        picture = self._prepared[draw.index]
-        (plan,) = plan_views("train", picture.local_picture.shape[:2], picture.view_size, self._generator(draw))
+        image = self._prepared[draw.index]
+        (plan,) = plan_views("train", image.local_image.shape[:2], image.view_size, self._generator(draw))
         return plan
 
     def _generator(self, draw: Draw) -> np.random.Generator:

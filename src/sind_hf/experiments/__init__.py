@@ -1,1 +1,0 @@
-"""Configured runs, their reports and their figures."""

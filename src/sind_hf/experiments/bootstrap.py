@@ -78,20 +78,17 @@ def bootstrap_intervals(
     return {name: _interval(values[:, 0], confidence) for name, values in drawn.items()}
 
 
-def bootstrap_mean(
-    values: Sequence[float], *, resamples: int = 10_000, confidence: float = 0.95, seed: int = 0
-) -> tuple[float, float]:
-    """Return the percentile interval of the mean of a few values, such as one per fold, from resampling them.
+def bootstrap_mean(values: Sequence[float]) -> tuple[float, float]:
+    """Return the 95 % percentile interval of the mean of a few values, such as one per fold, from resampling them.
 
     Raises:
-        ValueError: When there are no values, or an option is out of range.
+        ValueError: If there are no values.
     """
-    _check_options(resamples, confidence)
     array = np.asarray(values, np.float64)
     if array.ndim != 1 or not array.size:
         raise ValueError("bootstrap_mean needs at least one value")
-    draws = np.random.default_rng(seed).integers(array.size, size=(resamples, array.size))
-    return _interval(array[draws].mean(axis=1), confidence)
+    draws = np.random.default_rng(0).integers(array.size, size=(10_000, array.size))
+    return _interval(array[draws].mean(axis=1), 0.95)
 
 
 def paired_bootstrap(
@@ -119,7 +116,7 @@ def paired_bootstrap(
         The difference with its percentile interval and two-sided p-value.
 
     Raises:
-        ValueError: Unknown correlation, option out of range, or see `sind_hf.metrics.paired_arrays`.
+        ValueError: If the correlation is unknown, an option is out of range, or see `sind_hf.metrics.paired_arrays`.
     """
     if correlation not in CORRELATIONS:
         raise ValueError(f"correlation is {correlation!r}; choose one of {', '.join(CORRELATIONS)}")
@@ -171,7 +168,7 @@ def steiger_z(first: float, second: float, between: float, count: int) -> Steige
         The test; z is 0 if the two correlations are equal, `nan` if one is not defined.
 
     Raises:
-        ValueError: When `count` is less than 4 or a correlation is outside [-1, 1].
+        ValueError: If `count` is less than 4 or a correlation is outside [-1, 1].
     """
     if count < 4:
         raise ValueError(f"count is {count}; Steiger's test needs at least 4 images")
@@ -193,18 +190,14 @@ def steiger_z(first: float, second: float, between: float, count: int) -> Steige
     return SteigerTest(z, float(2 * stats.norm.sf(abs(z))))
 
 
-def _check_options(resamples: int, confidence: float) -> None:
-    if resamples < 1 or not 0 < confidence < 1:
-        raise ValueError(
-            f"resamples is {resamples} and confidence {confidence}; give 1 or more, and a share in (0, 1)"
-        )
-
-
 def _resampled(
     models: Sequence[Array], target: Array, names: Sequence[Correlation], resamples: int, confidence: float, seed: int
 ) -> dict[str, Array]:
     """Return every model's correlations with the target in every resample, by name, shape (resamples, models)."""
-    _check_options(resamples, confidence)
+    if resamples < 1 or not 0 < confidence < 1:
+        raise ValueError(
+            f"resamples is {resamples} and confidence {confidence}; give 1 or more, and a share in (0, 1)"
+        )
     rng = np.random.default_rng(seed)
     rows = max(1, _BLOCK // target.size)
     blocks: dict[str, list[Array]] = {name: [] for name in names}

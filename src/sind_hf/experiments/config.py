@@ -14,7 +14,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import yaml
 from transformers import HfArgumentParser
 
-from sind_hf.files import read_text, write_text
+from sind_hf.files import read_text, reason, write_text
 from sind_hf.training.training_args import SindTrainingArguments
 
 
@@ -182,7 +182,7 @@ def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
     except OSError as error:
         raise ValueError(f"{path}: cannot read this configuration ({error.strerror}).") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: is not YAML ({' '.join(str(error).split())}).") from None
+        raise ValueError(f"{path}: is not YAML ({reason(error)}).") from None
     if not isinstance(document, dict):
         raise ValueError(f"{path}: expected the groups {', '.join(GROUPS)}.")
     for group, values in document.items():
@@ -215,7 +215,7 @@ def parse_config(source: dict[str, dict[str, Any]], where: str) -> RunConfig:
             given = _typed(source[group], options)
             (parsed[group],) = HfArgumentParser(options).parse_dict(given)  # type: ignore[arg-type]
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{where}: {group}: {' '.join(str(error).split())}") from None
+            raise ValueError(f"{where}: {group}: {reason(error)}") from None
         # All of our options, whose defaults may change one day, and those of the Trainer's that were given.
         own = {name: getattr(parsed[group], name) for name in options.__annotations__}
         # The resolved configuration is saved, so it must not contain tokens.

@@ -16,7 +16,7 @@ from typing import Any
 
 from transformers import AutoImageProcessor, AutoModel, TrainerCallback
 
-from sind_hf.data.synthetic.graded import grade, packaged_photographs
+from sind_hf.data.synthetic import grade, packaged_photographs
 from sind_hf.experiments.config import RunConfig, parse_config
 from sind_hf.experiments.evaluation import evaluate_manifest
 from sind_hf.experiments.plots import MapPanel, quality_map_sheet, require_matplotlib, scene_scatter
@@ -72,7 +72,7 @@ DEMO: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What the demonstration found, on scenes that were not trained on.
+    """Results of the demo on scenes that were not trained on.
 
     Attributes:
         within_scene: Mean SRCC and PLCC within the held-out scenes: `before` training, and after training with `l1`
@@ -97,13 +97,13 @@ class DemoResult:
 
 
 def demo_config(output: Path, loss: str) -> RunConfig:
-    """Return the configuration of one of the demonstration's two trainings."""
+    """Return the configuration of one of the demo's two trainings."""
     graded = output / "graded"
     source = {group: dict(values) for group, values in DEMO.items()}
     source["data"] |= {"image_root": str(graded), "train": [str(graded / "manifest.json")]}
     folder = "model" if loss == ALIGNED else f"model_{loss}"
     source["training"] |= {"output_dir": str(output / folder), "loss_type": loss, "disable_tqdm": True}
-    source["training"]["eval_on_start"] = False  # the demonstration tests the untrained model itself
+    source["training"]["eval_on_start"] = False  # the demo tests the untrained model itself
     source["experiment"] = {"name": f"demo, {loss}"}
     return parse_config(source, "demo")
 
@@ -111,15 +111,15 @@ def demo_config(output: Path, loss: str) -> RunConfig:
 def run_demo(
     output: Path, stage: Stage, callback: Callable[[Callable[[int, int | None], None]], TrainerCallback]
 ) -> DemoResult:
-    """Run the demonstration.
+    """Run the demo.
 
     Args:
         output: Folder of all results. A graded set in it is used again; the trainings start anew.
-        stage: Shows a named stage's progress: `with stage("…") as update: update(done, total)`.
-        callback: Makes a Trainer callback that reports to an `update`.
+        stage: Function that shows the progress of a stage: `with stage("…") as update: update(done, total)`.
+        callback: Function that makes a Trainer callback, which reports to an `update`.
 
     Raises:
-        ValueError: When an extra is not installed, or `output` contains something else.
+        ValueError: If an extra is not installed, or `output` contains something else.
     """
     require_matplotlib()
     started = time.time()

@@ -9,12 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from sind_hf.data.manifests.manifest import Manifest, ManifestError
-from sind_hf.data.statistics import plot_scene_distributions
 from sind_hf.experiments.evaluation import Evaluation
-from sind_hf.experiments.paper_results import published_result
-from sind_hf.experiments.plots import fit_scatter, radar, require_matplotlib, scene_bars, training_curves
+from sind_hf.experiments.plots import (
+    fit_scatter,
+    plot_scene_distributions,
+    radar,
+    require_matplotlib,
+    scene_bars,
+    training_curves,
+)
 from sind_hf.experiments.records import read_scores
-from sind_hf.experiments.report import summary_rows
+from sind_hf.experiments.report import published_result, summary_rows
 from sind_hf.files import reason
 
 
@@ -29,7 +34,7 @@ def draw_figures(records: Sequence[Mapping[str, Any]], folder: Path) -> list[Pat
         The files written.
 
     Raises:
-        ValueError: When matplotlib is not installed.
+        ValueError: If matplotlib is not installed.
     """
     target = folder / "figures"
     target.mkdir(parents=True, exist_ok=True)
@@ -59,7 +64,7 @@ def prepare_figures(folder: Path, datasets: Sequence[str]) -> None:
         datasets: Names of the datasets; the figures are named after them.
 
     Raises:
-        ValueError: When matplotlib is not installed, the folder cannot be created, or two datasets share a name.
+        ValueError: If matplotlib is not installed, the folder cannot be created, or two datasets share a name.
     """
     require_matplotlib()
     try:
@@ -83,7 +88,7 @@ def draw_evaluation(evaluation: Evaluation, manifest: Manifest, folder: Path) ->
         The files written; bars and distributions only if there is more than one scene.
 
     Raises:
-        ValueError: When matplotlib is not installed.
+        ValueError: If matplotlib is not installed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     name = _safe(evaluation.dataset)
@@ -112,7 +117,7 @@ def draw_scores(run: Path, folder: Path) -> list[Path]:
         The files `<set>_scatter.png`; none for test sets with fewer than two images.
 
     Raises:
-        ValueError: When matplotlib is not installed, or scores cannot be read.
+        ValueError: If matplotlib is not installed, or scores cannot be read.
     """
     written = []
     for table in sorted(run.glob("scores_*.csv")):

@@ -1,4 +1,8 @@
-"""The figures of runs and reports, as PNG files."""
+"""The figures of runs, reports and manifests, as PNG files; every function needs matplotlib.
+
+Functions that draw raise a `ValueError` when matplotlib is not installed. Their first argument is the PNG file to
+write, and `title` the line above the panels.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +11,25 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 from PIL import Image
 
 from sind_hf import metrics
+from sind_hf.data.manifests.catalog import CATALOG
+from sind_hf.data.manifests.manifest import Manifest, ManifestError
+from sind_hf.data.statistics import aligned, density, lower_median, mean_overlap, scores_by_scene
 from sind_hf.files import atomic_file
 from sind_hf.scoring.quality_maps import COLOURS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+_HIGHEST_RIDGE = 1.9  # rows of a scene's density
 
 
 @dataclass(frozen=True)
@@ -28,7 +38,7 @@ class MapPanel:
 
     title: str
     image: Image.Image
-    quality_map: npt.NDArray[np.floating]
+    quality_map: NDArray[np.floating]
 
 
 def scene_scatter(
@@ -43,15 +53,10 @@ def scene_scatter(
     """Plot predicted against true scores, with one panel per model, and one color and regression line per scene.
 
     Args:
-        path: PNG file to write.
         truth: Opinion scores, shape (n,).
         predictions: Scores by each model, by the title of its panel; shape (n,) each.
         scenes: Scene of each image.
         truth_label: Label of the horizontal axis.
-        title: Title above the panels.
-
-    Raises:
-        ValueError: When matplotlib is not installed.
     """
     figure, axes = _panels(len(predictions), width=5.2, height=4.9)
     names = sorted(set(scenes))
@@ -79,12 +84,7 @@ def quality_map_sheet(path: str | os.PathLike[str], panels: Sequence[MapPanel], 
     """Plot images above their quality maps, all maps on one color scale.
 
     Args:
-        path: PNG file to write.
         panels: Columns, from left to right.
-        title: Title above the images.
-
-    Raises:
-        ValueError: When matplotlib is not installed.
     """
     figure, axes = _panels(len(panels), width=3.4, height=6.9, rows=2)
     values = np.stack([panel.quality_map for panel in panels])
@@ -108,7 +108,7 @@ def require_matplotlib() -> None:
     """Check that matplotlib is installed; long work that ends in a figure calls this first.
 
     Raises:
-        ValueError: When matplotlib is not installed; the message says how to install it.
+        ValueError: If matplotlib is not installed; the message says how to install it.
     """
     if importlib.util.find_spec("matplotlib") is None:
         raise ValueError('Figures need matplotlib: pip install "sind-hf[eval]"')
@@ -125,14 +125,9 @@ def fit_scatter(
     """Plot opinion scores over predictions, with the curve of `drawable_fit` that PLCC is computed after.
 
     Args:
-        path: PNG file to write.
         truth: Opinion scores, shape (n,).
         prediction: Predicted scores, shape (n,).
         truth_label: Label of the vertical axis.
-        title: Title above the panel.
-
-    Raises:
-        ValueError: When matplotlib is not installed.
     """
     figure, (axis,) = _panels(1, width=5.6, height=5.0)
     x, y = np.asarray(prediction, np.float64), np.asarray(truth, np.float64)
@@ -155,7 +150,7 @@ def fit_scatter(
     _write(figure, path, title)
 
 
-def drawable_fit(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> tuple[metrics.LogisticFit, str]:
+def drawable_fit(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[metrics.LogisticFit, str]:
     """Return the curve that a figure shows, and its name.
 
     A sigmoid whose rise lies between two neighboring predictions would be drawn as a vertical step that no image
@@ -176,8 +171,8 @@ def drawable_fit(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> tupl
     return line, "straight line (no logistic fits)"
 
 
-def _is_step(fit: metrics.LogisticFit, x: npt.NDArray[np.float64]) -> bool:
-    """Whether fewer than three different predictions lie where the sigmoid rises from 10 % to 90 %."""
+def _is_step(fit: metrics.LogisticFit, x: NDArray[np.float64]) -> bool:
+    """Whether the sigmoid rises from 10 % to 90 % over fewer than three different predictions."""
     place = fit.parameters[2]
     width = fit.parameters[3] if len(fit.parameters) == 4 else 1 / fit.parameters[1]
     rise = np.log(9) * width
@@ -191,12 +186,7 @@ def scene_bars(
     """Plot SRCC and PLCC of every scene as bars, with their means as lines.
 
     Args:
-        path: PNG file to write.
         scenes: `srcc`, `plcc` and `n` by scene. A correlation that is None or not finite is shown as "not defined".
-        title: Title above the panel.
-
-    Raises:
-        ValueError: When matplotlib is not installed.
     """
     names = sorted(scenes, key=lambda name: _number(scenes[name].get("srcc"), -2.0))
     figure, (axis,) = _panels(1, width=7.5, height=1.6 + 0.42 * max(len(names), 2))
@@ -218,23 +208,14 @@ def scene_bars(
     _write(figure, path, title)
 
 
-def radar(
-    path: str | os.PathLike[str],
-    models: Mapping[str, Mapping[str, float | None]],
-    *,
-    value_label: str = "(SRCC + PLCC) / 2",
-    title: str = "",
-) -> None:
+def radar(path: str | os.PathLike[str], models: Mapping[str, Mapping[str, float | None]], *, title: str = "") -> None:
     """Plot the results of models on several test sets as polygons around one center.
 
     Args:
-        path: PNG file to write.
         models: Values by test set, for each model. The first model names the axes; others may lack some of them.
-        value_label: Label of the values.
-        title: Title above the chart.
 
     Raises:
-        ValueError: When matplotlib is not installed, or there are fewer than three test sets.
+        ValueError: If there are fewer than three test sets.
     """
     sets = list(next(iter(models.values())))
     if len(sets) < 3:
@@ -257,7 +238,7 @@ def radar(
     axis.set_ylim(lowest, 1.0)
     axis.set_rlabel_position(180 / len(sets))
     axis.tick_params(axis="y", labelsize=8, labelcolor="0.4")
-    figure.legend(loc="outside lower center", ncols=min(len(models), 3), frameon=False, title=value_label)
+    figure.legend(loc="outside lower center", ncols=min(len(models), 3), frameon=False, title="(SRCC + PLCC) / 2")
     _write(figure, path, title)
 
 
@@ -271,13 +252,8 @@ def training_curves(
     """Plot the training loss, and the SRCC on every test set, over the epochs.
 
     Args:
-        path: PNG file to write.
         loss: `epoch` and `loss` along the training.
         tests: `epoch` and `srcc` of every evaluation, by test set.
-        title: Title above the panels.
-
-    Raises:
-        ValueError: When matplotlib is not installed.
     """
     figure, (left, right) = _panels(2, width=5.2, height=4.2)
     left.plot([entry["epoch"] for entry in loss], [entry["loss"] for entry in loss], color="0.25", marker=".")
@@ -308,14 +284,9 @@ def curves(
     """Plot how a measure changes with a condition, one line per series with its interval.
 
     Args:
-        path: PNG file to write.
         series: Points (x, y, low, high) from left to right, by name.
         x_label: Label of the horizontal axis.
         y_label: Label of the vertical axis.
-        title: Title above the panel.
-
-    Raises:
-        ValueError: When matplotlib is not installed.
     """
     figure, (axis,) = _panels(1, width=6.4, height=4.6)
     for (name, points), color in zip(series.items(), _scene_colors(len(series)), strict=True):
@@ -330,6 +301,87 @@ def curves(
     _write(figure, path, title)
 
 
+def plot_scene_distributions(manifest: Manifest, path: str | os.PathLike[str]) -> Path:
+    """Draw the score distribution of every scene before and after alignment, as a PNG.
+
+    Left: oriented scores (higher is better). Right: the scores of each scene minus their lower median, divided by
+    their mean absolute deviation. Both panels state the mean overlap of the distributions of two scenes (1 if they
+    are equal).
+
+    Args:
+        manifest: A manifest with at least two different scores in some scene.
+        path: Path of the figure.
+
+    Returns:
+        The path.
+
+    Raises:
+        ManifestError: If no scene has two different scores.
+    """
+    _, by_scene = scores_by_scene(manifest, manifest.oriented_scores())
+    scenes = {name: scores for name, scores in by_scene.items() if _varies(scores)}
+    if not scenes:
+        raise ManifestError(f"{manifest.dataset}: no scene has two different scores; there is no distribution to draw")
+    order = sorted(scenes, key=lambda name: lower_median(scenes[name]))
+    facts = CATALOG.get(manifest.dataset)
+    title = facts.display_name if facts else manifest.dataset
+    kinds = f"{facts.domain_kind if facts else 'scene'}s"
+    row_height = 0.42 if len(order) <= 16 else 0.3
+    figure = _figure(10.0, 1.7 + row_height * len(order), dpi=150)
+    figure.set_layout_engine("constrained", wspace=0.05)
+    left, right = figure.subplots(1, 2, sharey=True)
+    count = f"{sum(map(len, scenes.values())):,} opinion scores"
+    figure.suptitle(
+        f"{title}: {count} of {len(order)} {kinds}" if len(order) > 1 else f"{title}: {count}", fontsize=13
+    )
+    for axes, heading, bounds in ((left, "as rated", manifest.oriented_range()), (right, "aligned", None)):
+        values = {name: scenes[name] if axes is left else aligned(scenes[name]) for name in order}
+        _draw_ridges(axes, values, bounds)
+        axes.set_title(heading, loc="left", fontsize=11)
+        if len(order) > 1:
+            shared = f"mean overlap of two {kinds}: {mean_overlap(list(values.values())):.2f}"
+            axes.set_title(shared, loc="right", fontsize=9, color="0.35")
+        axes.tick_params(axis="y", length=0, pad=6)
+    left.set_yticks(range(len(order)), [f"{name}  ({len(scenes[name]):,})" for name in order])
+    left.set_xlabel(manifest.score.name if manifest.score.higher_is_better else f"{manifest.score.name}, flipped")
+    right.set_xlabel("(score − median) / mean absolute deviation")
+    _write(figure, path)
+    return Path(path)
+
+
+def _draw_ridges(axes: Axes, scenes: dict[str, NDArray[np.float64]], bounds: tuple[float, float] | None) -> None:
+    """Draw one density per scene, the first at the bottom. The tallest one is `_HIGHEST_RIDGE` rows high."""
+    import matplotlib
+
+    everything = np.concatenate(list(scenes.values()))
+    if bounds is None:
+        bounds = (float(np.percentile(everything, 0.2)), float(np.percentile(everything, 99.8)))
+    margin = 0.06 * (bounds[1] - bounds[0])
+    grid = np.linspace(bounds[0] - margin, bounds[1] + margin, 400)
+    densities = np.stack([density(scores, grid) for scores in scenes.values()])
+    heights = _HIGHEST_RIDGE * densities / densities.max()
+    colors = matplotlib.colormaps["viridis"](np.linspace(0.12, 0.82, len(scenes)))
+    axes.axvline(lower_median(everything), color="0.75", linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
+    for row, (scores, height) in enumerate(zip(scenes.values(), heights, strict=True)):
+        # Lower rows are in front, so that the top of every ridge is visible.
+        front = 2.0 + len(scenes) - row
+        axes.fill_between(grid, row, row + height, color=colors[row], alpha=0.82, linewidth=0, zorder=front)
+        axes.plot(grid, row + height, color="white", linewidth=1.1, zorder=front)
+        median = lower_median(scores)
+        axes.plot(
+            [median] * 2, [row, row + np.interp(median, grid, height)], color="white", linewidth=1.4, zorder=front
+        )
+    axes.set_xlim(grid[0], grid[-1])
+    axes.set_ylim(-0.15, len(scenes) - 1 + _HIGHEST_RIDGE + 0.15)
+    for side in ("left", "right", "top"):
+        axes.spines[side].set_visible(False)
+
+
+def _varies(scores: NDArray[np.float64]) -> bool:
+    """Whether the scores differ by more than rounding, as a density needs."""
+    return bool(np.ptp(scores) > 1e-9 * np.abs(scores).max())
+
+
 def _panels(count: int, *, width: float, height: float, rows: int = 1) -> tuple[Figure, list[Axes]]:
     figure = _figure(width * count, height)
     axes = figure.subplots(rows, count, squeeze=False)
@@ -338,18 +390,18 @@ def _panels(count: int, *, width: float, height: float, rows: int = 1) -> tuple[
     return figure, list(axes.flat)
 
 
-def _figure(width: float, height: float) -> Figure:
+def _figure(width: float, height: float, dpi: int = 130) -> Figure:
     require_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as NewFigure
 
     # Not a figure of pyplot, so that no window system is needed and nothing global changes.
-    figure = NewFigure(figsize=(width, height), dpi=130, layout="constrained")
+    figure = NewFigure(figsize=(width, height), dpi=dpi, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
-def _write(figure: Figure, path: str | os.PathLike[str], title: str) -> None:
+def _write(figure: Figure, path: str | os.PathLike[str], title: str = "") -> None:
     if title:
         figure.suptitle(title, fontsize=12)
     with atomic_file(path) as temporary:

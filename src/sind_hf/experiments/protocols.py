@@ -63,7 +63,7 @@ def build_folds(data: DataOptions, experiment: ExperimentOptions) -> list[Experi
         The folds; every side has entries, and no image is on both sides of a fold.
 
     Raises:
-        ValueError: When the protocol is missing or does not fit the data, a manifest or a fold cannot be found, or a
+        ValueError: If the protocol is missing or does not fit the data, a manifest or a fold cannot be found, or a
             chosen fold does not exist.
     """
     if experiment.protocol is None:

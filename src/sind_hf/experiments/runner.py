@@ -46,7 +46,7 @@ from sind_hf.experiments.records import (
     write_scores,
 )
 from sind_hf.experiments.report import write_report
-from sind_hf.files import write_json
+from sind_hf.files import reason, write_json
 from sind_hf.hub.model_card import model_card, write_card
 from sind_hf.hub.model_facts import facts_from_folder, facts_of_run
 from sind_hf.image_processing_sind import SindImageProcessor
@@ -347,8 +347,7 @@ def build_model(options: ModelOptions, loss_type: str, seed: int) -> tuple[SindM
         try:
             model = SindModel.from_backbone(options.backbone, **settings)
         except OSError as error:
-            reason = " ".join(str(error).split())
-            raise ValueError(f"model.backbone {options.backbone!r} cannot be loaded: {reason}") from None
+            raise ValueError(f"model.backbone {options.backbone!r} cannot be loaded: {reason(error)}") from None
     else:
         model = SindModel(SindConfig(vision_config=options.vision_config, **settings))
     side = int(model.config.view_size or 224)

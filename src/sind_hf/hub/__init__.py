@@ -1,1 +1,0 @@
-"""Checkpoints in and out: conversion of published weights, cards, pushes."""

@@ -14,8 +14,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from sind_hf.data.manifests.catalog import DatasetFacts
-from sind_hf.data.manifests.catalog import get as catalog_facts
+from sind_hf.data.manifests.catalog import find
 from sind_hf.files import write_text
 from sind_hf.hub.model_facts import ModelFacts, SetResult
 
@@ -58,7 +57,7 @@ class Example:
     Attributes:
         path: Path of the image, relative to the card.
         score: Score by the card's model.
-        credit: Author and license of the image; None where the card should not name them.
+        credit: Author and license of the image; None to leave them out.
     """
 
     path: str
@@ -81,7 +80,7 @@ def model_card(
     """Write the card of a model.
 
     Args:
-        facts: Facts about the model; the card calls unknown what they leave out.
+        facts: Facts about the model; the card says which are unknown.
         repo_id: Repository of the card, for its snippets.
         figures: Paths of figures, relative to the card.
         example: Image to show with its score.
@@ -98,7 +97,7 @@ def model_card(
     results = evaluation_results(facts)
     data = ModelCardData(
         base_model=facts.base_model,
-        datasets=list(datasets) or [name for name in facts.trained_on if _is_repo_id(name)] or None,
+        datasets=list(datasets) or [name for name in facts.trained_on if is_repo_id(name)] or None,
         eval_results=results or None,
         language=language,
         library_name="transformers",
@@ -108,7 +107,7 @@ def model_card(
         tags=["sind", TASK, "no-reference", "iqa", *tags],
     )
     config = facts.config
-    known = [_in_catalog(name) for name in facts.trained_on]
+    known = [find(name) for name in facts.trained_on]
     return ModelCard.from_template(
         data,
         template_path=str(_TEMPLATE),
@@ -205,20 +204,13 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and math.isfinite(value)
 
 
-def _is_repo_id(name: str) -> bool:
+def is_repo_id(name: str) -> bool:
     """Say whether the Hub accepts a name among the datasets of a card."""
     try:
         validate_repo_id(name)
     except HFValidationError:
         return False
     return True
-
-
-def _in_catalog(name: str) -> DatasetFacts | None:
-    try:
-        return catalog_facts(name)
-    except ValueError:
-        return None
 
 
 def _range(config: Mapping[str, Any]) -> str | None:
@@ -318,7 +310,7 @@ def _count(number: int) -> str:
 
 
 def shown_size(size: int) -> str:
-    """Return a number of bytes for people."""
+    """Return a number of bytes as text, such as `12.3 MB`."""
     for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if size >= unit:
             return f"{size / unit:.1f} {name}"

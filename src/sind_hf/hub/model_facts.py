@@ -1,4 +1,4 @@
-"""What is known about a trained model: read from its folder, or collected by the trainer."""
+"""Facts about a trained model, read from its folder or collected by the trainer."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class SetResult:
 
     Attributes:
         dataset: Name of the set.
-        metrics: Values by lower-case name (`srcc`, `plcc`, …); None where a metric is not defined.
-        images: Number of images; None where it is not known.
-        part: Part of the dataset that was tested on, in words; None where it is not known.
+        metrics: Values by lower-case name (`srcc`, `plcc`, …); None if a metric is not defined.
+        images: Number of images; None if unknown.
+        part: Part of the dataset that was tested on, in words; None if unknown.
         intervals: 95 % bootstrap intervals (low, high) over the images, by the name of the metric.
-        before: Values of the start checkpoint on the same images, by name; empty where it was not tested.
+        before: Values of the start checkpoint on the same images, by name; empty if it was not tested.
     """
 
     dataset: str
@@ -47,15 +47,15 @@ class SetResult:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What a model card can say. What is not known is None or empty, and the card says so.
+    """Facts for a model card. Unknown facts are None or empty, and the card says so.
 
     Attributes:
         config: The model's `config.json`.
         tests: Results.
-        protocol: leave-one-out, cross-set, random-split, or where else the results come from.
+        protocol: leave-one-out, cross-set, random-split, or another origin of the results.
         fold: Name of the protocol's fold.
-        trained_on: Number of training images by dataset; None where it is not known.
-        scenes: Number of scenes that training told apart.
+        trained_on: Number of training images by dataset; None if unknown.
+        scenes: Number of scenes in training.
         training: Options of the training by name (those of `SindTrainingArguments`), and `epochs`, `steps`,
             `processes`.
         start: Start of the training, in words.
@@ -83,11 +83,11 @@ def facts_from_folder(folder: str | os.PathLike[str]) -> ModelFacts:
     """Read what a checkpoint folder says about its model.
 
     Args:
-        folder: Checkpoint folder with `config.json`. The record `results.json` of its run is read where there is
-            one; otherwise `config.yaml`, which says how the model was to be trained.
+        folder: Checkpoint folder with `config.json`. The record `results.json` of its run is read if it exists,
+            otherwise `config.yaml`, which says how the model was to be trained.
 
     Raises:
-        ValueError: When the folder holds no SIND checkpoint, or a file of the run cannot be read.
+        ValueError: If the folder holds no SIND checkpoint, or a file of the run cannot be read.
     """
     path = Path(folder)
     check_folder(str(path))
@@ -103,7 +103,7 @@ def facts_from_folder(folder: str | os.PathLike[str]) -> ModelFacts:
 
 
 def measure_weights(folder: Path) -> tuple[int | None, int | None]:
-    """Return the number of parameters and the size in bytes of a folder's weights; None where they cannot be read."""
+    """Return the number of parameters and the size in bytes of a folder's weights; None if they cannot be read."""
     parameters = size = 0
     files = sorted(folder.glob("model*.safetensors"))
     try:
@@ -197,7 +197,7 @@ def without_paths(text: str, options: Mapping[str, Any] | None = None) -> str:
 
 
 def local_path_in(document: Any) -> str | None:
-    """Return the first absolute path among the strings of a JSON document, None where there is none."""
+    """Return the first absolute path among the strings of a JSON document, None if there is none."""
     return next(filter(_is_absolute, _strings(document)), None)
 
 
@@ -217,7 +217,7 @@ def _last_part(path: str) -> str:
 
 
 def _start(model: Mapping[str, Any]) -> tuple[str | None, str | None]:
-    """Describe what training started from; the second value is its Hub repository, where it has one."""
+    """Describe what training started from; the second value is its Hub repository, or None."""
     for key, what in (("backbone", "the backbone"), ("checkpoint", "the SIND checkpoint")):
         if name := model.get(key):
             return describe_start(str(name), what)

@@ -76,7 +76,7 @@ class Push:
 
 @dataclass(frozen=True)
 class Preview:
-    """What a push would upload, as far as can be said without asking the Hub.
+    """The files that a push would upload, as far as is known without asking the Hub.
 
     Attributes:
         sizes: Size in bytes of each file, by path.
@@ -119,10 +119,10 @@ def push_model(
         token: Access token. Default: that of `hf auth login`, or `HF_TOKEN`.
 
     Returns:
-        What was pushed where.
+        The commit, the repository and the pushed files.
 
     Raises:
-        ValueError: When the folder is not a complete checkpoint, the example cannot be scored, or the Hub refuses or
+        ValueError: If the folder is not a complete checkpoint, the example cannot be scored, or the Hub refuses or
             cannot be reached; the message says what to do.
     """
     path = Path(folder)
@@ -168,7 +168,7 @@ def preview_model(
         example: Image that the card shows with its score.
 
     Raises:
-        ValueError: When the folder is not a complete checkpoint or the example cannot be scored.
+        ValueError: If the folder is not a complete checkpoint or the example cannot be scored.
     """
     path = Path(folder)
     require_complete(path)
@@ -193,10 +193,7 @@ def _renews_card(folder: Path) -> bool:
 
 
 def _stage_images(
-    folder: Path,
-    staging: Path,
-    figures: Sequence[str | os.PathLike[str]],
-    example: str | os.PathLike[str] | None,
+    folder: Path, staging: Path, figures: Sequence[str | os.PathLike[str]], example: str | os.PathLike[str] | None
 ) -> tuple[dict[str, Path], Example | None]:
     """Collect the images of a card, by their path beside it, and score the example."""
     staged = {f"{FIGURES}/{Path(figure).name}": Path(figure) for figure in figures}
@@ -241,7 +238,7 @@ def upload_folder(
         The URL of the commit.
 
     Raises:
-        ValueError: When there is nothing to upload, or the Hub refuses or cannot be reached; the message says what to
+        ValueError: If there is nothing to upload, or the Hub refuses or cannot be reached; the message says what to
             do. The folder stays as it was.
     """
     path = Path(folder)
@@ -257,7 +254,7 @@ def hub_api(token: str | None = None) -> HfApi:
     """Return a client of the Hub.
 
     Raises:
-        ValueError: When there is no access token.
+        ValueError: If there is no access token.
     """
     if not (token or get_token()):
         raise ValueError(
@@ -282,8 +279,8 @@ def open_repository(
         The name of the repository, with its namespace.
 
     Raises:
-        ValueError: When it should be private but exists already and is public.
-        HfHubHTTPError: When the Hub refuses.
+        ValueError: If it should be private but exists already and is public.
+        HfHubHTTPError: If the Hub refuses.
     """
     sdk = space_sdk if repo_type == "space" else None
     created = api.create_repo(repo_id, repo_type=repo_type, private=private or None, exist_ok=True, space_sdk=sdk)
@@ -371,7 +368,7 @@ def list_files(folder: Path, allow_patterns: Sequence[str] | None = None) -> lis
     """Return the files that may leave a folder, relative to it, sorted. Hidden files never leave it.
 
     Raises:
-        ValueError: When there are none.
+        ValueError: If there are none.
     """
     if not folder.is_dir():
         raise ValueError(f"{folder}: is not a folder.")
@@ -404,7 +401,7 @@ def require_complete(folder: Path) -> None:
     """Check that a folder's files are enough to load the model, and that they tell nothing of this machine.
 
     Raises:
-        ValueError: When weights, processor or code are missing, or a configuration contains a local path; the message
+        ValueError: If weights, processor or code are missing, or a configuration contains a local path; the message
             names it.
     """
     if not folder.is_dir():

@@ -3,7 +3,7 @@
     write_space("space", "user/sind-resnet-koniq10k")
     push_space("runs/koniq", "user/photo-quality")
 
-The Space carries its own copy of the package, so that it needs no index that has it.
+The Space carries its own copy of the package, so that no package index is needed.
 """
 
 from __future__ import annotations
@@ -20,14 +20,13 @@ from typing import Literal
 
 import yaml
 from huggingface_hub import HfApi
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
 from packaging.requirements import Requirement
 
 import sind_hf
 from sind_hf.checkpoints import load_checkpoint
 from sind_hf.data.importing.tables import read_table
 from sind_hf.files import atomic_folder
+from sind_hf.hub.model_card import is_repo_id
 from sind_hf.hub.publish import commit_files, hub_api, list_files, one_line_errors, open_repository
 
 TITLE = "Photo quality with SIND"
@@ -129,7 +128,7 @@ def push_space(
         token: Token of the Hub; default: that of `hf auth login`, or `HF_TOKEN`.
 
     Raises:
-        ValueError: When the model cannot be used, or the Hub refuses or cannot be reached; the message says what to
+        ValueError: If the model cannot be used, or the Hub refuses or cannot be reached; the message says what to
             do. A model's folder is never changed.
     """
     api = hub_api(token)
@@ -167,7 +166,7 @@ def push_space_folder(
         token: See `push_space`.
 
     Raises:
-        ValueError: When the Hub refuses or cannot be reached; the message says what to do.
+        ValueError: If the Hub refuses or cannot be reached; the message says what to do.
     """
     api = hub_api(token)
     with one_line_errors(api, repo_id, Path(model)):
@@ -177,14 +176,7 @@ def push_space_folder(
         there = api.list_repo_files(repo_id, repo_type="space", revision=revision)
         stale = [name for name in there if name.startswith(OUR_FOLDERS) and name not in files]
         commit = commit_files(
-            api,
-            space,
-            files,
-            repo_id,
-            repo_type="space",
-            revision=revision,
-            message=message,
-            deleted=stale,
+            api, space, files, repo_id, repo_type="space", revision=revision, message=message, deleted=stale
         )
     return PushedSpace(f"{api.endpoint}/spaces/{repo_id}", commit.commit_url, repo_id, tuple(files))
 
@@ -206,7 +198,7 @@ def write_space(folder: str | os.PathLike[str], model: str, *, title: str | None
     """Write a Space that runs the web demo: app.py, requirements.txt, README.md, and a copy of the package.
 
     Args:
-        folder: Folder to make. It may exist if it is empty. It appears whole or not at all.
+        folder: Folder to make. It may exist if it is empty. It appears complete or not at all.
         model: Hub repository, which the Space loads when it is built, or a checkpoint folder, which is copied into the
             Space (weights, configuration and reference scores).
         title: Title of the Space and heading of the page.
@@ -215,12 +207,12 @@ def write_space(folder: str | os.PathLike[str], model: str, *, title: str | None
         The folder.
 
     Raises:
-        ValueError: When the folder is not empty, the model is neither a checkpoint nor a Hub repository, or the
+        ValueError: If the folder is not empty, the model is neither a checkpoint nor a Hub repository, or the
             package is not installed, so that its requirements are unknown.
     """
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder}: is there and not empty; choose another folder for the Space, or delete it.")
+        raise ValueError(f"{folder}: exists and is not empty; choose another folder for the Space, or delete it.")
     local = Path(model).is_dir()
     if local:
         load_checkpoint(model, device="cpu")  # a broken checkpoint fails here, not on the Space
@@ -288,13 +280,7 @@ def _copy_scores(source: Path, target: Path) -> None:
 
 
 def _check_name(model: str) -> None:
-    try:
-        validate_repo_id(model)
-    except HFValidationError:
-        known = False
-    else:
-        known = model.count("/") == 1
-    if not known:
+    if model.count("/") != 1 or not is_repo_id(model):
         raise ValueError(f"{model}: neither a checkpoint folder nor a Hub repository (user/name).")
 
 

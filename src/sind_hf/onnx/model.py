@@ -27,10 +27,10 @@ class OnnxConfig:
 
     Attributes:
         backbone: `model_type` of the backbone.
-        local_branch: Which tokens of the local view the head reads, see `SindConfig`.
+        local_branch: Tokens of the local view that the head reads, see `SindConfig`.
         view_size: Side of both views, in pixels.
         views: `"center"` or `"nine"`, the default of the checkpoint.
-        resize_backend: How images are resized, see `resize_pictures`.
+        resize_backend: Library that resizes images, see `resize_images`.
         fast_decode: Whether large JPEG files are decoded at a fraction of their size, see `SindImageProcessor`.
         image_mean: Mean of the normalization, on the 0–1 scale. Part of the graph, whose inputs are uint8.
         image_std: Standard deviation of the normalization, see `image_mean`.

@@ -18,7 +18,7 @@ from sind_hf.data.importing.hub_datasets import (
     require_regular_files,
 )
 from sind_hf.data.manifests.validation import path_fault
-from sind_hf.files import shown
+from sind_hf.files import reason, shown
 from sind_hf.scoring.images import HubFile, LocatedImage, Unusable
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class DatasetRows:
         """Open the dataset, and return a copy of this with split, column and number of rows filled in.
 
         Raises:
-            ValueError: When it cannot be opened, or split or column are unknown or leave a choice.
+            ValueError: If it cannot be opened, or the split or the column is unknown or must be chosen.
         """
         splits = _open(self.address, self.subset)
         if self.split is None and len(splits) > 1:
@@ -98,9 +98,9 @@ class DatasetRows:
         try:
             for number, row in enumerate(dataset):
                 yield self._locate(f"{self.title}#{number}", row[self.column])
-        except Exception as error:  # of the network, the file system, the decoder of the format: no common base class
+        except Exception as error:  # errors of network, file system and decoders share no base class
             raise ValueError(
-                f"{self.title}: cannot be read beyond row {number} ({_line(error)}): "
+                f"{self.title}: cannot be read beyond row {number} ({reason(error)}): "
                 "what was scored is kept; continue with --resume."
             ) from error
 
@@ -163,14 +163,14 @@ def split_is_made_up(address: str, splits: dict[str, IterableDataset]) -> bool:
 
 
 def _open(address: str, subset: str | None, column: str | None = None) -> dict[str, IterableDataset]:
-    """Return the splits of a dataset by name; nothing but descriptions is read yet, and rows will not be decoded.
+    """Return the splits of a dataset by name; only descriptions are read, and rows will not be decoded.
 
     Args:
         address: See `DatasetRows`.
         subset: Configuration of the dataset.
-        column: The only column that is needed, so that files on disk are not read for the others.
+        column: The only column to read from files on disk; None for all.
     """
-    # Decoding opens what a row names, whatever that is. Images are decoded by our own loaders, by our own rules.
+    # Decoding would open whatever a row names. Our own loaders decode the images, by our own rules.
     return {
         name: split.decode(False) if split.features else split
         for name, split in _load(address, subset, column).items()
@@ -201,8 +201,8 @@ def _load(address: str, subset: str | None, column: str | None) -> dict[str, Ite
             return {name: split.to_iterable_dataset() for name, split in splits.items()}
         check_data_files(Path(address))
         return dict(load_dataset(address, subset, **options))
-    except Exception as error:  # of the Hub's client, of the network, of the reader: no common base class
-        raise ValueError(f"{address}: cannot be opened as a dataset ({_line(error)}).") from error
+    except Exception as error:  # errors of Hub client, network and reader share no base class
+        raise ValueError(f"{address}: cannot be opened as a dataset ({reason(error)}).") from error
 
 
 def _features(dataset: IterableDataset) -> Any:
@@ -238,7 +238,3 @@ def _image_column(address: str, dataset: IterableDataset, wanted: str | None) ->
             f"Columns: {', '.join(features)}."
         )
     return "image" if "image" in found else found[0]
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

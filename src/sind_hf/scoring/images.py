@@ -1,4 +1,4 @@
-"""One image on its way to a score: its name, and where its views come from."""
+"""One image of a scoring job: its name, and the source of its views."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from zipfile import ZipFile
 import numpy as np
 from PIL import Image
 
-from sind_hf.data.prepared.folder import INDEX_FILE, PreparedFolder
-from sind_hf.data.prepared.images import PreparedPicture, PreparedPictures
+from sind_hf.data.prepared.folder import INDEX_FILE, PreparedFolder, PreparedImage, PreparedImages
+from sind_hf.files import reason
 from sind_hf.image_processing_sind import (
     ImageError,
     ImageSource,
     SindImageProcessor,
-    StripPicture,
+    StripImage,
     ViewMode,
     load_image,
 )
@@ -32,7 +32,7 @@ class PreparedRow(NamedTuple):
 
     Attributes:
         folder: Path of the folder.
-        written: When its index was last written, so that a folder which was prepared again is opened again.
+        written: Time when its index was last written, so that a folder which was prepared again is opened again.
         row: Number of the image among those that could be prepared.
     """
 
@@ -40,7 +40,7 @@ class PreparedRow(NamedTuple):
     written: int
     row: int
 
-    def open(self) -> PreparedPicture:
+    def open(self) -> PreparedImage:
         """Find the image in the memory map; nothing is read yet."""
         return open_prepared(self.folder, self.written)[self.row]
 
@@ -60,8 +60,8 @@ class HubFile(NamedTuple):
         """Return the content.
 
         Raises:
-            OSError: When it cannot be read.
-            ValueError: When it has more than `LARGEST_FILE` bytes.
+            OSError: If it cannot be read.
+            ValueError: If it has more than `LARGEST_FILE` bytes.
         """
         if self.member is None:
             from huggingface_hub import HfFileSystem
@@ -81,17 +81,17 @@ class Unusable(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class LocatedImage:
-    """The name of an image and where it is. Jobs exchange these between processes, never pixels.
+    """The name of an image and its place. Jobs exchange these between processes, never pixels.
 
     Attributes:
         name: Name in the results.
         source: Anything that `load_image` takes, a prepared image, or a place in a prepared folder or Hub dataset.
         position: Number of the image in its job, from 0.
-        stamp: What `make_stamp` returned before the image was loaded; None if it is not needed.
+        stamp: Result of `make_stamp` before the image was loaded; None if it is not needed.
     """
 
     name: str
-    source: ImageSource | PreparedPicture | PreparedRow | HubFile | Unusable
+    source: ImageSource | PreparedImage | PreparedRow | HubFile | Unusable
     position: int = 0
     stamp: str | None = None
 
@@ -121,7 +121,7 @@ class LocatedImage:
         """Cut the views: uint8 (T, 3, s, s) each.
 
         Raises:
-            ImageError: When the image cannot be read; the message names it.
+            ImageError: If the image cannot be read; the message names it.
         """
         if (prepared := self._prepared()) is not None:
             return prepared.make_views(mode)
@@ -131,16 +131,16 @@ class LocatedImage:
         """Load the image for people to look at, as RGB; for prepared data, the larger of the stored ones.
 
         Raises:
-            ImageError: When it cannot be read; the message names it.
+            ImageError: If it cannot be read; the message names it.
         """
         if (prepared := self._prepared()) is not None:
-            local = prepared.local_picture
-            return local.image if isinstance(local, StripPicture) else Image.fromarray(local)
+            local = prepared.local_image
+            return local.image if isinstance(local, StripImage) else Image.fromarray(local)
         return load_image(self._plain_source())
 
-    def _prepared(self) -> PreparedPicture | None:
+    def _prepared(self) -> PreparedImage | None:
         source = self.source.open() if isinstance(self.source, PreparedRow) else self.source
-        return source if isinstance(source, PreparedPicture) else None
+        return source if isinstance(source, PreparedImage) else None
 
     def _plain_source(self) -> ImageSource:
         """Return the source in a form that `load_image` takes; bytes get the name of the image, for messages."""
@@ -150,8 +150,8 @@ class LocatedImage:
             try:
                 return {"bytes": self.source.read(), "path": self.name}
             except Exception as error:  # the Hub's client, HTTP and ZIP errors share no base class
-                raise ImageError(f"{self.name}: cannot be read ({' '.join(str(error).split())[:200]})") from error
-        assert not isinstance(self.source, (PreparedRow, PreparedPicture))
+                raise ImageError(f"{self.name}: cannot be read ({reason(error)})") from error
+        assert not isinstance(self.source, (PreparedRow, PreparedImage))
         return self.source
 
 
@@ -175,8 +175,8 @@ def prepared_place(folder: str) -> tuple[str, int]:
 
 
 @lru_cache(maxsize=4)
-def open_prepared(folder: str, written: int) -> PreparedPictures:
+def open_prepared(folder: str, written: int) -> PreparedImages:
     """Open a prepared folder, once in every process; return all images that could be prepared, in order."""
     prepared = PreparedFolder(folder)
     failed = prepared.failures
-    return PreparedPictures(prepared.dataset(prepared.manifest.filter(lambda entry: entry.image not in failed)))
+    return PreparedImages(prepared.dataset(prepared.manifest.filter(lambda entry: entry.image not in failed)))

@@ -32,7 +32,7 @@ from sind_hf.scoring.sources import SourceOptions, Sources, open_sources
 Progress = Callable[[int, int | None], None]
 Engine = Callable[[Iterable[LocatedImage]], Iterator[tuple[LocatedImage, ScoredImage]]]
 
-# Settings of a configuration that scores do not depend on, or that are compared by themselves.
+# Settings of a configuration that scores do not depend on, or that are compared separately.
 VOLATILE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures", "auto_map")
 
 FEW_IMAGES = 64  # they are scored sooner than loader processes have started
@@ -41,11 +41,11 @@ MOST_WORKERS = 8
 
 @dataclass(frozen=True)
 class JobResults:
-    """What a finished job knows about all of its images, those that an earlier run scored included.
+    """The results of a finished job, including those of an earlier run that it resumed.
 
     Attributes:
         rows: Results in the order of the input, without quality maps.
-        sources: Where the images are.
+        sources: Sources of the images.
     """
 
     rows: Sequence[ScoredImage]
@@ -90,7 +90,7 @@ def run_job(
         processor: Image processor of the same checkpoint.
         paths: Files, folders, lists, manifests, prepared folders, datasets; see `open_sources`. An image named twice
             is scored once.
-        source_options: What manifests and datasets need besides.
+        source_options: Options for manifests and datasets.
         views: `"center"` or `"nine"`; default: the processor's own.
         batch_size: Images per forward pass.
         workers: Loader processes; None chooses, see `choose_workers`.
@@ -98,9 +98,9 @@ def run_job(
         quality_maps: Folder for one overlay per image.
         resume: Continue an interrupted job: yields only what was not done yet, and images that changed since.
         prefix_formulas: See `ScoreFile`.
-        progress: Called with (images done, images in all, None where a dataset does not know).
-        engine: What scores in the place of this process; the options of scoring are its own then.
-        selection: Which images go to the output, and in which order. All of them are scored and yielded.
+        progress: Called with (images done, images in all or None if a dataset does not know its size).
+        engine: Engine that scores instead of this process, with its own options for scoring.
+        selection: Choice and order of the images in the output. All images are scored and yielded.
         finished: Called at the end with all results, in the main process.
 
     Raises:
@@ -115,7 +115,7 @@ def run_job(
         except OSError as error:
             raise ValueError(f"{folder}: cannot create this folder for quality maps ({error.strerror}).") from None
 
-    # What the main process sees is what counts: others may be on machines with another disk, or look a moment later.
+    # Only what the main process sees counts: others may be on machines with another disk, or look a moment later.
     file = None
     if output is not None:
         settings = _settings(model, processor, views, folder)
@@ -141,7 +141,7 @@ def run_job(
         )
         state = PartialState()
         names: dict[str, None] = {}
-        own_rows: list[tuple[int, ScoredImage]] = []  # of this process, where no file keeps them
+        own_rows: list[tuple[int, ScoredImage]] = []  # rows of this process, if no file keeps them
         shares = (batch_size, state.process_index, state.num_processes)
         mine = _to_do(sources, None if file is None else done, names, *shares)
         kept = "nothing was kept" if file is None else f"the scores so far are in {file.part}, resume to continue"
@@ -178,12 +178,12 @@ def run_job(
 
 
 def choose_workers(images: int | None, device: str) -> int:
-    """Return how many loader processes a job gets without a chosen number.
+    """Return the default number of loader processes of a job.
 
     A graphics card waits for images, so that every core loads them. On a CPU the model needs the other half.
 
     Args:
-        images: Number of images; None where a dataset does not know.
+        images: Number of images; None if unknown.
         device: Type of the model's device, such as `"cpu"`.
     """
     if images is not None and images <= FEW_IMAGES:
@@ -206,10 +206,10 @@ def _to_do(
     Args:
         sources: All images.
         done: Stamps of the images that have a score, by name; None when nothing is kept.
-        names: Gets the names of all images of the job, each once, in order.
+        names: Dictionary that receives the names of all images of the job, each once, in order.
         batch_size: Images per forward pass.
         process: Number of the process.
-        processes: How many there are.
+        processes: Number of processes.
     """
     dealt = {True: 0, False: 0}
     for image in sources:
@@ -230,7 +230,7 @@ def _to_do(
 def _settings(
     model: ScoringModel, processor: SindImageProcessor, views: ViewMode | None, quality_maps: Path | None
 ) -> dict[str, Any]:
-    """Return what a job must have in common with one that it continues: all that scores depend on, where maps go."""
+    """Return what a resumed job must share with the earlier run: all that scores depend on, and the folder of maps."""
     settings: dict[str, Any] = {"weights": _digest_weights(model), "views": views or processor.views}
     settings["config"] = _digest(asdict(model.config) if isinstance(model, OnnxSindModel) else model.config.to_dict())
     settings["preprocessor"] = _digest(processor.to_dict())
@@ -242,7 +242,7 @@ def _settings(
 
 
 def _digest(values: Any) -> str:
-    """Digest a configuration without what is volatile in it."""
+    """Return the digest of a configuration without its volatile settings."""
 
     def kept(value: Any) -> Any:
         if isinstance(value, dict):

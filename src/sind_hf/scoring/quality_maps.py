@@ -20,21 +20,18 @@ LONGEST_NAME = 200  # bytes; file systems allow 255, and the digest and the exte
 COLOURS = np.array([[178, 24, 43], [239, 138, 98], [253, 241, 205], [103, 169, 207], [33, 102, 172]], np.float64)
 
 
-def overlay(
-    image: Image.Image, quality_map: npt.NDArray[np.floating], limits: tuple[float, float] | None = None
-) -> Image.Image:
+def overlay(image: Image.Image, quality_map: npt.NDArray[np.floating]) -> Image.Image:
     """Tint an image by its quality map: red where a fragment lowers the score, blue where it raises it.
 
     Args:
         image: RGB.
-        quality_map: (7, 7).
-        limits: Values shown as full red and full blue; default: the map's own lowest and highest. A map of one value
-            is shown as neither.
+        quality_map: (7, 7). Its lowest value becomes full red and its highest full blue; a map of one value is shown
+            as neither.
 
     Returns:
         An image of the same size, scaled down to at most 1024 pixels on its longer side.
     """
-    low, high = limits or (float(quality_map.min()), float(quality_map.max()))
+    low, high = float(quality_map.min()), float(quality_map.max())
     share = np.clip((quality_map - low) / (high - low), 0, 1) if high > low else np.full(quality_map.shape, 0.5)
     place = share * (len(COLOURS) - 1)
     stops = np.arange(len(COLOURS))
@@ -49,7 +46,7 @@ def save_overlay(folder: Path, name: str, image: Image.Image, quality_map: npt.N
     """Write the overlay of one image as PNG; its text chunk `quality_map` holds the 49 numbers as JSON.
 
     Raises:
-        ValueError: When it cannot be written.
+        ValueError: If it cannot be written.
     """
     path = folder / _file_name(name)
     info = PngInfo()
@@ -65,6 +62,6 @@ def _file_name(name: str) -> str:
     raw = os.fsencode(plain)
     if len(raw) <= LONGEST_NAME and plain.replace("__", os.sep) == name:
         return f"{plain}.png"
-    # The path cannot be told from this name, or the name is too long: a digest keeps such names apart.
+    # Another path may have this name, or the name is too long: a digest keeps such names apart.
     digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:8]
     return f"{os.fsdecode(raw[-LONGEST_NAME:])}-{digest}.png"

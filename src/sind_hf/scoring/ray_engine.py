@@ -20,6 +20,7 @@ from typing import Any
 from accelerate import PartialState
 
 from sind_hf.checkpoints import load_scorer
+from sind_hf.files import reason
 from sind_hf.image_processing_sind import ViewMode
 from sind_hf.scoring.images import LocatedImage
 from sind_hf.scoring.scorer import ScoredImage, score_stream
@@ -45,12 +46,12 @@ class RayEngine:
         views: See `score_images`, as `batch_size`, `workers` (of each actor) and `quality_maps`.
         batch_size: Images per forward pass.
         workers: Loader processes of each actor.
-        quality_maps: Whether results carry maps.
+        quality_maps: Whether results have maps.
         actors: Number of actors; default: one for each GPU, or else as many as the CPUs allow with their
             loaders.
 
     Raises:
-        ValueError: When Ray is not installed, or this is one of several processes of `accelerate launch`.
+        ValueError: If Ray is not installed, or this is one of several processes of `accelerate launch`.
     """
 
     checkpoint: str
@@ -73,7 +74,7 @@ class RayEngine:
         """Yield every image with its result, in the order of the stream.
 
         Raises:
-            ValueError: When Ray cannot be started, or an actor fails for another reason than its death.
+            ValueError: If Ray cannot be started, or an actor fails for another reason than its death.
         """
         ray = _connect()
         stream = iter(images)
@@ -107,7 +108,7 @@ class RayEngine:
             batch_size=1,
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(size=actors),
-            num_cpus=0 if gpus else min(1 + self.workers, cpus / actors),  # what was asked for fits, come what may
+            num_cpus=0 if gpus else min(1 + self.workers, cpus / actors),  # so that the actors asked for always fit
             num_gpus=1 if gpus else 0,
             max_restarts=-1,
             max_task_retries=-1,
@@ -158,8 +159,8 @@ def _connect() -> Any:
         local: dict[str, Any] = {} if os.environ.get("RAY_ADDRESS") else {"include_dashboard": False}
         try:
             ray.init(logging_level=logging.ERROR, log_to_driver=False, **local)
-        except Exception as error:  # Ray raises bare ones when a service of its own does not come up in time
-            raise ValueError(f"Ray cannot be started ({' '.join(str(error).split())[:200]}).") from error
+        except Exception as error:  # Ray raises bare exceptions if one of its services does not start in time
+            raise ValueError(f"Ray cannot be started ({reason(error)}).") from error
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False

@@ -1,15 +1,16 @@
-"""The report of a job: one HTML page that needs no other file and no network."""
+"""What a finished job says about its scores: lines for the terminal, and one HTML page that needs no network."""
 
 from __future__ import annotations
 
 import base64
 import io
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from sind_hf.files import write_text
@@ -18,8 +19,10 @@ from sind_hf.onnx.model import ScoringModel
 from sind_hf.scoring.images import LocatedImage
 from sind_hf.scoring.quality_maps import overlay
 from sind_hf.scoring.scorer import ScoredImage, score_stream
-from sind_hf.scoring.summary import histogram
 
+BINS = 10
+FEWEST = 10  # scores that make a histogram
+BAR = 40  # characters of the longest bar
 SHOWN = 50  # best images, and worst ones
 LISTED = 1000  # failures
 SIDE = 240  # pixels of a thumbnail's longer side
@@ -37,13 +40,52 @@ td.bar div { height: .9rem; background: #4a7fb5; }
 """
 
 
+def histogram(scores: Sequence[float]) -> list[tuple[float, float, int]]:
+    """Count scores in `BINS` equal bins from the lowest to the highest.
+
+    Returns:
+        (lower end, upper end, count) of every bin, lowest first; one bin where all scores are equal.
+    """
+    low, high = min(scores), max(scores)
+    if not high > low:
+        return [(low, high, len(scores))]
+    counts, edges = np.histogram(scores, BINS, (low, high))
+    return [(float(edges[bin]), float(edges[bin + 1]), int(count)) for bin, count in enumerate(counts)]
+
+
+def summary_lines(
+    scores: Sequence[float], min_score: float | None = None, percentile: Callable[[float], float] | None = None
+) -> Iterator[str]:
+    """Yield lines about scores: the number below a threshold, the median, and a histogram if there are enough.
+
+    Args:
+        scores: At least one.
+        min_score: The threshold.
+        percentile: Function that returns the share of reference images that score lower, in percent; None if there
+            are no reference images.
+    """
+    if min_score is not None:
+        below = sum(score < min_score for score in scores)
+        yield f"{below:,} of {len(scores):,} images score below {min_score:g}"
+    if len(scores) < FEWEST:
+        return
+    median = float(np.median(scores))
+    where = "" if percentile is None else f", better than {percentile(median):.0f} % of the reference images"
+    yield f"median {median:.2f}{where}"
+    bins = histogram(scores)
+    most = max(count for *_, count in bins)
+    for low, high, count in bins:
+        bar = "█" * max(round(BAR * count / most), 1 if count else 0)
+        yield f"{low:9.2f} to {high:.2f} {count:8,}  {bar}".rstrip()
+
+
 @dataclass(frozen=True)
 class ReportSettings:
-    """What a report says besides the results.
+    """Facts that a report states beside the results.
 
     Attributes:
         model: Name of the checkpoint.
-        score_range: Lowest and highest possible score, where they are declared.
+        score_range: Lowest and highest possible score, if they are declared.
         min_score: Threshold that images are counted against.
     """
 
@@ -75,13 +117,13 @@ def write_report(
         path: HTML file to write.
         rows: Results of all images.
         images: The images that `extremes` returns, by name.
-        model: What made the scores; it makes the quality maps of the images on the page.
+        model: Model that made the scores; it also makes the quality maps of the images on the page.
         processor: Image processor of the same checkpoint.
-        settings: What the page says besides.
+        settings: Facts that the page states beside the results.
         views: `"center"` or `"nine"`; default: the processor's own.
 
     Raises:
-        ValueError: When the page cannot be written.
+        ValueError: If the page cannot be written.
     """
     worst, best = extremes(rows)
     drawings = _draw(images.values(), model, processor, views)
@@ -109,7 +151,7 @@ def write_report(
 def _draw(
     images: Iterable[LocatedImage], model: ScoringModel, processor: SindImageProcessor, views: ViewMode | None
 ) -> dict[str, str]:
-    """Return the HTML of the thumbnail of every image, with its quality map where the model makes one."""
+    """Return the HTML of the thumbnail of every image, with its quality map if the model makes one."""
     has_maps = model.config.local_branch == "patch"
     drawn = {}
     for located, row in score_stream(model, processor, images, views=views, batch_size=1, quality_maps=has_maps):

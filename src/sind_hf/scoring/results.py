@@ -1,4 +1,4 @@
-"""Scores on disk: rows are kept as they come, and the finished file appears whole.
+"""Scores on disk: rows are kept as they arrive, and the finished file appears complete or not at all.
 
 While a job runs, its rows go to `OUTPUT.part`, one JSON object a line, flushed batch by batch; where several processes
 share a job, those of the others go to `OUTPUT.part-1`, `OUTPUT.part-2` … When it ends they are joined and written in
@@ -26,7 +26,7 @@ FORMATS = (".csv", ".jsonl", ".parquet")
 COLUMNS = ("image", "score", "error")
 # Cells that begin like this are formulas to a spreadsheet.
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
-# Settings that are digests, and how a message calls other ones.
+# Settings that are digests, and what a message calls a different one.
 DIGESTS = {
     "weights": "other weights",
     "config": "another model configuration",
@@ -40,12 +40,12 @@ class ScoreFile:
     One process collects before and finishes after a job; each writes its own part meanwhile.
 
     Args:
-        path: The file to make; its extension says the format.
-        settings: All that scores depend on besides the images; parts that were made with others are not continued.
+        path: File to write; its extension decides the format.
+        settings: All that scores depend on besides the images; a job with other settings is not resumed.
         prefix_formulas: Put an apostrophe before cells of a CSV file that a spreadsheet would take for formulas.
 
     Raises:
-        ValueError: Unknown extension.
+        ValueError: If the extension is unknown.
     """
 
     def __init__(
@@ -65,10 +65,10 @@ class ScoreFile:
             resume: Whether to continue the interrupted job, if there is one.
 
         Returns:
-            The images that have a score, with their stamps. Those that failed are to be tried again.
+            The images that have a score, with their stamps. Images that failed are tried again.
 
         Raises:
-            ValueError: When parts hold scores that were made with other settings, or that are not to be resumed.
+            ValueError: If parts hold scores that were made with other settings, or that are not to be resumed.
         """
         done: dict[str, str | None] = {}
         for part in (self.part, *self._shards()):
@@ -97,7 +97,7 @@ class ScoreFile:
             images: Names of all images of the job, each once, in the wanted order.
 
         Raises:
-            ValueError: When one of them has no row.
+            ValueError: If one of them has no row.
         """
         self._join()
         return (ScoredImage(row["image"], row["score"], row["error"]) for row in self._rows(images))
@@ -110,7 +110,7 @@ class ScoreFile:
             chosen: Names of those that go to the file, in its order; default: all of them.
 
         Raises:
-            ValueError: When an image has no row, or the file cannot be written; the parts are kept.
+            ValueError: If an image has no row, or the file cannot be written; the parts are kept.
         """
         self._join()
         writers: dict[str, Callable[[Iterator[dict[str, Any]], Path], None]] = {
@@ -164,7 +164,7 @@ class ScoreFile:
         return printable(", ".join(texts))
 
     def _join(self) -> None:
-        """Move the rows of all shards to the part; dying on the way repeats rows there, and loses none."""
+        """Move the rows of all shards to the part. A process that dies meanwhile repeats rows and loses none."""
         with self.open_part() as joined:
             for shard in self._shards():
                 with open(shard, encoding="utf-8") as file:
@@ -181,7 +181,7 @@ class ScoreFile:
             start = file.tell()
             for line in iter(file.readline, b""):
                 image = json.loads(line)["image"]
-                if image in offsets:  # and not of an image that is not in the job any more
+                if image in offsets:  # else the image left the job
                     offsets[image] = start
                 start += len(line)
             for image in offsets if chosen is None else chosen:
@@ -193,7 +193,7 @@ class ScoreFile:
 
 
 class Part:
-    """The rows of one process as they come; a context manager. What is flushed survives the death of the process.
+    """The rows of one process, written as they arrive. Flushed rows survive the death of the process.
 
     Raises:
         ValueError: From every method, when the part cannot be written; it names the file.
@@ -211,7 +211,7 @@ class Part:
 
     def __exit__(self, kind: type[BaseException] | None = None, *_: object) -> None:
         if kind is not None:
-            with suppress(OSError):  # where the disk is full, that is what is being said already
+            with suppress(OSError):  # if the disk is full, the error in flight says so
                 self._file.close()
             return
         with self._named():
@@ -256,7 +256,7 @@ def _write_csv(rows: Iterator[dict[str, Any]], path: Path, *, prefix_formulas: b
 
 
 def _prefixed(value: Any) -> Any:
-    """A text that no spreadsheet runs; numbers stay as they are."""
+    """Return text that no spreadsheet runs as a formula; numbers are returned unchanged."""
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA_STARTS) else value
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sind_hf.data.prepared.images import PreparedPicture, PreparedPictures
+from sind_hf.data.prepared.folder import PreparedImage, PreparedImages
 from sind_hf.image_processing_sind import ImageError, ImageSource, SindImageProcessor, ViewMode
 from sind_hf.onnx.model import ScoringModel
 from sind_hf.scoring.images import LocatedImage
@@ -23,9 +23,9 @@ class ScoredImage:
 
     Attributes:
         image: Name of the image.
-        score: Score of the image (higher is better); None when it could not be scored.
-        error: What was wrong; None when the image was scored.
-        quality_map: (7, 7) float32 when asked for: what each fragment adds to the raw score.
+        score: Score of the image (higher is better); None if it could not be scored.
+        error: Reason why there is no score; None if there is one.
+        quality_map: (7, 7) float32, if maps were asked for: contribution of each fragment to the raw score.
     """
 
     image: str
@@ -37,7 +37,7 @@ class ScoredImage:
 def score_images(
     model: ScoringModel,
     processor: SindImageProcessor,
-    images: Sequence[ImageSource | PreparedPicture],
+    images: Sequence[ImageSource | PreparedImage],
     *,
     views: ViewMode | None = None,
     batch_size: int = 16,
@@ -47,23 +47,24 @@ def score_images(
     """Score images batch by batch; yield results in input order, errors included.
 
     Args:
-        model: Model on its device, in evaluation mode; or an exported one.
+        model: Model on its device and in evaluation mode, or an exported model.
         processor: Image processor of the same checkpoint.
-        images: Paths, or anything else that `load_image` takes; or the `PreparedPictures` of prepared data.
+        images: Paths, or anything else that `load_image` takes; or the `PreparedImages` of prepared data.
         views: `"center"`, or `"nine"` (nine times the work, steadier); default: the processor's own.
         batch_size: Images per forward pass.
         workers: Processes that load images ahead of the model; 0 loads in this one.
-        quality_maps: Whether results carry maps.
+        quality_maps: Whether results have maps.
 
     Raises:
-        ValueError: When maps are asked of a variant without patch tokens, or images were prepared otherwise than
-            the processor would.
+        ValueError: If the model's variant makes no maps, or images were prepared for another processor.
     """
-    if isinstance(images, PreparedPictures):
+    if isinstance(images, PreparedImages):
         images.require(processor)
     located = (LocatedImage(_name(image), image) for image in images)
-    options = {"views": views, "batch_size": batch_size, "workers": workers, "quality_maps": quality_maps}
-    yield from (row for _, row in score_stream(model, processor, located, **options))
+    results = score_stream(
+        model, processor, located, views=views, batch_size=batch_size, workers=workers, quality_maps=quality_maps
+    )
+    yield from (row for _, row in results)
 
 
 def score_stream(
@@ -85,11 +86,11 @@ def score_stream(
         Every image with its result, in the order of the stream.
 
     Raises:
-        ValueError: When maps are asked of a variant without patch tokens.
+        ValueError: If the model's variant makes no maps.
     """
     make_views = partial(LocatedImage.make_views, processor=processor, mode=views or processor.views)
-    options = {"batch_size": batch_size, "workers": workers, "quality_maps": quality_maps}
-    for image, result in model.score_stream(images, make_views, **options):
+    results = model.score_stream(images, make_views, batch_size=batch_size, workers=workers, quality_maps=quality_maps)
+    for image, result in results:
         if isinstance(result, ImageError):
             yield image, ScoredImage(image.name, error=str(result))
             continue
@@ -101,7 +102,7 @@ def score_stream(
             yield image, ScoredImage(image.name, score, quality_map=found)
 
 
-def _name(image: ImageSource | PreparedPicture) -> str:
+def _name(image: ImageSource | PreparedImage) -> str:
     if isinstance(image, dict):
         return str(image.get("path") or "bytes")
     return str(image) if not isinstance(image, (bytes, np.ndarray, torch.Tensor)) else type(image).__name__

@@ -22,7 +22,7 @@ class Selection:
 
     Attributes:
         min_score: Lowest score to keep; images without a score are dropped.
-        top: How many to keep, best first; images without a score are dropped.
+        top: Number of results to keep, best first; images without a score are dropped.
         sort: Whether the best come first, and those without a score last.
     """
 
@@ -56,19 +56,19 @@ def common_folder(images: Iterable[str]) -> str:
 
 
 def place_files(images: Sequence[str], folder: Path, base: str, *, move: bool = False) -> Iterator[str | None]:
-    """Copy or move image files to a folder; a file that is there is never overwritten.
+    """Copy or move image files to a folder; an existing file is never overwritten.
 
     A file keeps its path below `base`, so that `a/1.jpg` and `b/1.jpg` stay two. Files that are in `folder` already,
     or copied there before, are left as they are.
 
     Args:
         images: Paths of the files.
-        folder: Folder to put them into; it is made if it is missing.
+        folder: Folder to put them into, created if needed.
         base: Folder that the images are below; see `common_folder`.
-        move: Move the files in place of copying them.
+        move: Whether to move the files instead of copying them.
 
     Yields:
-        For each image None, or why it is not in the folder.
+        None for each image in the folder, or the reason why it is not there.
     """
     inside = os.path.join(os.path.realpath(folder), "")
     for image in images:
@@ -88,11 +88,11 @@ def place_files(images: Sequence[str], folder: Path, base: str, *, move: bool = 
 
 
 def _place(source: str, target: Path, *, move: bool) -> None:
-    """Copy or move one file; whatever ends this process leaves it whole in one of the two places, or in both.
+    """Copy or move one file. If the process is killed, the file is complete in one of the two places, or in both.
 
     Raises:
-        FileExistsError: When the target is another file.
-        OSError: When it cannot be written, or the source is not a file on this disk.
+        FileExistsError: If the target is another file.
+        OSError: If it cannot be written, or the source is not a file on this disk.
     """
     if not os.path.isfile(source):
         raise OSError("it is not a file on this disk")
@@ -110,7 +110,7 @@ def _link(source: str | Path, target: Path) -> bool:
     """Give a file a second name, if that name is free and the file system has hard links.
 
     Raises:
-        FileExistsError: When the name is taken.
+        FileExistsError: If the name is taken.
     """
     if os.path.islink(source):  # a relative link would lead elsewhere from another folder
         return False

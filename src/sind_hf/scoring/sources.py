@@ -1,4 +1,4 @@
-"""Which images a command line means."""
+"""The images that the paths of a command line stand for."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Protocol
 
 from sind_hf.data.importing.hub_datasets import is_saved_dataset
 from sind_hf.data.manifests.manifest import Manifest
+from sind_hf.data.manifests.validation import require_image_root
 from sind_hf.data.prepared.folder import PreparedFolder, is_prepared, load_prepared
 from sind_hf.files import read_text
 from sind_hf.image_processing_sind import SindImageProcessor, image_suffixes, printable, why_not_read
@@ -22,7 +23,7 @@ LIST_SUFFIX, MANIFEST_SUFFIX = ".txt", ".json"
 
 @dataclass(frozen=True)
 class SourceOptions:
-    """What some kinds of sources need to be told.
+    """Options of some kinds of sources.
 
     Attributes:
         image_root: Folder that the paths of a manifest or in the rows of a dataset start from and stay in; for a
@@ -49,7 +50,7 @@ class Source(Protocol):
 
     @property
     def total(self) -> int | None:
-        """Number of images, where it is known."""
+        """Number of images; None if unknown."""
 
     def __iter__(self) -> Iterator[LocatedImage]: ...
 
@@ -59,7 +60,7 @@ class Files:
     """Images whose names are all known before the first one is read.
 
     Attributes:
-        images: Name and source of each; what cannot be used has an `Unusable` source.
+        images: Name and source of each; an image that cannot be used has an `Unusable` source.
         prepared: The prepared folder that the sources are in, and when its index was written; None for other images.
     """
 
@@ -78,7 +79,7 @@ class Files:
         """Check that prepared images are those that a processor would make.
 
         Raises:
-            ValueError: When they were prepared otherwise.
+            ValueError: If they were prepared otherwise.
         """
         if self.prepared is not None:
             try:
@@ -95,7 +96,7 @@ class Sources:
 
     @property
     def total(self) -> int | None:
-        """Number of images, those named twice counted twice; None where a dataset does not know."""
+        """Number of images; an image that is named twice counts twice. None if a dataset does not know its size."""
         totals = [part.total for part in self.parts]
         return None if None in totals else sum(total for total in totals if total is not None)
 
@@ -111,18 +112,18 @@ class Sources:
 
 
 def open_sources(paths: Sequence[str | os.PathLike[str]], options: SourceOptions | None = None) -> Sources:
-    """Find the images that paths stand for; of datasets nothing but descriptions is read.
+    """Find the images that paths stand for; only the descriptions of datasets are read.
 
     Besides what `list_images` takes, a `.json` file is a manifest; a folder that `prepare` wrote stands for its
     images; `hf://datasets/USER/NAME`, a `.parquet` file, a folder that `save_to_disk` wrote and a folder with
     Parquet files and no images are datasets, which are read row by row.
 
     Args:
-        paths: As a user names them.
-        options: What manifests and datasets need besides.
+        paths: Files, folders, lists, patterns and addresses.
+        options: Options for manifests and datasets.
 
     Raises:
-        ValueError: When one cannot be opened, holds no image, or needs another option.
+        ValueError: If one cannot be opened, holds no image, or needs another option.
     """
     options = options or SourceOptions()
     named = list(_expand_patterns(paths))
@@ -157,7 +158,7 @@ def list_images(paths: Sequence[str | os.PathLike[str]]) -> Iterator[str]:
         paths: Files, folders, lists, patterns and http(s) addresses.
 
     Raises:
-        ValueError: When a folder holds no image, or a list cannot be read.
+        ValueError: If a folder holds no image, or a list cannot be read.
     """
     for path in _expand_patterns(paths):
         yield from (name for name, source in _list_one(path) if not isinstance(source, Unusable))
@@ -191,16 +192,9 @@ def _open_source(path: str, options: SourceOptions) -> Source:
         return prepared_files(path, None)
     local_dataset = path.lower().endswith(PARQUET) or is_saved_dataset(folder)
     if path.startswith(HUB_PREFIX) or (local_dataset and folder.exists()) or _holds_parquet_only(folder):
-        root = None if options.image_root is None else os.fspath(options.image_root)
-        if root is not None and not os.path.isdir(root):
-            raise ValueError(f"{root}: the image root is not a folder; name the folder of the images.")
+        root = None if options.image_root is None else os.fspath(require_image_root(options.image_root))
         return DatasetRows(
-            path,
-            options.subset,
-            options.split,
-            options.image_column,
-            image_root=root,
-            fetch_urls=options.fetch_urls,
+            path, options.subset, options.split, options.image_column, image_root=root, fetch_urls=options.fetch_urls
         ).checked()
     return Files(list(_list_one(path)))
 
@@ -230,8 +224,7 @@ def _manifest_files(path: str, options: SourceOptions) -> Files:
     root = os.fspath(options.image_root)
     if is_prepared(root):
         return prepared_files(root, manifest)
-    if not os.path.isdir(root):
-        raise ValueError(f"{root}: the image root is not a folder; name the folder of the images.")
+    require_image_root(root)
     leads_out = _link_guard(root)
     images: list[tuple[str, str | Unusable]] = []
     for entry in manifest.entries:
@@ -263,7 +256,7 @@ def prepared_files(folder: str, manifest: Manifest | None) -> Files:
     """Find the images of a manifest in a prepared folder; without a manifest, all images in it.
 
     Raises:
-        ValueError: When an image is not in the folder, or changed since.
+        ValueError: If an image is not in the folder, or changed since.
     """
     prepared = PreparedFolder(folder)
     failed = prepared.failures
@@ -296,10 +289,10 @@ def _holds_parquet_only(folder: Path) -> bool:
 
 
 def _in_folder(folder: Path) -> Iterator[tuple[str, str | None]]:
-    """Yield the images in a folder, and what is passed over with the reason.
+    """Yield the images in a folder, and the files and folders that are passed over, with the reason.
 
     Raises:
-        ValueError: When there is neither.
+        ValueError: If there are neither.
     """
     empty = True
     readable = image_suffixes()
@@ -320,7 +313,7 @@ def _walk(folder: Path) -> Iterator[tuple[str, str | None]]:
     """Yield all files below a folder in a stable order, and the folders that are not entered with the reason.
 
     Files of a folder come before its subfolders, each sorted by name. Links to folders are followed last, so that a
-    folder goes by its own name where it has one; each is entered once. A link to a folder that holds `folder` itself
+    folder goes by its own name if it has one; each is entered once. A link to a folder that holds `folder` itself
     is not followed: it may lead to the whole disk.
     """
     above = os.path.join(os.path.realpath(folder), "")

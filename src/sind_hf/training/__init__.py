@@ -1,1 +1,0 @@
-"""Training: the trainer, its arguments, callbacks, averaged weights, checkpoint files and the Hub part."""

@@ -62,8 +62,7 @@ def require_undamaged(checkpoint: str | os.PathLike[str]) -> None:
         try:
             _READERS[file.suffix](file)
         except Exception as error:  # readers of arbitrary bytes raise errors of any class
-            what = " ".join(str(error).split())[:120] or type(error).__name__
-            raise ValueError(f"{file}: damaged ({what}); resume from another checkpoint.") from error
+            raise ValueError(f"{file}: damaged ({reason(error)}); resume from another checkpoint.") from error
 
 
 def save_base_model(model: Any, folder: Path) -> None:

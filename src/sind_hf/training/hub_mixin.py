@@ -189,7 +189,7 @@ class HubMixin(_Base):
         if trained:
             options |= {"steps": self.state.global_step, "processes": self.args.world_size}
             options |= {} if self.state.epoch is None else {"epochs": round(self.state.epoch, 3)}
-        pushed = self._output / _STAGED  # during a training, only what is pushed lies together with its weights
+        pushed = self._output / _STAGED  # during a training, only pushed files are beside their weights
         parameters, file_size = measure_weights(pushed if pushed.is_dir() else self._output)
         facts = ModelFacts(
             config,

@@ -174,10 +174,7 @@ class SindTrainingArguments(TrainingArguments):
             ),
             "length_column_name": (self.length_column_name != "length", "images have no length"),
             "optim": (own_optimizer and self.optim is not None, "the trainer was given an optimizer"),
-            "lr_ratio": (
-                own_optimizer and self.lr_ratio != 1,
-                "the trainer was given an optimizer",
-            ),
+            "lr_ratio": (own_optimizer and self.lr_ratio != 1, "the trainer was given an optimizer"),
             "optim_args": (self.optim_args is not None and self.optim is None, "it needs optim"),
             "optim_target_modules": (self.optim_target_modules is not None and self.optim is None, "it needs optim"),
             "lr_scheduler_type": (
@@ -192,9 +189,6 @@ class SindTrainingArguments(TrainingArguments):
                 bool(self.warmup_epochs) and self.lr_scheduler_type in WITHOUT_WARMUP,
                 f"the schedule {self.lr_scheduler_type!s} has no warm-up",
             ),
-            "loss_type": (
-                own_loss and self.loss_type != type(self).loss_type,
-                "compute_loss_func replaces it",
-            ),
+            "loss_type": (own_loss and self.loss_type != type(self).loss_type, "compute_loss_func replaces it"),
         }
         return [f"{name} ({reason})" for name, (is_set, reason) in reasons.items() if is_set]

@@ -13,7 +13,7 @@ from huggingface_hub.repocard import REGEX_YAML_BLOCK
 from sind_hf.data.importing.tables import Row, Table, named_classes
 from sind_hf.data.manifests.document import parse_json
 from sind_hf.data.manifests.validation import ManifestError, path_fault
-from sind_hf.files import read_text, shown
+from sind_hf.files import read_text, reason, shown
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -114,7 +114,7 @@ def _check_card(text: str, name: str, own: str) -> None:
         if _count_values(card, {}) > MOST_VALUES:
             raise ValueError(f"{name}: its aliases stand for more than {MOST_VALUES:,} values")
     except (yaml.YAMLError, RecursionError) as error:
-        raise ValueError(f"{name}: cannot be read ({_line(error)})") from error
+        raise ValueError(f"{name}: cannot be read ({reason(error)})") from error
     configs = card.get("configs") if isinstance(card, dict) else None
     for config in configs if isinstance(configs, list) else ():
         for place in _texts([config.get("data_files"), config.get("data_dir")]) if isinstance(config, dict) else ():
@@ -152,7 +152,9 @@ def read_saved_dataset(folder: Path, split: str | None) -> Table:
     try:
         loaded = load_saved_dataset(folder)
     except (OSError, ValueError, KeyError) as error:
-        raise ManifestError(f"{folder}: the saved dataset cannot be loaded ({_line(error)}); save it again") from error
+        raise ManifestError(
+            f"{folder}: the saved dataset cannot be loaded ({reason(error)}); save it again"
+        ) from error
     return _table(_one_split(loaded, split, str(folder)))
 
 
@@ -168,7 +170,7 @@ def read_hub_dataset(name: str, split: str | None) -> Table:
         check_hub_data_files(name, None)
         loaded = load_dataset(name)
     except (OSError, ValueError, RuntimeError) as error:
-        what = f"neither a file or folder here nor a dataset that can be loaded from the Hub ({_line(error)})"
+        what = f"neither a file or folder here nor a dataset that can be loaded from the Hub ({reason(error)})"
         raise ManifestError(f"{name}: {what}; check the name") from error
     return _table(_one_split(loaded, split, name))
 
@@ -196,7 +198,3 @@ def _table(dataset: Dataset) -> Table:
                 yield number, named_classes(row, dataset.features)
 
     return Table(dataset.column_names, rows())
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

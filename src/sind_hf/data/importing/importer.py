@@ -23,7 +23,7 @@ from pathlib import Path, PurePosixPath
 from sind_hf.data.importing.hub_datasets import is_saved_dataset, read_hub_dataset, read_saved_dataset
 from sind_hf.data.importing.tables import COLUMN_NAMES, SUFFIXES, Table, find_column, read_table, shown_columns
 from sind_hf.data.manifests.manifest import Manifest, ManifestEntry, ScoreInfo
-from sind_hf.data.manifests.validation import ManifestError, entry_faults, file_fault, normal_path
+from sind_hf.data.manifests.validation import ManifestError, entry_faults, file_fault, normal_path, require_image_root
 from sind_hf.files import atomic_file, shown
 from sind_hf.image_processing_sind import ImageError, open_image, open_regular_file
 
@@ -107,9 +107,7 @@ def import_manifest(
     name, path = os.fspath(source), Path(source)
     table, folder, scenes_may_be_folders = _open(name, path, split, list((columns or {}).values()))
     found = _columns(table, dict(columns or {}), table.name or name)
-    root = Path(image_root) if image_root is not None else folder
-    if not root.is_dir():
-        raise ManifestError(f"{root}: the image root is not a folder; name the folder of the images")
+    root = require_image_root(folder if image_root is None else image_root)
     images = _Images(name, root.resolve(), None if images_to is None else Path(images_to), follow_links)
     entries, left_out, notes = _entries(table, found, images, mean)
     if not entries:
@@ -226,7 +224,7 @@ class _Images:
             real = Path(path).resolve()
             if not real.is_relative_to(self.root):
                 raise ValueError(
-                    f"image {shown(text)} lies outside the image root; name another root or copy the images"
+                    f"image {shown(text)} is outside the image root; name another root or copy the images"
                 )
             path = real.relative_to(self.root).as_posix()
         if faults := entry_faults({"image": path, "score": 0.0}):

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from sind_hf.data.manifests.document import parse_json
 from sind_hf.data.manifests.validation import ManifestError
-from sind_hf.files import open_text, read_text, shown
+from sind_hf.files import open_text, read_text, reason, shown
 from sind_hf.image_processing_sind import open_regular_file
 
 if TYPE_CHECKING:
@@ -359,11 +359,11 @@ def _read_json(path: Path) -> Table:
     return Table(_columns_of(rows()), rows())
 
 
-def _columns_of(rows: Iterator[tuple[int, Row]], limit: int = 1000) -> list[str]:
-    """Return the keys of the first objects, in the order in which they appear."""
+def _columns_of(rows: Iterator[tuple[int, Row]]) -> list[str]:
+    """Return the keys of the first 1,000 objects, in the order in which they appear."""
     columns: dict[str, None] = {}
     for number, (_, row) in enumerate(rows):
-        if number == limit or len(columns) > MOST_COLUMNS:
+        if number == 1000 or len(columns) > MOST_COLUMNS:
             break
         if isinstance(row, dict):
             columns.update(dict.fromkeys(row))
@@ -379,7 +379,7 @@ def _read_parquet(path: Path) -> Table:
         file = pyarrow.parquet.ParquetFile(path)
         features = Features.from_arrow_schema(file.schema_arrow)
     except (pyarrow.ArrowException, ValueError) as error:
-        raise ManifestError(f"{path}: not a Parquet table ({' '.join(str(error).split())}); check the file") from error
+        raise ManifestError(f"{path}: not a Parquet table ({reason(error)}); check the file") from error
 
     # Lists hold no image, score or scene, and a few bytes of them may stand for any number of values.
     columns = [field.name for field in file.schema_arrow if not _holds_lists(field.type)]
@@ -398,7 +398,7 @@ def _read_parquet(path: Path) -> Table:
                     number += 1
                     yield number, named_classes(row, features)
         except (pyarrow.ArrowException, OSError) as error:
-            yield number + 1, f"the file is damaged from here on ({' '.join(str(error).split())})"
+            yield number + 1, f"the file is damaged from here on ({reason(error)})"
 
     return Table(columns, rows())
 

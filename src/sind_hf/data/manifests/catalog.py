@@ -17,7 +17,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class DatasetFacts:
-    """What is known about a dataset before it is downloaded.
+    """Facts about a dataset before it is downloaded.
 
     Attributes:
         name: Name in manifests, commands and configs.
@@ -28,7 +28,7 @@ class DatasetFacts:
         score_range: Lowest and highest possible score; None for an open scale.
         higher_is_better: False for scales of degradation.
         domain_base: First domain ID; unique to the dataset.
-        domain_kind: What a domain is.
+        domain_kind: Meaning of a domain.
         domains: Name of each domain ID, if the dataset defines them.
         scene_counts: Number of images of each domain ID.
         fixed_scenes: Whether the scenes come with the dataset. Otherwise a CLIP model or a seeded choice decides, and
@@ -39,8 +39,8 @@ class DatasetFacts:
         pristine_images: Whether the images include pristine ones, which share one score.
         task: Whether people rated technical quality or aesthetics.
         prefix: First folder of the image paths, with a slash.
-        home_page: Where to download it.
-        license: What to know before using it, in plain words.
+        home_page: Address of the page to download it from.
+        license: Conditions of its use, in plain words.
         citation_key: Key of the paper in the project's bibliography.
     """
 
@@ -75,17 +75,7 @@ def _counted(base: int, *counts: int) -> Mapping[int, int]:
 
 
 #: Scenes of SPAQ, also the zero-shot classes for datasets without scene labels.
-SCENES = (
-    "Animal",
-    "Cityscape",
-    "Human",
-    "Indoor scene",
-    "Landscape",
-    "Night scene",
-    "Plant",
-    "Still-life",
-    "Others",
-)
+SCENES = ("Animal", "Cityscape", "Human", "Indoor scene", "Landscape", "Night scene", "Plant", "Still-life", "Others")
 
 _KADID_DISTORTIONS = (
     "gaussian blur",
@@ -381,8 +371,13 @@ _BY_ALIAS = {alias: facts for facts in _DATASETS for alias in (facts.name, facts
 _BY_FOLDER = {facts.prefix.rstrip("/"): facts for facts in _DATASETS}
 
 
+def find(name: str) -> DatasetFacts | None:
+    """Return the facts of the dataset with this name, display name or alias, in any case; None if there is none."""
+    return _BY_ALIAS.get(name.strip().lower())
+
+
 def get(name: str) -> DatasetFacts:
-    """Return the facts of the dataset with this name, display name or alias, in upper or lower case.
+    """Return the facts of a dataset, see `find`.
 
     Raises:
         ValueError: If the catalog has no such dataset. The message suggests the nearest name.
@@ -391,10 +386,9 @@ def get(name: str) -> DatasetFacts:
         >>> get("LIVEW").name
         'livec'
     """
-    key = name.strip().lower()
-    if key in _BY_ALIAS:
-        return _BY_ALIAS[key]
-    near = get_close_matches(key, _BY_ALIAS, n=1, cutoff=0.4)
+    if (facts := find(name)) is not None:
+        return facts
+    near = get_close_matches(name.strip().lower(), _BY_ALIAS, n=1, cutoff=0.4)
     hint = f"did you mean {_BY_ALIAS[near[0]].name!r}? " if near else ""
     raise ValueError(f"the dataset {name!r} is not in the catalog; {hint}known datasets: {', '.join(CATALOG)}")
 

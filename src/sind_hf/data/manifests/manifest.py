@@ -41,6 +41,7 @@ from sind_hf.data.manifests.validation import (
     header_problems,
     image_problems,
     record_problems,
+    require_image_root,
     require_utf8_name,
     summary,
 )
@@ -315,9 +316,7 @@ class Manifest:
         """
         from datasets import ClassLabel, Dataset, Features, Image, Value
 
-        root = Path(image_root).resolve()
-        if not root.is_dir():
-            raise ManifestError(f"{image_root}: the image root is not a folder; name the folder of the images")
+        root = require_image_root(image_root).resolve()
         require_utf8_name(root)
         if problems := self.validate():
             raise ManifestError(f"{self.dataset}: {summary(problems)}")
@@ -409,7 +408,7 @@ def _entry(record: Any) -> ManifestEntry:
 
 
 def _fill_missing_scores(records: list[object]) -> list[int]:
-    """Give records without a score one that passes the checks, and return their indices."""
+    """Replace missing scores by one that passes the checks; return the indices of these records."""
     missing = []
     for index, record in enumerate(records):
         if isinstance(record, dict) and record.get("score") is None:

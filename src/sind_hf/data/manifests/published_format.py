@@ -39,7 +39,7 @@ def upgrade_published_document(document: ManifestDocument, path: Path) -> None:
 
     Raises:
         ManifestError: If the file joins datasets whose scores run in opposite directions, or the direction of the
-            scores cannot be told.
+            scores is unknown.
     """
     names = document.header.get("domain_name")
     if isinstance(names, dict):

@@ -33,7 +33,7 @@ def direction_shown(facts: DatasetFacts, scored: Sequence[tuple[str, float]]) ->
     """Return whether higher scores mean better images.
 
     Args:
-        facts: What the catalog knows about the dataset.
+        facts: Facts about the dataset from the catalog.
         scored: Manifest paths with their scores, which are finite.
 
     Returns:

@@ -17,7 +17,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Literal, TypeGuard
 
-from sind_hf.files import shown
+from sind_hf.files import reason, shown
 from sind_hf.image_processing_sind import ImageError, load_image, printable
 
 SCHEMA_VERSION = 1
@@ -52,7 +52,7 @@ class Problem:
 
     Attributes:
         kind: Kind of problem. `"missing"` and `"unreadable"` concern image files, the others the manifest.
-        what: What is wrong and what to do, without the place.
+        what: Message: what is wrong and what to do, without the place.
         entry: Number of the entry, from 1; None for a problem of the header.
         line: Line of the file on which the entry starts, from 1; None for a manifest in memory.
         image: Path of the image as the manifest gives it.
@@ -71,6 +71,17 @@ class Problem:
         if self.image is not None:
             place += f" {shown(self.image)}"
         return f"{place}: {self.what}" if place else self.what
+
+
+def require_image_root(image_root: str | os.PathLike[str]) -> Path:
+    """Return the path of an image root.
+
+    Raises:
+        ManifestError: If it is not a folder.
+    """
+    if not Path(image_root).is_dir():
+        raise ManifestError(f"{image_root}: the image root is not a folder; name the folder of the images.")
+    return Path(image_root)
 
 
 def require_utf8_name(folder: Path) -> None:
@@ -337,7 +348,7 @@ def file_fault(
     except FileNotFoundError:
         return "missing", f"there is no such file under {shown(str(root))}; check the image root or the download"
     except (OSError, RuntimeError) as error:  # RuntimeError: a loop of symbolic links
-        return "missing", f"the file cannot be looked up ({_reason(error)}); check the path and its permissions"
+        return "missing", f"the file cannot be looked up ({reason(error)}); check the path and its permissions"
     if not (real_inside or follow_links):
         return "path", "a symbolic link leads out of the image root; allow it with --follow-links (follow_links=True)"
     if not stat.S_ISREG(mode):
@@ -355,14 +366,9 @@ def _decoding_fault(path: Path) -> tuple[ProblemKind, str] | None:
     try:
         load_image(path)
     except ImageError as error:
-        reason = str(error).removeprefix(f"{printable(path)}: ")
-        return "unreadable", f"the image cannot be decoded ({reason}); download it again or leave it out"
+        what = str(error).removeprefix(f"{printable(path)}: ")
+        return "unreadable", f"the image cannot be decoded ({what}); download it again or leave it out"
     return None
-
-
-def _reason(error: Exception) -> str:
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return " ".join(text.split())[:160]
 
 
 def summary(problems: Sequence[Problem]) -> str:

@@ -1,19 +1,19 @@
 """Prepared data: every image decoded and resized once, in a folder that is read through the page cache.
 
-Views are random slices of two resized versions of an image, the global and the local picture. Decoding and resizing
+Views are random slices of two resized versions of an image, the global and the local image. Decoding and resizing
 are costly and not random, so `sind_hf.data.prepared.prepare.prepare` does them once. A prepared folder holds
 
-    shard-00000.arrow  …   one row per image: its name, both pictures as bytes, their shape (Arrow IPC streams)
+    shard-00000.arrow  …   one row per image: its name, both versions as bytes, their shape (Arrow IPC streams)
     shard-00000.json   …   what the shard was made from: settings, and size, time and checksum of every source file
     manifest.json          the manifest that was prepared
     index.json             written last: settings, and size and checksum of every other file
 
 `load_prepared` opens it as an ordinary memory-mapped `datasets.Dataset` with the columns of `Manifest.to_dataset` and
-those of the pictures. It can be selected, shuffled, split and concatenated, and replaces the original in `ViewDataset`
+those of both versions. It can be selected, shuffled, split and joined, and replaces the original in `ViewDataset`
 and `SindTrainer`. The views are equal bit for bit, given the same versions of torch and Pillow, which every shard
 records.
 
-Images with an aspect ratio above 8:1 have no local picture of reasonable size (see `StripPicture`). Their upright RGB
+Images with an aspect ratio above 8:1 have no local image of reasonable size (see `StripImage`). Their upright RGB
 source is stored instead, and a view resizes seven strips of it.
 
 Example:
@@ -30,27 +30,41 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
+import numpy as np
 import pyarrow as pa
 from datasets import Dataset, Features, Value, concatenate_datasets
+from PIL import Image
 
 from sind_hf.data.manifests.document import parse_json
 from sind_hf.data.manifests.manifest import Manifest
 from sind_hf.data.manifests.validation import path_fault
 from sind_hf.files import read_text
-from sind_hf.image_processing_sind import ResizeBackend, open_regular_file
+from sind_hf.image_processing_sind import (
+    ResizeBackend,
+    SindImageProcessor,
+    StripImage,
+    ViewMode,
+    cut_views,
+    local_image_size,
+    open_regular_file,
+    plan_views,
+)
 
 logger = logging.getLogger(__name__)
 
+IMAGE_COLUMNS = ("global_picture", "local_picture", "local_height", "local_width", "local_is_source")
+# Constant within a folder, but stored as columns, so that selected and concatenated datasets keep them.
+SETTING_COLUMNS = ("view_size", "resize_backend")
 INDEX_FILE, MANIFEST_FILE = "index.json", "manifest.json"
 # Raise it when the same image would be prepared differently, so that older shards are made again.
 RECIPE = 2
 # The only files that the index of a prepared folder may name.
 _OWN_FILE = re.compile(rf"shard-\d+\.(arrow|json)|{re.escape(MANIFEST_FILE)}")
-
 SHARD_SCHEMA = pa.schema(
     [
         pa.field("image", pa.string(), nullable=False),
@@ -80,7 +94,7 @@ class SourceFile(NamedTuple):
         size: Size of the file in bytes; None if there was no file.
         mtime_ns: Time of the last modification.
         sha256: Checksum of the content, so that a copy with a new time is not a change.
-        failure: Why the image could not be prepared; None if it was.
+        failure: Reason why the image could not be prepared; None if it was.
     """
 
     image: str
@@ -201,36 +215,15 @@ class PreparedFolder:
         sources = (source for shard in self.shards for source in shard.sources)
         return {source.image: source.failure for source in sources if source.failure is not None}
 
-    def damaged(self, progress: Callable[[int, int], None] | None = None) -> list[str]:
-        """Compare every file with its checksum.
-
-        Args:
-            progress: Called with (files done, files in all).
-
-        Returns:
-            Names of the files that have changed since. `prepare(…, verify=True)` makes damaged shards again.
-        """
+    def damaged(self) -> list[str]:
+        """Return the files whose checksum has changed. `prepare(…, verify=True)` makes damaged shards again."""
         files: dict[str, str] = self._index["files"]
-        bad = []
-        for done, (name, checksum) in enumerate(files.items(), start=1):
-            if file_sha256(self.path / name) != checksum:
-                bad.append(name)
-            if progress is not None:
-                progress(done, len(files))
-        return bad
+        return [name for name, checksum in files.items() if file_sha256(self.path / name) != checksum]
 
-    def stale(self, image_root: str | os.PathLike[str] | None = None) -> list[str]:
-        """Find the source files that have changed since they were prepared.
-
-        Args:
-            image_root: Folder of the source files. Default: the folder at that time.
-
-        Returns:
-            Images that were changed or removed since, or were missing and have been added.
-        """
-        root = self.image_root if image_root is None else Path(image_root)
+    def stale(self) -> list[str]:
+        """Return the images that were changed or removed since they were prepared, or were missing until then."""
         sources = (source for shard in self.shards for source in shard.sources)
-        return [source.image for source in sources if not source.is_unchanged(root)]
+        return [source.image for source in sources if not source.is_unchanged(self.image_root)]
 
     def dataset(self, manifest: Manifest | None = None) -> Dataset:
         """Open the images as a dataset; see `load_prepared`."""
@@ -244,20 +237,20 @@ class PreparedFolder:
             )
         if not manifest.entries:
             raise ValueError(f"{self.path}: holds none of the images of {whole.dataset}.")
-        pictures = concatenate_datasets(
+        images = concatenate_datasets(
             [Dataset.from_file(str(self.path / shard.file)) for shard in self.shards if shard.rows]
         )
-        row_of = {image: row for row, image in enumerate(pictures["image"][:])}
+        row_of = {image: row for row, image in enumerate(images["image"][:])}
         if unknown := [entry.image for entry in manifest.entries if entry.image not in row_of]:
             raise ValueError(
                 f"{self.path}: {len(unknown)} images of {manifest.dataset} are not in this prepared data, first "
                 f"{unknown[0]}; prepare them with their own manifest."
             )
-        # Tables without a selection can be joined side by side without copying pictures. So the labels are put in the
-        # order of the pictures (a picture without an entry gets the first one's), and rows are selected from the join.
+        # Tables without a selection can be joined side by side without copying images. So the labels are put in the
+        # order of the images (an image without an entry gets the first one's), and rows are selected from the join.
         entry_of = {entry.image: index for index, entry in enumerate(manifest.entries)}
         labels = self._labels(manifest, list(row_of), [entry_of.get(image, 0) for image in row_of])
-        joined = concatenate_datasets([labels, pictures.remove_columns("image")], axis=1)
+        joined = concatenate_datasets([labels, images.remove_columns("image")], axis=1)
         rows = [row_of[entry.image] for entry in manifest.entries]
         return joined if rows == list(range(len(joined))) else joined.select(rows)
 
@@ -295,7 +288,7 @@ def load_prepared(
 
     Returns:
         A memory-mapped dataset with the columns of `Manifest.to_dataset` (`image` is a path and is not decoded), the
-        pictures and their settings. Images that could not be prepared are left out with a warning.
+        resized images and their settings. Images that could not be prepared are left out with a warning.
 
     Raises:
         ValueError: If the folder is unfinished or damaged, lacks images of the manifest, or a source file has changed.
@@ -318,3 +311,124 @@ def file_sha256(path: Path) -> str:
     """Return the checksum of a file, as `sha256sum` prints it."""
     with open_regular_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# --- one image --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedImage:
+    """The two resized images that all views of one image are cut from.
+
+    Attributes:
+        name: Path of the source image.
+        view_size: Side s of the views.
+        global_image: uint8 (8s/7, 8s/7, 3), read-only.
+        local_image: uint8 with short side 3s, read-only; or a `StripImage`.
+    """
+
+    name: str
+    view_size: int
+    global_image: np.ndarray
+    local_image: np.ndarray | StripImage
+
+    def __str__(self) -> str:
+        return self.name
+
+    def make_views(
+        self, mode: ViewMode = "center", generator: np.random.Generator | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the views of `SindImageProcessor.make_views`: uint8 (T, 3, s, s) each."""
+        plans = plan_views(mode, self.local_image.shape[:2], self.view_size, generator)
+        return cut_views(self.global_image, self.local_image, plans, self.view_size)
+
+
+class PreparedImages(Sequence[PreparedImage]):
+    """The images of a dataset that `load_prepared` opened, one `PreparedImage` per row.
+
+    An image is a part of the memory map, and its bytes are read when views are cut. Loader processes inherit the map
+    or open it again.
+
+    Args:
+        dataset: Dataset with the columns of prepared images.
+        image_column: Name of the column of paths.
+
+    Raises:
+        ValueError: If a column is missing.
+    """
+
+    def __init__(self, dataset: Dataset, image_column: str = "image") -> None:
+        columns = [image_column, *IMAGE_COLUMNS, *SETTING_COLUMNS]
+        if missing := sorted(set(columns) - set(dataset.column_names)):
+            raise ValueError(f"The dataset lacks the column {missing[0]!r} of prepared images: use load_prepared.")
+        self._rows = dataset.select_columns(columns).with_format("arrow")
+        self._image_column = image_column
+
+    @staticmethod
+    def are_in(dataset: Dataset) -> bool:
+        """Whether a dataset holds prepared images."""
+        return set(dataset.column_names).issuperset((*IMAGE_COLUMNS, *SETTING_COLUMNS))
+
+    def require(self, processor: SindImageProcessor) -> None:
+        """Check that the images were prepared for a processor.
+
+        Raises:
+            ValueError: If they were prepared for another view size or with another resize backend.
+        """
+        settings = self._rows.select_columns(list(SETTING_COLUMNS)).with_format(None)
+        wanted = (processor.size["height"], processor.resize_backend)
+        found = set(zip(*(settings[name][:] for name in SETTING_COLUMNS), strict=True))
+        if not processor.color_management:
+            raise ValueError(
+                "Prepared images have their color profiles converted to sRGB, but color_management is off in the "
+                "image processor: use the image files, or turn it on."
+            )
+        if other := sorted(found - {wanted}):
+            (size, backend) = other[0]
+            raise ValueError(
+                f"The images are prepared for view_size={size}, resize_backend={backend!r}, but the image processor "
+                f"has size {wanted[0]} and {wanted[1]!r}: prepare them again, or change the processor."
+            )
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> PreparedImage: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[PreparedImage]: ...
+
+    def __getitem__(self, index: int | slice) -> PreparedImage | list[PreparedImage]:
+        if isinstance(index, slice):
+            return [self[position] for position in range(*index.indices(len(self)))]
+        row = self._rows[int(index)]
+        size = row["view_size"][0].as_py()
+        height, width = row["local_height"][0].as_py(), row["local_width"][0].as_py()
+        side = 8 * size // 7
+        local = _content(row["local_picture"])
+        return PreparedImage(
+            name=row[self._image_column][0].as_py(),
+            view_size=size,
+            global_image=_pixels(_content(row["global_picture"]), side, side),
+            local_image=_strips(local, height, width, size)
+            if row["local_is_source"][0].as_py()
+            else _pixels(local, height, width),
+        )
+
+
+def _content(column: pa.ChunkedArray) -> pa.Buffer:
+    """Return the bytes of a column's only value without a copy, which an Arrow scalar would make."""
+    value = column.chunk(0)
+    _, offsets, content = value.buffers()
+    start, stop = np.frombuffer(offsets, np.int64, count=2, offset=8 * value.offset).tolist()
+    return content.slice(start, stop - start)
+
+
+def _pixels(buffer: pa.Buffer, height: int, width: int) -> np.ndarray:
+    return np.frombuffer(buffer, np.uint8).reshape(height, width, 3)
+
+
+def _strips(buffer: pa.Buffer, height: int, width: int, view_size: int) -> StripImage:
+    source = Image.frombytes("RGB", (width, height), memoryview(buffer))
+    return StripImage(source, local_image_size(width, height, view_size))

@@ -19,7 +19,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from sind_hf.configuration_sind import GRID
 from sind_hf.data.manifests.manifest import Manifest
-from sind_hf.data.manifests.validation import link_fault, require_utf8_name
+from sind_hf.data.manifests.validation import link_fault, require_image_root, require_utf8_name
 from sind_hf.data.prepared.folder import (
     INDEX_FILE,
     MANIFEST_FILE,
@@ -36,21 +36,21 @@ from sind_hf.image_processing_sind import (
     MAX_FULL_ASPECT,
     ImageError,
     ResizeBackend,
-    StripPicture,
+    StripImage,
     load_image,
-    local_picture_size,
+    local_image_size,
     open_image,
     printable,
-    resize_pictures,
+    resize_images,
 )
 from sind_hf.version import __version__
 
 #: Images in a shard, about 250 MB at the usual shapes. A kill loses only unfinished shards.
-SHARD_PICTURES = 128
+SHARD_IMAGES = 128
 # Bytes of a record batch. With larger batches fewer places are read to open a shard.
 _BATCH_BYTES = 64 * 2**20
 # The headers of so many images are enough to estimate the disk use of any number within the margin.
-_MEASURED_PICTURES = 2000
+_MEASURED_IMAGES = 2000
 _MARGIN = 1.03
 _OURS = re.compile(r"shard-\d{5,}\.(arrow|json)")
 
@@ -103,13 +103,13 @@ def prepare(
     view_size: int = 224,
     resize_backend: ResizeBackend = "torch",
     workers: int = 0,
-    shard_pictures: int = SHARD_PICTURES,
+    shard_images: int = SHARD_IMAGES,
     verify: bool = False,
     follow_links: bool = False,
     announce: Callable[[DiskUse], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> PreparedResult:
-    """Prepare the images of a manifest. A new run after an interruption or a change does only what is missing.
+    """Prepare the images of a manifest. A new run after an interruption or a change prepares only what is missing.
 
     A shard of an earlier run is kept if its settings and images are the same and no source file has changed. Images
     that cannot be read are left out and named in the result. The next run tries them again if their file exists.
@@ -121,7 +121,7 @@ def prepare(
         view_size: Side s of the views: the image processor's `size`.
         resize_backend: The image processor's `resize_backend`.
         workers: Processes that prepare shards; 0 prepares in this process.
-        shard_pictures: Number of images in a shard.
+        shard_images: Number of images in a shard.
         verify: Whether to compare the shards of earlier runs with their checksums, and make damaged ones again.
         follow_links: Whether symbolic links may lead out of the image root.
         announce: Called with the disk use before anything is written.
@@ -132,12 +132,12 @@ def prepare(
             room, or another run is writing to the folder; nothing is written then. Also if the disk fills up later.
     """
     root, folder = Path(image_root).resolve(), Path(output_dir)
-    _check(manifest, root, view_size, resize_backend, shard_pictures)
+    _check(manifest, root, view_size, resize_backend, shard_images)
     _check_folder(folder, manifest)
     with sole_use(folder):
         settings = Settings(view_size, resize_backend)
         images = [entry.image for entry in manifest.entries]
-        plan = [images[start : start + shard_pictures] for start in range(0, len(images), shard_pictures)]
+        plan = [images[start : start + shard_images] for start in range(0, len(images), shard_images)]
         records = {
             number: _reusable_shard(folder, number, plan[number], settings, root, verify)
             for number in range(len(plan))
@@ -184,18 +184,16 @@ def prepare(
         )
 
 
-def _check(manifest: Manifest, root: Path, view_size: int, backend: str, shard_pictures: int) -> None:
+def _check(manifest: Manifest, root: Path, view_size: int, backend: str, shard_images: int) -> None:
     if problems := manifest.validate():
         raise ValueError(f"{manifest.dataset}: {problems[0]}")
-    if not root.is_dir():
-        raise ValueError(f"{root}: the image root is not a folder; name the folder of the images.")
-    require_utf8_name(root)
+    require_utf8_name(require_image_root(root))
     if view_size <= 0 or view_size % (8 * GRID):
         raise ValueError(f"view_size is {view_size}: it must be a positive multiple of {8 * GRID}.")
     if backend not in ("torch", "pillow"):
         raise ValueError(f"resize_backend is {backend!r}: it must be 'torch' or 'pillow'.")
-    if shard_pictures < 1:
-        raise ValueError(f"shard_pictures is {shard_pictures}: a shard holds at least one image.")
+    if shard_images < 1:
+        raise ValueError(f"shard_images is {shard_images}: a shard holds at least one image.")
 
 
 def _check_folder(folder: Path, manifest: Manifest) -> None:
@@ -224,7 +222,7 @@ def estimate_bytes(images: Sequence[str], image_root: str | os.PathLike[str], vi
     """
     if not images:
         return 0
-    spread = np.linspace(0, len(images) - 1, min(len(images), _MEASURED_PICTURES)).round().astype(int)
+    spread = np.linspace(0, len(images) - 1, min(len(images), _MEASURED_IMAGES)).round().astype(int)
     measured = sum(_image_bytes(Path(image_root) / images[index], view_size) for index in spread)
     exact = len(spread) == len(images)
     return int(measured * len(images) / len(spread) * (1 if exact else _MARGIN)) + 4096 * len(images)
@@ -237,7 +235,7 @@ def _image_bytes(path: Path, view_size: int) -> int:
     except ImageError:
         return 0
     side = 8 * view_size // 7
-    tall, wide = local_picture_size(width, height, view_size)
+    tall, wide = local_image_size(width, height, view_size)
     strip = max(tall, wide) > MAX_FULL_ASPECT * min(tall, wide)
     return 3 * (side * side + (width * height if strip else tall * wide))
 
@@ -283,7 +281,7 @@ def _reusable_shard(
 
 
 def _leftovers(folder: Path, kept_shards: set[str]) -> list[Path]:
-    """Return the files of earlier runs that are not used any more."""
+    """Return the files of earlier runs that are no longer used."""
     if not folder.is_dir():
         return []
     kept = kept_shards | {_record_file(name) for name in kept_shards}
@@ -313,12 +311,7 @@ class _ShardWork(TorchDataset):
     """Make the i-th missing shard on access; return its number, and its record or the reason of a failure."""
 
     def __init__(
-        self,
-        root: Path,
-        folder: Path,
-        settings: Settings,
-        shards: list[tuple[int, list[str]]],
-        follow_links: bool,
+        self, root: Path, folder: Path, settings: Settings, shards: list[tuple[int, list[str]]], follow_links: bool
     ) -> None:
         self.root, self.folder, self.settings, self.shards = root, folder, settings, shards
         self.follow_links = follow_links
@@ -349,10 +342,10 @@ def _in_parallel(work: _ShardWork, workers: int) -> Iterator[tuple[int, ShardRec
         collate_fn=_unchanged,
         in_order=False,
     )
-    with worker_deaths_named("run prepare again to go on"):
+    with worker_deaths_named("run prepare again to continue"):
         for outcome in loader:
             if isinstance(outcome, str):
-                raise ValueError(f"{outcome}; make room or check the folder, and run prepare again to go on.")
+                raise ValueError(f"{outcome}; make room or check the folder, and run prepare again to continue.")
             yield outcome
 
 
@@ -403,23 +396,23 @@ def _prepare_image(
         return SourceFile(image, state.st_size, state.st_mtime_ns, None, refused), None, 0
     try:
         checksum = file_sha256(path)
-        picture = load_image(path)
+        loaded = load_image(path)
     except (ImageError, OSError) as error:
         text = str(error) if isinstance(error, ImageError) else str(error.strerror)
         reason = text.removeprefix(f"{printable(path)}: ")
         return SourceFile(image, state.st_size, state.st_mtime_ns, None, reason), None, 0
-    global_picture, local_picture = resize_pictures(picture, settings.view_size, settings.resize_backend)
-    strip = isinstance(local_picture, StripPicture)
-    local = np.asarray(local_picture.image) if isinstance(local_picture, StripPicture) else local_picture
+    global_image, local_image = resize_images(loaded, settings.view_size, settings.resize_backend)
+    strip = isinstance(local_image, StripImage)
+    local = np.asarray(local_image.image) if isinstance(local_image, StripImage) else local_image
     row: dict[str, object] = {
         "image": image,
-        "global_picture": global_picture.tobytes(),
+        "global_picture": global_image.tobytes(),
         "local_picture": local.tobytes(),
         "local_height": local.shape[0],
         "local_width": local.shape[1],
         "local_is_source": strip,
     }
-    return SourceFile(image, state.st_size, state.st_mtime_ns, checksum), row, global_picture.nbytes + local.nbytes
+    return SourceFile(image, state.st_size, state.st_mtime_ns, checksum), row, global_image.nbytes + local.nbytes
 
 
 def _stop_if_abandoned() -> None:

@@ -1,7 +1,7 @@
 """Readers of the official downloads of sixteen datasets, and of a user's own study (`folder`)."""
 
 from sind_hf.data.readers.build import READERS, BuildResult, build
-from sind_hf.data.readers.download import DatasetNotFoundError, LabelFileError
+from sind_hf.data.readers.reader import DatasetNotFoundError, LabelFileError
 from sind_hf.data.scenes.choice import SceneLabels, ScenePicker
 
 __all__ = ["READERS", "BuildResult", "DatasetNotFoundError", "LabelFileError", "SceneLabels", "ScenePicker", "build"]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from sind_hf.data.manifests.catalog import DatasetFacts
-from sind_hf.data.readers.download import Download
 from sind_hf.data.readers.labels import csv_table, number
-from sind_hf.data.readers.reader import LabelledImage, Labels, Reader, alphabetical_ids
+from sind_hf.data.readers.reader import Download, LabelledImage, Labels, Reader, alphabetical_ids
 
 
 def read(download: Download, facts: DatasetFacts) -> Labels:
@@ -23,9 +22,4 @@ def read(download: Download, facts: DatasetFacts) -> Labels:
     return Labels(images, domain_names={domain_id: name for name, domain_id in ids.items()})
 
 
-READER = Reader(
-    name="agiqa3k",
-    folders=("AGIQA3K", "AGIQA_3K"),
-    labels={"scores": ("data.csv",)},
-    read=read,
-)
+READER = Reader(name="agiqa3k", folders=("AGIQA3K", "AGIQA_3K"), labels={"scores": ("data.csv",)}, read=read)

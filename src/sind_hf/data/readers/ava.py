@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 
 from sind_hf.data.manifests.catalog import DatasetFacts
-from sind_hf.data.readers.download import Download, LabelFileError
 from sind_hf.data.readers.labels import csv_rows, number
-from sind_hf.data.readers.reader import LabelledImage, Labels, Reader
+from sind_hf.data.readers.reader import Download, LabelFileError, LabelledImage, Labels, Reader
 
 
 def read(download: Download, facts: DatasetFacts) -> Labels:
@@ -29,8 +28,5 @@ def read(download: Download, facts: DatasetFacts) -> Labels:
 
 
 READER = Reader(
-    name="ava",
-    folders=("AVA_dataset", "AVA-dataset"),
-    labels={"ratings": ("data/AVA.txt", "AVA.txt")},
-    read=read,
+    name="ava", folders=("AVA_dataset", "AVA-dataset"), labels={"ratings": ("data/AVA.txt", "AVA.txt")}, read=read
 )

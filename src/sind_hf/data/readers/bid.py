@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from sind_hf.data.manifests.catalog import DatasetFacts
-from sind_hf.data.readers.download import Download, LabelFileError
 from sind_hf.data.readers.labels import number, xlsx_rows
-from sind_hf.data.readers.reader import LabelledImage, Labels, Reader
+from sind_hf.data.readers.reader import Download, LabelFileError, LabelledImage, Labels, Reader
 
 
 def read(download: Download, facts: DatasetFacts) -> Labels:

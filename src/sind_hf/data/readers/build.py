@@ -12,8 +12,7 @@ from sind_hf.data.manifests import catalog
 from sind_hf.data.manifests.catalog import CATALOG, DatasetFacts
 from sind_hf.data.manifests.manifest import Manifest, ManifestEntry, ScoreInfo
 from sind_hf.data.manifests.validation import Progress, image_problems, path_fault, score_fault
-from sind_hf.data.readers.download import Download
-from sind_hf.data.readers.reader import LabelledImage, Reader
+from sind_hf.data.readers.reader import Download, LabelledImage, Reader
 from sind_hf.data.scenes.choice import SceneLabels, choose_scenes
 
 FOLDER = "folder"

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sind_hf.data.manifests.catalog import DatasetFacts
-from sind_hf.data.readers.download import Download, LabelFileError
 from sind_hf.data.readers.labels import number, score_list, xlsx_table
-from sind_hf.data.readers.reader import LabelledImage, Labels, Reader
+from sind_hf.data.readers.reader import Download, LabelFileError, LabelledImage, Labels, Reader
 
 # Name of a distortion in the spreadsheet -> name in folders and file names.
 SHEET_NAMES = {
@@ -57,8 +56,4 @@ def _scores(download: Download) -> Iterator[tuple[str, float]]:
         yield f"{row['image']}.{distortion}.{row['dst_lev']}.png", number(row["dmos"])
 
 
-READER = Reader(
-    name="csiq",
-    labels={"list": ("csiq_label.txt",), "sheet": ("csiq.DMOS.xlsx",)},
-    read=read,
-)
+READER = Reader(name="csiq", labels={"list": ("csiq_label.txt",), "sheet": ("csiq.DMOS.xlsx",)}, read=read)

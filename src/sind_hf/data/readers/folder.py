@@ -9,9 +9,8 @@ from __future__ import annotations
 from sind_hf.data.importing.importer import import_manifest
 from sind_hf.data.manifests.catalog import DatasetFacts
 from sind_hf.data.manifests.manifest import ScoreInfo
-from sind_hf.data.readers.download import Download
 from sind_hf.data.readers.labels import number
-from sind_hf.data.readers.reader import LabelledImage, Labels, Reader, alphabetical_ids
+from sind_hf.data.readers.reader import Download, LabelledImage, Labels, Reader, alphabetical_ids
 
 # Above the IDs of the published datasets, so that a joint training keeps the scenes apart.
 FIRST_DOMAIN = 2000

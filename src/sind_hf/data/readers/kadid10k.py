@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from sind_hf.data.manifests.catalog import DatasetFacts
-from sind_hf.data.readers.download import Download, LabelFileError
 from sind_hf.data.readers.labels import csv_table, number
-from sind_hf.data.readers.reader import LabelledImage, Labels, Reader
+from sind_hf.data.readers.reader import Download, LabelFileError, LabelledImage, Labels, Reader
 
 
 def read(download: Download, facts: DatasetFacts) -> Labels:
@@ -30,9 +29,4 @@ def read(download: Download, facts: DatasetFacts) -> Labels:
     return Labels(images)
 
 
-READER = Reader(
-    name="kadid10k",
-    folders=("kadid-10k",),
-    labels={"scores": ("dmos.csv",)},
-    read=read,
-)
+READER = Reader(name="kadid10k", folders=("kadid-10k",), labels={"scores": ("dmos.csv",)}, read=read)

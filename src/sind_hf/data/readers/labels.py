@@ -16,7 +16,8 @@ from zipfile import ZipFile
 import numpy as np
 
 from sind_hf.data.importing.tables import bounded_lines, squeeze
-from sind_hf.data.readers.download import LabelFileError
+from sind_hf.data.readers.reader import LabelFileError
+from sind_hf.files import reason
 from sind_hf.image_processing_sind import open_regular_file, printable
 
 Row = dict[str, Any]
@@ -73,7 +74,7 @@ def xlsx_rows(path: Path, sheet: str | None = None) -> Iterator[Sequence[Any]]:
         except LabelFileError:
             raise
         except Exception as error:  # openpyxl raises all kinds of errors for damaged files
-            raise LabelFileError(f"{path}: not a readable .xlsx file ({_reason(error)})") from error
+            raise LabelFileError(f"{path}: not a readable .xlsx file ({printable(reason(error))})") from error
         finally:
             if workbook is not None:
                 workbook.close()
@@ -115,10 +116,6 @@ def _opened(path: Path, limit: int | None = None) -> BinaryIO:
         file.close()
         raise LabelFileError(f"{path}: {size:,} bytes, more than the {limit:,} of a label file; check the file")
     return file
-
-
-def _reason(error: Exception) -> str:
-    return printable(" ".join(str(error).split()) or type(error).__name__, 200)
 
 
 def csv_table(path: Path, columns: Sequence[str], delimiter: str = ",") -> list[Row]:
@@ -202,7 +199,7 @@ def text_lines(path: Path) -> list[str]:
             rows = _bounded(([line] for line in bounded_lines(file)), path)
             return [line.rstrip("\n") for (line,) in rows]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise LabelFileError(f"{path}: not a text file ({_reason(error)})") from error
+        raise LabelFileError(f"{path}: not a text file ({printable(reason(error))})") from error
 
 
 def mat_arrays(path: Path, *names: str) -> tuple[np.ndarray, ...]:
@@ -224,7 +221,7 @@ def mat_arrays(path: Path, *names: str) -> tuple[np.ndarray, ...]:
         except LabelFileError:
             raise
         except Exception as error:  # scipy raises all kinds of errors for damaged files
-            raise LabelFileError(f"{path}: not a readable MATLAB file ({_reason(error)})") from error
+            raise LabelFileError(f"{path}: not a readable MATLAB file ({printable(reason(error))})") from error
     if missing:
         raise LabelFileError(f"{path}: no variable {missing[0]!r}; its variables are {present}")
     return tuple(_flat(variables[name]) for name in names)

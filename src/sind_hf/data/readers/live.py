@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from sind_hf.data.manifests.catalog import DatasetFacts
-from sind_hf.data.readers.download import Download, LabelFileError
 from sind_hf.data.readers.labels import mat_arrays, number
-from sind_hf.data.readers.reader import LabelledImage, Labels, Reader
+from sind_hf.data.readers.reader import Download, LabelFileError, LabelledImage, Labels, Reader
 
 # The arrays list the folders in this order (readme of the database), and in each img1.bmp, img2.bmp, ….
 IMAGES_PER_DISTORTION = {"jp2k": 227, "jpeg": 233, "wn": 174, "gblur": 174, "fastfading": 174}
@@ -43,9 +42,6 @@ def read(download: Download, facts: DatasetFacts) -> Labels:
 READER = Reader(
     name="live",
     folders=("databaserelease2", "LIVEIQA_release2", "LIVE_release2", "live_iqa"),
-    labels={
-        "scores": ("dmos_realigned.mat",),
-        "references": ("refnames_all.mat",),
-    },
+    labels={"scores": ("dmos_realigned.mat",), "references": ("refnames_all.mat",)},
     read=read,
 )

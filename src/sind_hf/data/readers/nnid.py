@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from sind_hf.data.manifests.catalog import DatasetFacts
-from sind_hf.data.readers.download import Download
 from sind_hf.data.readers.labels import score_list
-from sind_hf.data.readers.reader import LabelledImage, Labels, Reader
+from sind_hf.data.readers.reader import Download, LabelledImage, Labels, Reader
 
 FOLDERS = {"512": "sub512", "1024": "sub1024", "2048": "Sub2048"}
 
@@ -22,8 +21,4 @@ def read(download: Download, facts: DatasetFacts) -> Labels:
     return Labels(images)
 
 
-READER = Reader(
-    name="nnid",
-    labels={size: (f"mos{size}_with_names.txt",) for size in FOLDERS},
-    read=read,
-)
+READER = Reader(name="nnid", labels={size: (f"mos{size}_with_names.txt",) for size in FOLDERS}, read=read)

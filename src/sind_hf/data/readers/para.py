@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from sind_hf.data.manifests.catalog import DatasetFacts
 from sind_hf.data.manifests.manifest import ScoreInfo
-from sind_hf.data.readers.download import Download
 from sind_hf.data.readers.labels import csv_table, number
-from sind_hf.data.readers.reader import LabelledImage, Labels, Reader, alphabetical_ids
+from sind_hf.data.readers.reader import Download, LabelledImage, Labels, Reader, alphabetical_ids
 
 SCORES = {"aesthetic": "aestheticScore_mean", "quality": "qualityScore_mean"}
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from sind_hf.data.manifests.catalog import DatasetFacts
-from sind_hf.data.readers.download import Download, ImageFolder, LabelFileError
 from sind_hf.data.readers.labels import score_list
-from sind_hf.data.readers.reader import LabelledImage, Labels, Reader
+from sind_hf.data.readers.reader import Download, ImageFolder, LabelFileError, LabelledImage, Labels, Reader
 
 # Training labels are Elo scores; this range of them is mapped to 0–1, the scale of the validation labels.
 ELO_RANGE = (868.2988, 1857.0)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 
 from sind_hf.data.manifests.catalog import DatasetFacts
-from sind_hf.data.readers.download import Download, LabelFileError
 from sind_hf.data.readers.labels import csv_table, number
-from sind_hf.data.readers.reader import LabelledImage, Labels, Reader
+from sind_hf.data.readers.reader import Download, LabelFileError, LabelledImage, Labels, Reader
 
 
 def read(download: Download, facts: DatasetFacts) -> Labels:
@@ -28,15 +27,8 @@ def read(download: Download, facts: DatasetFacts) -> Labels:
             )
         )
     return Labels(
-        images,
-        domain_names=dict(sorted(names.items())),
-        notes=("scores are comparable only within a scene",),
+        images, domain_names=dict(sorted(names.items())), notes=("scores are comparable only within a scene",)
     )
 
 
-READER = Reader(
-    name="piq23",
-    folders=("PIQ2023", "PIQ"),
-    labels={"scores": ("Scores_Overall.csv",)},
-    read=read,
-)
+READER = Reader(name="piq23", folders=("PIQ2023", "PIQ"), labels={"scores": ("Scores_Overall.csv",)}, read=read)

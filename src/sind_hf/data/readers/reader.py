@@ -1,12 +1,202 @@
-"""The parts of a dataset reader: the names of its label files, and the labeled images that it reads from them."""
+"""The parts of a dataset reader: its label files, the unpacked archive that they are in, and the labeled images.
+
+Archives differ from mirror to mirror: `koniq10k/1024x768/x.jpg` in one, `koniq10k_1024x768/1024x768/x.jpg` in another,
+or `I01_01_1.bmp` in the labels and `i01_01_1.BMP` in the folder. Names are therefore looked up without regard to case,
+in the dataset's folder and one folder below it. The manifest gets the spelling on disk.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+import posixpath
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from sind_hf.data.manifests.manifest import ScoreInfo
+
+
+class LabelFileError(ValueError):
+    """A label file of a dataset is missing or damaged."""
+
+
+class DatasetNotFoundError(LabelFileError):
+    """No label file of a dataset is in the folder that the user named."""
+
+
+class ImageFolder:
+    """Index of the files below one folder, so that a look-up costs no system call.
+
+    Args:
+        folder: Folder to index; it need not exist.
+        root: Image root, which the paths are relative to: `folder` or one of its parents.
+    """
+
+    def __init__(self, folder: Path, root: Path) -> None:
+        self.folder = folder
+        self._prefix = folder.relative_to(root).as_posix()
+        self._paths = set(_files_below(folder))
+        self._by_path: dict[str, str] = {}
+        self._by_name: dict[str, str] = {}
+        for path in sorted(self._paths, key=lambda path: (path.count("/"), path)):
+            # Of files that differ only in case or folder the least nested one wins, and not a copy in a backup folder.
+            self._by_path.setdefault(path.lower(), path)
+            self._by_name.setdefault(path.rsplit("/", 1)[-1].lower(), path)
+
+    def find(self, name: str, *, anywhere: bool = False) -> str:
+        """Return the path of an image relative to the image root, as spelled on disk or, if missing, as expected.
+
+        Args:
+            name: Relative path, with either kind of slash.
+            anywhere: Whether to accept a file of the same name in any subfolder, for datasets with unique file names.
+        """
+        name = name.strip().replace("\\", "/").lstrip("/")
+        path = name if name in self._paths else self._by_path.get(name.lower())
+        if path is None and anywhere:
+            path = self._by_name.get(name.rsplit("/", 1)[-1].lower())
+        return posixpath.join(self._prefix, path or name)
+
+
+class Download:
+    """The folder of one dataset and its label files.
+
+    Args:
+        name: Name of the dataset, for messages.
+        folder: Folder of the dataset.
+        labels: Spellings of each label file, by a short key.
+        homepage: Address to get the dataset from, for messages.
+        nested: Whether to look one folder below as well.
+
+    Attributes:
+        root: Image root: the parent of the dataset's folder.
+    """
+
+    def __init__(
+        self, name: str, folder: Path, labels: Mapping[str, tuple[str, ...]], homepage: str, *, nested: bool = True
+    ) -> None:
+        self.name, self.folder, self.root = name, folder, folder.parent
+        self._spellings, self._homepage = labels, homepage
+        # Some archives unpack to one more folder around the layout. The label files tell which.
+        self._bases = [folder, *(_subfolders(folder) if nested else ())]
+        self._bases.sort(key=lambda base: -sum(_first(base, spellings) is not None for spellings in labels.values()))
+        self._used: dict[str, None] = {}
+
+    @classmethod
+    def open(
+        cls, name: str, root: str | Path, folders: Iterable[str], labels: Mapping[str, tuple[str, ...]], homepage: str
+    ) -> Download:
+        """Find the dataset in `root`, which is its parent folder or the folder itself.
+
+        Raises:
+            LabelFileError: If `root` is not a folder.
+            DatasetNotFoundError: If none of the label files is in it.
+        """
+        top = Path(root).expanduser().resolve()
+        if not top.is_dir():
+            raise LabelFileError(f"{name}: {top} is not a folder; pass the folder that holds the dataset as root")
+        known = [spelling.lower() for spelling in folders]
+        inside = [folder for spelling in known if (folder := resolve_case(top, spelling)) and folder.is_dir()]
+        # A folder with the dataset's name is the dataset, unless it holds another folder of the same name.
+        wrapped = [
+            folder for folder in inside if top.name.lower() in known and folder.name.lower() != top.name.lower()
+        ]
+        first = [folder for folder in inside if folder not in wrapped]
+        # A linked dataset folder is resolved, because a manifest refuses links that lead out of its image root.
+        places = dict.fromkeys(folder.resolve() for folder in [*first, top, *wrapped])
+        # Label files one folder below a parent folder may be those of another dataset.
+        candidates = [
+            cls(name, place, labels, homepage, nested=place != top or top.name.lower() in known) for place in places
+        ]
+        # Some of the label files are better than none: the error then names the missing ones.
+        best = max(candidates, key=lambda download: len(download.found()))
+        if labels and not best.found():
+            raise DatasetNotFoundError(best._not_found(list(labels), [download.folder for download in candidates]))
+        return best
+
+    def found(self) -> list[str]:
+        """Return the keys of the label files that exist."""
+        return [key for key in self._spellings if self._locate(self._spellings[key]) is not None]
+
+    def label(self, key: str) -> Path:
+        """Return the path of a label file (or folder of label files).
+
+        Raises:
+            LabelFileError: If it does not exist. The message names every spelling that was tried.
+        """
+        path = self.optional_label(key)
+        if path is None:
+            raise LabelFileError(self._not_found([key], [self.folder]))
+        return path
+
+    def optional_label(self, key: str) -> Path | None:
+        """Return the path of a label file; None if the download has none."""
+        path = self._locate(self._spellings[key])
+        if path is not None:
+            self._used[path.name] = None
+        return path
+
+    def images(self, *spellings: str) -> ImageFolder:
+        """Index the image folder that has one of these names ("" is the dataset's folder itself)."""
+        folder = self._locate(spellings, folder=True)
+        return ImageFolder(folder or self.folder / spellings[0], self.root)
+
+    @property
+    def source(self) -> str:
+        """The names of the label files that were read, for the manifest."""
+        return ", ".join(self._used)
+
+    def _locate(self, spellings: Iterable[str], *, folder: bool = False) -> Path | None:
+        for spelling in spellings:
+            for base in self._bases:
+                path = resolve_case(base, spelling)
+                if path is not None and (path.is_dir() or not folder):
+                    return path
+        return None
+
+    def _not_found(self, keys: list[str], places: list[Path]) -> str:
+        expected = "; ".join(" or ".join(repr(spelling) for spelling in self._spellings[key]) for key in keys)
+        looked = ", ".join(str(place) for place in places)
+        return (
+            f"{self.name}: label file {expected} not found in {looked} or one folder below; "
+            f"get the dataset from {self._homepage} and pass its folder, or the folder that holds it, as root"
+        )
+
+
+def resolve_case(base: Path, relative: str) -> Path | None:
+    """Return the path of `relative` below `base`, found without regard to case; None if there is none."""
+    path = base
+    for part in Path(relative).parts:
+        if (path / part).exists():
+            path = path / part
+            continue
+        if not path.is_dir():
+            return None
+        matches = sorted(entry.name for entry in os.scandir(path) if entry.name.lower() == part.lower())
+        if not matches:
+            return None
+        path = path / matches[0]
+    return path
+
+
+def _first(base: Path, spellings: Iterable[str]) -> Path | None:
+    return next((path for spelling in spellings if (path := resolve_case(base, spelling))), None)
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return sorted(Path(entry.path) for entry in os.scandir(folder) if entry.is_dir())
+
+
+def _files_below(folder: Path) -> Iterable[str]:
+    visited: set[tuple[int, int]] = set()
+    for current, subfolders, files in os.walk(folder, followlinks=True):
+        status = os.stat(current)
+        if (status.st_dev, status.st_ino) in visited:  # links to folders are followed, but not in a circle
+            subfolders.clear()
+            continue
+        visited.add((status.st_dev, status.st_ino))
+        below = Path(current).relative_to(folder).as_posix()
+        yield from (file if below == "." else f"{below}/{file}" for file in files)
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,8 +204,8 @@ class LabelledImage:
     """An image as the label files of its dataset describe it.
 
     Attributes:
-        image: Path relative to the image root. For a missing image, the path where it should be.
-        score: Raw score on the scale of the dataset; NaN if the label file holds no number.
+        image: Path relative to the image root. For a missing image, its expected path.
+        score: Raw score on the scale of the dataset; NaN if the label file has no number there.
         scene: Scene, if the label files name it.
         domain_id: ID of the scene or distortion; see the catalog.
         reference: File name of the pristine image that this one was made from.

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from sind_hf.data.manifests.catalog import DatasetFacts
-from sind_hf.data.readers.download import Download
 from sind_hf.data.readers.labels import number, xlsx_table
-from sind_hf.data.readers.reader import LabelledImage, Labels, Reader
+from sind_hf.data.readers.reader import Download, LabelledImage, Labels, Reader
 
 
 def read(download: Download, facts: DatasetFacts) -> Labels:
@@ -32,10 +31,7 @@ READER = Reader(
     name="spaq",
     folders=("SPAQ_fixed", "SPAQ-dataset"),
     labels={
-        "scores": (
-            "annotations/MOS and Image attribute scores.xlsx",
-            "MOS and Image attribute scores.xlsx",
-        ),
+        "scores": ("annotations/MOS and Image attribute scores.xlsx", "MOS and Image attribute scores.xlsx"),
         "scenes": ("annotations/Scene category labels.xlsx", "Scene category labels.xlsx"),
     },
     read=read,

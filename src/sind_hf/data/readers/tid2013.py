@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from sind_hf.data.manifests.catalog import DatasetFacts
-from sind_hf.data.readers.download import Download, LabelFileError
 from sind_hf.data.readers.labels import score_list
-from sind_hf.data.readers.reader import LabelledImage, Labels, Reader
+from sind_hf.data.readers.reader import Download, LabelFileError, LabelledImage, Labels, Reader
 
 
 def read(download: Download, facts: DatasetFacts) -> Labels:
@@ -30,8 +29,4 @@ def read(download: Download, facts: DatasetFacts) -> Labels:
     return Labels(images)
 
 
-READER = Reader(
-    name="tid2013",
-    labels={"scores": ("mos_with_names.txt",)},
-    read=read,
-)
+READER = Reader(name="tid2013", labels={"scores": ("mos_with_names.txt",)}, read=read)

@@ -16,8 +16,10 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, BaseImageProcessor, CLIPModel
 
+from sind_hf.checkpoints import default_device
 from sind_hf.data.manifests.validation import link_fault
 from sind_hf.distributed import worker_deaths_named
+from sind_hf.files import reason
 from sind_hf.image_processing_sind import ImageError, SindImageProcessor, load_image, printable
 from sind_hf.modeling_sind import SindModel
 
@@ -61,9 +63,9 @@ class ClipEncoder:
             # The Pillow backend needs no torchvision and gives the same pixels on every device.
             images = AutoImageProcessor.from_pretrained(path, backend="pil")
         except (OSError, ValueError, RuntimeError, KeyError) as error:
-            raise ValueError(f"{path}: cannot load this CLIP model ({' '.join(str(error).split())[:300]}).") from None
+            raise ValueError(f"{path}: cannot load this CLIP model ({reason(error)}).") from None
         self.prepare: Callable[[Path], Tensor] = partial(_clip_input, images)
-        self.model.to(device or _default_device())
+        self.model.to(device or default_device())
 
     @property
     def revision(self) -> str | None:
@@ -113,11 +115,6 @@ def _center_views(processor: SindImageProcessor, path: Path) -> Tensor:
 
 def _unit(vectors: Tensor) -> Embeddings:
     return torch.nn.functional.normalize(vectors.float(), dim=-1).cpu().numpy()
-
-
-def _default_device() -> str:
-    accelerator = torch.accelerator.current_accelerator(check_available=True)
-    return accelerator.type if accelerator is not None else "cpu"
 
 
 def embed_images(

@@ -1,8 +1,8 @@
-"""Scene labels for images without scenes: by a CLIP model, by clustering, or by a seeded choice.
+"""Scene labels for images without scenes: by a CLIP model, or by clustering.
 
 The label is the scene whose text "a photo of {scene}" has the highest cosine similarity (× 100) with the image, as in
-the published experiments. An image that already has several scenes (SPAQ) is compared with those alone. Without scene
-names, clusters of image embeddings become pseudo-scenes.
+the published experiments. A picker for the readers compares an image that has several scenes (SPAQ) with those alone.
+Without scene names, clusters of image embeddings become pseudo-scenes.
 
 Example:
     ```python
@@ -13,25 +13,128 @@ Example:
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from sind_hf.data.manifests.catalog import CATALOG, SCENES
 from sind_hf.data.manifests.manifest import Manifest
-from sind_hf.data.scenes.cache import SimilarityCache
-from sind_hf.data.scenes.choice import seeded_choice
+from sind_hf.data.manifests.validation import require_image_root
 from sind_hf.data.scenes.embeddings import ClipEncoder, ImageEncoder, embed_images
+from sind_hf.image_processing_sind import open_regular_file
 
 PROMPT = "a photo of {scene}"
 #: CLIP's learned temperature, which the published labels used too.
 _SCALE = 100.0
 # Decimals of a similarity, so that those of a cache equal those of a fresh run.
 _DECIMALS = 4
+_CACHE_VERSION = 1
+
+
+class SimilarityCache:
+    """Similarities by image in a JSON Lines file: the settings on the first line, then one image per line.
+
+    The file holds similarities rather than scenes, so that other candidates need no new run of the model. Every batch
+    is on the disk when `add` returns. A line that a kill cut off is removed when the file is opened again.
+
+    Args:
+        path: Path of the file; None for memory only.
+        settings: Settings that the similarities depend on.
+
+    Raises:
+        ValueError: If the file has other settings, is not such a cache, is damaged, or cannot be written.
+    """
+
+    def __init__(self, path: str | os.PathLike[str] | None, settings: Mapping[str, Any]) -> None:
+        self.path = None if path is None else Path(path)
+        self.settings = {"similarity_cache": _CACHE_VERSION, **settings}
+        self._values: dict[str, list[float]] = {}
+        self._file: BinaryIO | None = None
+
+    def __enter__(self) -> SimilarityCache:
+        if self.path is not None:
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                if self.path.exists():
+                    open_regular_file(self.path).close()  # refuses pipes and devices
+                self._file = self.path.open("a+b")
+                self._file.seek(0)
+                self._read(self._file.read())
+            except OSError as error:
+                raise ValueError(f"{self.path}: cannot use this cache ({error.strerror or error}).") from None
+            except ValueError:
+                self.__exit__(None, None, None)
+                raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def __contains__(self, image: object) -> bool:
+        return image in self._values
+
+    def __getitem__(self, image: str) -> list[float]:
+        return self._values[image]
+
+    def add(self, images: Sequence[str], similarities: npt.NDArray[np.floating]) -> None:
+        """Add the similarities of a batch: one row of (B, number of scenes) for each image."""
+        rows = [[float(str(value)) for value in row] for row in similarities]  # 25.31, not 25.309999465942383
+        self._values.update(zip(images, rows, strict=True))
+        self._append({"image": image, "similarities": row} for image, row in zip(images, rows, strict=True))
+
+    def _append(self, documents: Any) -> None:
+        if self._file is None:
+            return
+        text = "".join(json.dumps(document, ensure_ascii=False) + "\n" for document in documents)
+        try:
+            self._file.write(text.encode())
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise ValueError(f"{self.path}: cannot be written ({error.strerror or error}); make room.") from None
+
+    def _read(self, content: bytes) -> None:
+        if self._file is None:
+            return
+        first, *lines = content.split(b"\n")
+        header = json.dumps(self.settings, ensure_ascii=False).encode()
+        if not lines and header.startswith(first):  # a new file, or one that was cut off in its first line
+            self._file.truncate(0)
+            self._append([self.settings])
+            return
+        found = _json(first)
+        if not isinstance(found, dict) or found.get("similarity_cache") != _CACHE_VERSION or not lines:
+            raise ValueError(f"{self.path}: is not a cache of scene similarities; name another file.")
+        for key, wanted in self.settings.items():
+            if found.get(key) != wanted:
+                raise ValueError(
+                    f"{self.path}: was made with {key} {found.get(key)!r}, not {wanted!r}; delete it, or name another."
+                )
+        scenes = len(self.settings.get("scenes", ()))
+        for number, line in enumerate(lines[:-1], start=2):
+            row = _json(line)
+            if not isinstance(row, dict) or len(row.get("similarities", ())) != scenes or "image" not in row:
+                raise ValueError(f"{self.path}, line {number}: damaged; delete this line, or the file.")
+            self._values[row["image"]] = row["similarities"]
+        self._file.truncate(len(content) - len(lines[-1]))
+
+
+def _json(line: bytes) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
 
 
 @dataclass(frozen=True)
@@ -79,12 +182,10 @@ def default_scenes(dataset: str) -> tuple[str, ...]:
 def label_scenes(
     manifest: Manifest,
     image_root: str | os.PathLike[str],
-    clip: str | os.PathLike[str] | ClipEncoder | None,
+    clip: str | os.PathLike[str] | ClipEncoder,
     *,
     scenes: Sequence[str] | None = None,
     prompt: str = PROMPT,
-    candidates: Mapping[str, Sequence[str]] | None = None,
-    seed: int = 0,
     batch_size: int = 32,
     workers: int = 0,
     device: str | None = None,
@@ -97,11 +198,9 @@ def label_scenes(
     Args:
         manifest: The images.
         image_root: Folder that their paths are relative to.
-        clip: Folder, Hub repository ID or loaded model. None: a seeded choice among the candidates.
+        clip: Folder, Hub repository ID or loaded model.
         scenes: Candidate scenes. Default: see `default_scenes`.
         prompt: Text that the model compares with the image, with `{scene}` in it.
-        candidates: Scenes by image, for images with fewer candidates. A single candidate is the label.
-        seed: Seed of the choice without a model; see `seeded_choice`.
         batch_size: Images per forward pass.
         workers: Processes that load images; 0 loads in this process.
         device: Device of the model.
@@ -118,15 +217,11 @@ def label_scenes(
     names = tuple(scenes if scenes is not None else default_scenes(manifest.dataset))
     images = [entry.image for entry in manifest.entries]
     _check_scenes(names, prompt)
-    allowed = _allowed(images, names, candidates)
-    if clip is None:
-        return _choose(images, names, allowed, seed)
-    root = _folder(image_root)
-    labels = {image: SceneLabel(allowed[image][0], 1.0) for image in images if len(allowed[image]) == 1}
+    root = require_image_root(image_root)
     encoder = clip if isinstance(clip, ClipEncoder) else ClipEncoder(clip, device)
     settings = {"clip": encoder.path, "revision": encoder.revision, "prompt": prompt, "scenes": list(names)}
     with SimilarityCache(cache, settings) as known:
-        todo = [image for image in images if image not in labels and image not in known]
+        todo = [image for image in images if image not in known]
         skipped = len(images) - len(todo)
 
         def report(done: int, _: int) -> None:
@@ -142,15 +237,8 @@ def label_scenes(
             failures += bad
             if good and words is not None:
                 known.add(good, (_SCALE * embeddings @ words.T).round(_DECIMALS))
-        for image in images:
-            if image not in labels and image in known:
-                labels[image] = most_similar(known[image], names, allowed[image])
-    return SceneLabels(
-        names,
-        {image: labels[image] for image in images if image in labels},
-        failures,
-        f"scenes: {encoder.path}, {prompt!r}",
-    )
+        labels = {image: most_similar(known[image], names, names) for image in images if image in known}
+    return SceneLabels(names, labels, failures, f"scenes: {encoder.path}, {prompt!r}")
 
 
 def most_similar(
@@ -190,16 +278,10 @@ def pseudo_scenes(
     """Group the images of a manifest by content (k-means on embeddings of length 1).
 
     Args:
-        manifest: The images.
-        image_root: Folder that their paths are relative to.
+        manifest: See `label_scenes`, as `image_root`, `batch_size`, `workers`, `device`, `progress`, `follow_links`.
         encoder: Folder or Hub repository ID of a CLIP model, a `ClipEncoder`, or a `SindEncoder` for any backbone.
         clusters: Number of pseudo-scenes.
         seed: Seed of the clustering.
-        batch_size: Images per forward pass.
-        workers: Processes that load images; 0 loads in this process.
-        device: Device of a CLIP model that is loaded here.
-        progress: Called with (images done, images in all).
-        follow_links: Whether symbolic links may lead out of the image root.
 
     Returns:
         Labels "cluster 1" (the largest) to "cluster k".
@@ -213,7 +295,7 @@ def pseudo_scenes(
         raise ValueError('Pseudo-scenes need scikit-learn: pip install "sind-hf[data]".') from None
     if clusters < 2:
         raise ValueError(f"clusters is {clusters}: give at least 2.")
-    root = _folder(image_root)
+    root = require_image_root(image_root)
     model = ClipEncoder(encoder, device) if isinstance(encoder, (str, os.PathLike)) else encoder
     images: list[str] = []
     vectors, failures = [], []
@@ -247,23 +329,22 @@ def pseudo_scenes(
     return SceneLabels(tuple(name_of[cluster] for cluster in order), labels, failures, source)
 
 
-def apply(manifest: Manifest, labels: SceneLabels, base_domain: int | None = None) -> Manifest:
+def apply(manifest: Manifest, labels: SceneLabels) -> Manifest:
     """Write scenes into a manifest.
 
     Args:
         manifest: The labeled images.
         labels: Their scenes.
-        base_domain: Domain ID of the first scene. Default: the catalog's, else 0.
 
     Returns:
-        A copy with the scene and domain ID of every labeled image. Images that could not be read are left out.
+        A copy with the scene of every labeled image, without the images that could not be read. Domain IDs begin at
+        the catalog's first one of the dataset, or at 0.
 
     Raises:
         ValueError: If an image was not labeled at all.
     """
-    if base_domain is None:
-        facts = CATALOG.get(manifest.dataset)
-        base_domain = facts.domain_base if facts is not None else 0
+    facts = CATALOG.get(manifest.dataset)
+    base_domain = facts.domain_base if facts is not None else 0
     unreadable = {image for image, _ in labels.failures}
     entries = [entry for entry in manifest.entries if entry.image not in unreadable]
     if unknown := [entry.image for entry in entries if entry.image not in labels.labels]:
@@ -284,11 +365,6 @@ def apply(manifest: Manifest, labels: SceneLabels, base_domain: int | None = Non
 
 def scene_picker(
     clip: str | os.PathLike[str] | ClipEncoder,
-    *,
-    prompt: str = PROMPT,
-    batch_size: int = 32,
-    workers: int = 0,
-    device: str | None = None,
 ) -> Callable[[Sequence[Path], Sequence[Sequence[str]]], list[str]]:
     """Return a CLIP model as the `scene_labels` of `sind_hf.data.readers.build`.
 
@@ -296,18 +372,15 @@ def scene_picker(
         A function (image files, scenes to choose from for each) -> scenes. It raises `ValueError` for an image that
         cannot be read. Build with `verify` to leave such images out before.
     """
-    encoder = clip if isinstance(clip, ClipEncoder) else ClipEncoder(clip, device)
+    encoder = clip if isinstance(clip, ClipEncoder) else ClipEncoder(clip)
 
     def pick(images: Sequence[Path], candidates: Sequence[Sequence[str]]) -> list[str]:
         scenes = list(dict.fromkeys(scene for names in candidates for scene in names))
-        _check_scenes(scenes, prompt)
-        words = encoder.embed_words([prompt.format(scene=scene) for scene in scenes])
+        words = encoder.embed_words([PROMPT.format(scene=scene) for scene in scenes])
         possible = dict(zip(map(str, images), candidates, strict=True))
         picked = {}
         # An absolute path does not change when it is joined to a folder.
-        for good, embeddings, failures in embed_images(
-            encoder, Path(), list(possible), batch_size=batch_size, workers=workers
-        ):
+        for good, embeddings, failures in embed_images(encoder, Path(), list(possible)):
             if failures:
                 image, reason = failures[0]
                 raise ValueError(f"{image}: {reason}; leave it out, or build with verify, which does.")
@@ -316,29 +389,6 @@ def scene_picker(
         return [picked[str(image)] for image in images]
 
     return pick
-
-
-def _choose(
-    images: Sequence[str], scenes: tuple[str, ...], allowed: Mapping[str, Sequence[str]], seed: int
-) -> SceneLabels:
-    if open_images := [image for image in images if tuple(allowed[image]) == scenes and len(scenes) > 1]:
-        raise ValueError(
-            f"{open_images[0]} may show any of {len(scenes)} scenes: name a CLIP model, or give its candidates."
-        )
-    labels = {image: SceneLabel(seeded_choice(image, allowed[image], seed)) for image in images}
-    return SceneLabels(scenes, labels, [], f"scenes: chosen among several with seed {seed}")
-
-
-def _allowed(
-    images: Sequence[str], scenes: tuple[str, ...], candidates: Mapping[str, Sequence[str]] | None
-) -> dict[str, Sequence[str]]:
-    allowed: dict[str, Sequence[str]] = {}
-    for image in images:
-        own = (candidates or {}).get(image) or scenes
-        if unknown := [scene for scene in own if scene not in scenes]:
-            raise ValueError(f"{image}: {unknown[0]!r} is not one of the scenes {', '.join(scenes)}.")
-        allowed[image] = tuple(own)
-    return allowed
 
 
 def _check_scenes(scenes: Sequence[str], prompt: str) -> None:
@@ -350,9 +400,3 @@ def _check_scenes(scenes: Sequence[str], prompt: str) -> None:
         told_apart = False
     if not told_apart:
         raise ValueError(f"The prompt {prompt!r} must hold {{scene}} and nothing else in braces.")
-
-
-def _folder(image_root: str | os.PathLike[str]) -> Path:
-    if not Path(image_root).is_dir():
-        raise ValueError(f"{image_root}: the image root is not a folder; name the folder of the images.")
-    return Path(image_root)

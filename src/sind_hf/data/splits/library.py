@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from sind_hf.data.manifests.catalog import get as catalog_facts
+from sind_hf.data.manifests.catalog import find
 from sind_hf.data.manifests.manifest import Manifest
 from sind_hf.data.manifests.published_format import WHOLE_MANIFESTS
 from sind_hf.data.manifests.score_direction import LEAST_CORRELATION, correlation
@@ -39,10 +39,8 @@ _FOLDERS: dict[str, str] = {
 
 def canonical_name(name: str) -> str:
     """Return the catalog's name of a dataset (`livew` is `livec`). A name that the catalog lacks stays as it is."""
-    try:
-        return catalog_facts(name).name
-    except ValueError:
-        return name
+    facts = find(name)
+    return name if facts is None else facts.name
 
 
 def find_manifest(folder: str | Path, dataset: str) -> Path | None:

@@ -87,8 +87,8 @@ def shared_scenes(folds: Iterable[Fold]) -> tuple[int, int]:
 def leave_one_out(manifest: Manifest) -> list[Fold]:
     """Return one fold per scene: that scene is tested on, the others are trained on.
 
-    Scenes are told apart by `domain_id`, or by name if no entry has an id. The name of the fold then holds the scene's
-    position in alphabetical order instead of the id.
+    Scenes are distinguished by `domain_id`, or by name if no entry has an ID. The name of the fold then holds the
+    scene's position in alphabetical order instead of the ID.
 
     Args:
         manifest: A dataset with at least two scenes.
@@ -289,7 +289,7 @@ def listed_images(manifest: Manifest, names: Iterable[str], origin: str) -> set[
     Args:
         manifest: The dataset.
         names: Listed names.
-        origin: What the names are, for messages.
+        origin: Kind of the list, for messages.
 
     Returns:
         The images as the manifest names them. Listed names that the manifest lacks are logged.

@@ -33,7 +33,7 @@ Args:
     scenes: scene of each image (optional).
 Returns:
     srcc, plcc, krcc, rmse, plcc_logistic4, plcc_logistic5, n; with scenes also by_scene and within_scene.
-    `nan` where a correlation is not defined.
+    `nan` if a correlation is not defined.
 Examples:
     >>> metric.compute(predictions=[1.0, 2.0, 4.0], references=[10.0, 20.0, 30.0])["srcc"]
     1.0

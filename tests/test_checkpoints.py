@@ -19,11 +19,11 @@ from sind_hf import ImageError, SindImageProcessor, SindModel, SindPipeline, loa
 from sind_hf.checkpoints import default_device, load, load_checkpoint, score
 
 
-def test_the_model_and_its_processor(tiny_checkpoint: Path, tiny_model: SindModel, picture_files: list[str]) -> None:
+def test_the_model_and_its_processor(tiny_checkpoint: Path, tiny_model: SindModel, image_files: list[str]) -> None:
     model, processor = load_checkpoint(str(tiny_checkpoint), device="cpu")
     assert not model.training and isinstance(processor, SindImageProcessor)
-    expected = tiny_model.score(picture_files, SindImageProcessor())
-    assert model.score(picture_files, processor) == pytest.approx(expected, rel=1e-5)
+    expected = tiny_model.score(image_files, SindImageProcessor())
+    assert model.score(image_files, processor) == pytest.approx(expected, rel=1e-5)
     assert load_checkpoint(str(tiny_checkpoint))[0].device.type == default_device()
 
 
@@ -130,10 +130,10 @@ def test_weights_in_a_pickle_are_refused_unread(tiny_checkpoint: Path, tmp_path:
     assert trace.exists()  # the payload is one
 
 
-def test_code_in_a_folder_is_not_run(tiny_checkpoint: Path, tmp_path: Path, picture_files: list[str]) -> None:
+def test_code_in_a_folder_is_not_run(tiny_checkpoint: Path, tmp_path: Path, image_files: list[str]) -> None:
     """Not even where every place that can name code names it: only `trust_remote_code=True` would."""
     trace = tmp_path / "ran"
-    expected = load_checkpoint(str(tiny_checkpoint))[0].score(picture_files[:1], SindImageProcessor())
+    expected = load_checkpoint(str(tiny_checkpoint))[0].score(image_files[:1], SindImageProcessor())
     (tiny_checkpoint / "payload.py").write_text(f"import os\nos.mkdir({str(trace)!r})\nclass Anything: ...\n")
     named = {name: "payload.Anything" for name in ("AutoConfig", "AutoModel", "AutoImageProcessor")}
     for file in ("config.json", "preprocessor_config.json"):
@@ -143,7 +143,7 @@ def test_code_in_a_folder_is_not_run(tiny_checkpoint: Path, tmp_path: Path, pict
             content["custom_pipelines"] = {"image-quality-assessment": {"impl": "payload.Anything", "pt": "AutoModel"}}
         (tiny_checkpoint / file).write_text(json.dumps(content))
     model, processor = load_checkpoint(str(tiny_checkpoint))
-    assert model.score(picture_files[:1], processor) == expected
+    assert model.score(image_files[:1], processor) == expected
     assert isinstance(AutoModel.from_pretrained(tiny_checkpoint), SindModel)
     assert isinstance(AutoImageProcessor.from_pretrained(tiny_checkpoint), SindImageProcessor)
     pipe = pipeline("image-quality-assessment", model=str(tiny_checkpoint), image_processor=str(tiny_checkpoint))
@@ -233,7 +233,7 @@ def test_labels_that_would_fill_the_memory_are_refused(tiny_checkpoint: Path, pa
 
 
 def test_a_hub_checkpoint_is_checked_before_it_is_built(
-    tiny_checkpoint: Path, tiny_model: SindModel, picture_files: list[str], monkeypatch: pytest.MonkeyPatch
+    tiny_checkpoint: Path, tiny_model: SindModel, image_files: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[object] = []
 
@@ -243,7 +243,7 @@ def test_a_hub_checkpoint_is_checked_before_it_is_built(
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
     model, processor = load_checkpoint("user/model", device="cpu")
-    assert model.score(picture_files[:1], processor) == tiny_model.score(picture_files[:1], SindImageProcessor())
+    assert model.score(image_files[:1], processor) == tiny_model.score(image_files[:1], SindImageProcessor())
     assert model.name_or_path == "user/model"
     config = json.loads((tiny_checkpoint / "config.json").read_text())
     config["vision_config"] = {"model_type": "dpt", "backbone": "evil/x"}
@@ -262,22 +262,22 @@ def test_weights_that_the_file_lacks_take_no_memory(tiny_checkpoint: Path) -> No
 
 
 def test_a_model_remembers_the_image_processor_of_its_checkpoint(
-    tiny_checkpoint: Path, tiny_model: SindModel, picture_files: list[str]
+    tiny_checkpoint: Path, tiny_model: SindModel, image_files: list[str]
 ) -> None:
     SindImageProcessor(views="nine").save_pretrained(tiny_checkpoint)
-    expected = tiny_model.score(picture_files[:2], SindImageProcessor(), views="nine")
+    expected = tiny_model.score(image_files[:2], SindImageProcessor(), views="nine")
     for model in (
         SindModel.from_pretrained(tiny_checkpoint),
         SindModel.from_pretrained(str(tiny_checkpoint), output_loading_info=True)[0],
         AutoModel.from_pretrained(tiny_checkpoint),
         load(str(tiny_checkpoint), device="cpu"),
     ):
-        assert model.score(picture_files[:2]) == expected
-        assert copy.deepcopy(model).score(picture_files[0]) == pytest.approx(expected[:1])
+        assert model.score(image_files[:2]) == expected
+        assert copy.deepcopy(model).score(image_files[0]) == pytest.approx(expected[:1])
 
 
 def test_the_processor_comes_from_the_same_revision(
-    tiny_checkpoint: Path, picture_files: list[str], monkeypatch: pytest.MonkeyPatch
+    tiny_checkpoint: Path, image_files: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = SindModel.from_pretrained(tiny_checkpoint, revision="v1", local_files_only=True, token="secret")
     asked: list[Any] = []
@@ -287,8 +287,8 @@ def test_the_processor_comes_from_the_same_revision(
         return SindImageProcessor()
 
     monkeypatch.setattr(SindImageProcessor, "from_pretrained", from_pretrained)
-    model.score(picture_files[0])
-    model.score(picture_files[0])
+    model.score(image_files[0])
+    model.score(image_files[0])
     assert asked == [((tiny_checkpoint,), {"revision": "v1", "local_files_only": True})]
     assert b"secret" not in pickle.dumps(model)
 
@@ -301,29 +301,29 @@ def test_without_an_image_processor_the_message_asks_for_one(tiny_model: SindMod
         SindModel.from_pretrained(tiny_checkpoint).score("photo.jpg")
 
 
-def test_quality_maps_are_those_of_the_model(tiny_model: SindModel, picture_files: list[str]) -> None:
+def test_quality_maps_are_those_of_the_model(tiny_model: SindModel, image_files: list[str]) -> None:
     processor = SindImageProcessor()
     tiny_model.train()
-    maps = tiny_model.quality_map(picture_files[:3], processor, batch_size=2)
+    maps = tiny_model.quality_map(image_files[:3], processor, batch_size=2)
     assert tiny_model.training
-    inputs = processor(picture_files[:3], return_tensors="pt")
+    inputs = processor(image_files[:3], return_tensors="pt")
     with torch.inference_mode():
         expected = tiny_model.eval()(**inputs, output_quality_map=True).quality_map
     torch.testing.assert_close(maps, expected, atol=1e-4, rtol=1e-4)
-    assert tiny_model.quality_map(picture_files[0], processor).shape == (1, 7, 7)
+    assert tiny_model.quality_map(image_files[0], processor).shape == (1, 7, 7)
     assert tiny_model.quality_map([], processor).shape == (0, 7, 7)
 
 
 def test_one_image_gets_a_float_and_several_a_list(
-    tiny_checkpoint: Path, tiny_model: SindModel, picture_files: list[str]
+    tiny_checkpoint: Path, tiny_model: SindModel, image_files: list[str]
 ) -> None:
-    expected = tiny_model.score(picture_files, SindImageProcessor())
+    expected = tiny_model.score(image_files, SindImageProcessor())
     name = str(tiny_checkpoint)
-    assert score(picture_files[1], name) == pytest.approx(expected[1], abs=1e-4)
-    image = load_image(picture_files[1])
+    assert score(image_files[1], name) == pytest.approx(expected[1], abs=1e-4)
+    image = load_image(image_files[1])
     assert score(image, name) == pytest.approx(expected[1], abs=1e-4)
     assert score(np.asarray(image), name) == pytest.approx(expected[1], abs=1e-4)
-    for several in (picture_files, tuple(picture_files), (file for file in picture_files), np.array(picture_files)):
+    for several in (image_files, tuple(image_files), (file for file in image_files), np.array(image_files)):
         assert score(several, name) == pytest.approx(expected, abs=1e-4)
     assert score(np.asarray(image)[None], name) == pytest.approx(expected[1:2], abs=1e-4)
     assert score([], name) == []

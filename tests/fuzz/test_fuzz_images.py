@@ -1,4 +1,4 @@
-"""Any bytes are a picture, or an `ImageError` of one line, in bounded time and memory."""
+"""Any bytes are an image, or an `ImageError` of one line, in bounded time and memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from PIL import Image
 
 from sind_hf import ImageError, SindImageProcessor, load_image
 
-LONGEST = 20.0  # seconds for one picture, on a machine that does other work
+LONGEST = 20.0  # seconds for one image, on a machine that does other work
 PIXELS = 1_000_000  # so that a size which a fault invents is refused, as sizes beyond the real limit are
 MOST_MEMORY = 400_000  # KiB beyond what the process had
 
@@ -32,8 +32,8 @@ def bounded(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < MOST_MEMORY
 
 
-def pictures(draw: Any) -> dict[str, bytes]:
-    """One small picture in the formats and modes that are met."""
+def images(draw: Any) -> dict[str, bytes]:
+    """One small image in the formats and modes that are met."""
     plain = draw(48, 36)
     deep = Image.fromarray(np.arange(48 * 36, dtype=np.uint16).reshape(36, 48) * 37)
     exif = Image.Exif()
@@ -77,8 +77,8 @@ def load(data: bytes) -> None:
     assert time.monotonic() - started < LONGEST
 
 
-def test_damaged_pictures(draw: Any, bounded: None) -> None:
-    whole = pictures(draw)
+def test_damaged_images(draw: Any, bounded: None) -> None:
+    whole = images(draw)
     for data in whole.values():
         assert load_image(data).size in [(48, 36), (36, 48)]
     fuzz(load, st.sampled_from(sorted(whole)).flatmap(lambda name: damaged(whole[name])))
@@ -90,7 +90,7 @@ def test_bytes_behind_the_marks_of_formats(bounded: None) -> None:
     fuzz(lambda mark, data: load(mark + data), st.sampled_from(marks), st.binary(min_size=1, max_size=400))
 
 
-def test_views_of_pictures_of_any_shape() -> None:
+def test_views_of_images_of_any_shape() -> None:
     processor = SindImageProcessor(size={"height": 56, "width": 56})
 
     def check(width: int, height: int, mode: Any, grey: int) -> None:

@@ -116,7 +116,7 @@ def test_run(name, json_dir):
     assert (args.lr_ratio, config.model.view_size, config.model.freeze_backbone) == (1, None, False)  # the backbone's
     launcher = "accelerate launch --num_processes 2 -m sind_hf.cli" if processes == 2 else "sind-hf"
     comment = (CONFIGS / f"{name}.yaml").read_text().partition("model:")[0]
-    assert f"#   {launcher} experiment {protocol} --config configs/{name}.yaml\n" in comment
+    assert f"#   {launcher} experiment {protocol} configs/{name}.yaml\n" in comment
     assert (args.weight_decay, args.warmup_epochs, args.ema_decay, args.eval_views) == (1e-5, 5, 0.99, "nine")
     assert args.output_dir == f"runs/{name}" and config.experiment.name == name
     assert config.data.dataset_domain == (name in DATASET_DOMAINS)

@@ -82,7 +82,7 @@ def convert(
     if done.fresh_head:
         terminal.say(
             "The head is new: train it before you use its scores, "
-            f"sind-hf train --config FILE.yaml model.checkpoint={output}"
+            f"sind-hf train FILE.yaml model.checkpoint={output}"
         )
     else:
         terminal.say(

@@ -22,11 +22,16 @@ from sind_hf.metrics import srcc
 from training import TrainingSettings, fold_of, held_out, load_trained
 
 _FOLD = {"fold": 0, "generators": ("glide", "DALLE2"), "steps": 600}
-_FROM_IMAGENET = {"start": None, "crops_only": 0.0, "within_generators": 0.5}
+_FROM_IMAGENET = {
+    "start": None,
+    "crops_only": 0.0,
+    "within_generators": 0.5,
+    "studies": {"video_codec_mos": 0.2, "blur_jpeg_acr": 0.15, "underwater_mos": 0.25, "agiqa3k": 0.4},
+}
 #: What each test changes in the settings of the training. `longer` continues `fold`.
 TESTS: dict[str, dict[str, Any]] = {
     "fold": {**_FOLD, **_FROM_IMAGENET},
-    "longer": {**_FOLD, "start": "test_fold"},
+    "longer": {**_FOLD, "start": "test_fold", "steps": 300},
     **{f"without_{name}": {**_FROM_IMAGENET, "without": name, "steps": 150} for name in STUDIES},
 }
 KINDS = (

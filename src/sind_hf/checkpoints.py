@@ -83,6 +83,9 @@ def _without_urls(images: Iterable[Any]) -> Iterator[Any]:
 def load(name: str = BUNDLED, *, device: str | None = None, dtype: str = "float32") -> ScoringModel:
     """Load a model that scores images: `sind_hf.load().score(images)` and `.quality_map(images)`.
 
+    A convolutional model is made faster and can no longer be trained or saved, see `sind_hf.fusion.fuse`. To train,
+    use `SindModel.from_pretrained`.
+
     Args:
         name: `"bundled"` for the checkpoint inside the package, a folder, a Hub repository ID, or an exported `.onnx`
             file. The commands and configuration files take the same names.
@@ -108,7 +111,7 @@ _load_once = lru_cache(maxsize=2)(load)
 
 
 def load_checkpoint(
-    path: str, *, device: str | None = None, dtype: str = "float32"
+    path: str, *, device: str | None = None, dtype: str = "float32", fused: bool = False
 ) -> tuple[SindModel, SindImageProcessor]:
     """Load a SIND checkpoint and its image processor.
 
@@ -120,6 +123,7 @@ def load_checkpoint(
         device: `"cpu"`, `"cuda"`, `"cuda:1"`, `"mps"` … Default: the first accelerator, else the CPU.
         dtype: Type of the backbone's weights: `"float32"`, `"bfloat16"` or `"float16"`. The head always computes in
             float32.
+        fused: Whether the model only scores, so that BatchNorm may be folded away; see `fuse`.
 
     Raises:
         ValueError: If there is no such checkpoint, it is not one of SIND, or the device or dtype is unknown.
@@ -152,6 +156,8 @@ def load_checkpoint(
             f"{path}: {len(unfit)} weights are missing from this checkpoint or do not fit its config.json "
             f"({', '.join(unfit[:3])}{' …' if unfit[3:] else ''}): copy or train it again."
         )
+    if fused:
+        fuse(model.eval())
     try:
         torch.nn.Module.to(model, device or default_device())
     except (RuntimeError, AssertionError) as error:
@@ -208,7 +214,7 @@ def load_scorer(
             raise ValueError(f"{path}: dtype is {dtype!r}, but an ONNX file computes in float32: leave it out.")
         model = OnnxSindModel(path, device=device)
     else:
-        model = fuse(load_checkpoint(path, device=device, dtype=dtype)[0])
+        model, _ = load_checkpoint(path, device=device, dtype=dtype, fused=True)
     processor = model.image_processor
     processor.fast_decode = processor.fast_decode or fast_decode
     return model, processor

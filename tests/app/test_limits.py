@@ -51,6 +51,13 @@ def test_visitors_with_the_same_image_all_get_its_score(api, image_files):
     assert uploads() == before
 
 
+def test_examples_are_shown_after_an_upload(api, image_files):
+    upload(api, Path(image_files[0]).read_bytes())
+    example = next(Path(page._upload_folder()).rglob("*.webp"))
+    answer = httpx.get(f"{api}/file={example}")
+    assert (answer.status_code, answer.content) == (200, example.read_bytes())
+
+
 def test_addresses_are_not_fetched(api):
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(0.5)

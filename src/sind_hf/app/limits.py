@@ -161,6 +161,8 @@ class _RequestFolder(os.PathLike[str]):
     def __fspath__(self) -> str:
         return str(_request_folder.get(self._folder))
 
+    __str__ = __fspath__  # Gradio compares its text with paths that visitors ask for
+
 
 def limit_connections(server: Any) -> None:
     """Let a running uvicorn server refuse too many connections, and close those that send no request.

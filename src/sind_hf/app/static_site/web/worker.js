@@ -150,7 +150,9 @@ async function decode(file) {
   let bitmap;
   try {
     const { blob, orientation } = kind === "WebP" ? await takeOrientation(file) : { blob: file, orientation: 1 };
-    bitmap = await createImageBitmap(blob, { colorSpaceConversion: settings.color_conversion });
+    // Decoders that multiply colors by alpha may round them down, WebP's does: the canvas below rounds to the nearest.
+    const options = { colorSpaceConversion: settings.color_conversion, premultiplyAlpha: "none" };
+    bitmap = await createImageBitmap(blob, options);
     bitmap = orientation === 1 ? bitmap : turn(bitmap, orientation);
   } catch {
     throw new Error(

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from helpers.pale_texts import PALE_TEXTS
 from sind_hf.app.panels import Scale
 
 pytest.importorskip("gradio", reason="needs gradio, of the extra `app`")
@@ -76,41 +77,6 @@ def instruction(page: Any, field: str) -> str:
     )
 
 
-# The contrast of every text with its ground, for texts below 4.5 : 1.
-PALE_TEXTS = """() => {
-  const shade = (color) => {
-    const [red, green, blue, alpha = 1] = color.match(/[\\d.]+/g).map(Number);
-    const linear = [red, green, blue].map((part) => {
-      const share = part / 255;
-      return share <= 0.04045 ? share / 12.92 : ((share + 0.055) / 1.055) ** 2.4;
-    });
-    return { light: 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2], alpha };
-  };
-  const ground = (element) => {
-    for (let each = element; each; each = each.parentElement ?? each.getRootNode().host) {
-      const found = shade(getComputedStyle(each).backgroundColor);
-      if (found.alpha > 0.9) return found.light;
-    }
-    return 1;
-  };
-  const pale = [];
-  const look = (root) => {
-    for (const element of root.querySelectorAll("*")) {
-      if (element.shadowRoot) look(element.shadowRoot);
-      const nodes = [...element.childNodes].filter((node) => node.nodeType === Node.TEXT_NODE);
-      const text = nodes.map((node) => node.data).join("").trim();
-      const style = getComputedStyle(element);
-      if (!text || !element.checkVisibility({ opacityProperty: true }) || parseFloat(style.fontSize) < 1) continue;
-      const [dark, light] = [shade(style.color).light, ground(element)].sort((a, b) => a - b);
-      const contrast = (light + 0.05) / (dark + 0.05);
-      if (contrast < 4.5) pale.push(`${text}: ${contrast.toFixed(1)}`);
-    }
-  };
-  look(document.body);
-  return pale;
-}"""
-
-
 def test_one_image_has_a_score_a_word_a_percentile_and_a_map(visitor, judge, image_files):
     expected_words = (
         "Choose or take a photo" if visitor.viewport_size["width"] < 500 else "Choose images or drop them here"
@@ -131,6 +97,8 @@ def test_one_image_has_a_score_a_word_a_percentile_and_a_map(visitor, judge, ima
     assert all_inside(visitor, panel.locator("section, canvas"))
     # The upload field shrinks, and the score is on the first screen.
     assert instruction(visitor, "#drop") == "Score more"
+    field, words = (visitor.locator(part).first.bounding_box() for part in ("#drop", "#drop button .wrap"))
+    assert field["height"] < 70 and 0 < words["y"] + words["height"] / 2 - field["y"] < field["height"]
     assert panel.locator(".score").bounding_box()["y"] < visitor.viewport_size["height"] / 2
     assert visitor.evaluate(PALE_TEXTS) == []
     assert visitor.get_by_text("common.complete").count() == 0

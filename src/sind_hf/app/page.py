@@ -41,7 +41,7 @@ SWEEP_EVERY = 60
 FONTS = ("system-ui", "sans-serif")
 EACH = f"{MAX_BYTES // 2**20} MB and {MAX_PIXELS // 10**6} megapixels each"
 LIMITS = f"At most {MAX_IMAGES} at once, {EACH}, {UPLOAD_BYTES // 2**20} MB together."
-COMPARE_HINT = "Add two images; both may be dropped at once."
+COMPARE_HINT = "Add two images, one by one or both at once."
 PRIVACY = "Images are deleted from the server as soon as they are scored."
 # Gradio's own quiet color is too pale to read. These have a contrast of at least 4.5 : 1.
 QUIET, QUIET_DARK = "#565d66", "#a9b1ba"

@@ -5,9 +5,15 @@
 // without reference scores; `map` holds the points of every part above or below the mean of its image, row by row, or
 // is null; `preview` is an image that a canvas can draw.
 
+const TOUCH = matchMedia("(pointer: coarse)").matches;
+const CHOOSE = TOUCH ? "choose or take a photo" : "choose or drop";
+
+/** What the upload fields say. */
 export const INSTRUCTIONS = {
-  choose: matchMedia("(pointer: coarse)").matches ? "Choose or take a photo" : "Choose images or drop them here",
+  choose: TOUCH ? "Choose or take a photo" : "Choose images or drop them here",
   more: "Score more",
+  A: `Image A: ${CHOOSE}`,
+  B: `Image B: ${CHOOSE}`,
 };
 
 const MAP_STRENGTH = 0.5; // of the colors over the image, at first
@@ -48,7 +54,7 @@ function shown(score) {
 }
 
 function points(difference) {
-  return (difference >= 0 ? "+" : "−") + Math.abs(difference).toFixed(facts.digits + 1);
+  return (difference >= 0 ? "+" : "−") + Math.abs(difference).toFixed(facts.digits);
 }
 
 function scaleInWords() {
@@ -183,7 +189,8 @@ function mapFigure(result, limit) {
   const { canvas, draw } = drawMap(result, limit);
   if (!result.map) return make("figure", {}, canvas);
   const side = Math.sqrt(result.map.length);
-  const values = make("output", { className: "values" }, "Point at the image, or use the arrow keys, to read its parts.");
+  const how = TOUCH ? "Touch the image" : "Point at the image, or use the arrow keys,";
+  const values = make("output", { className: "values" }, `${how} to read its parts.`);
   let cell = [0, 0];
   const read = (row, column) => {
     cell = [row, column].map((place) => Math.min(Math.max(place, 0), side - 1));
@@ -191,14 +198,15 @@ function mapFigure(result, limit) {
     values.textContent = `Row ${cell[0] + 1}, column ${cell[1] + 1}: ${points(value)} points`;
   };
   canvas.tabIndex = 0;
-  canvas.addEventListener("pointermove", (event) => {
+  const point = (event) => {
     const box = canvas.getBoundingClientRect();
     // The image may be shown smaller than its box, as in a comparison.
     const scale = Math.min(box.width / canvas.width, box.height / canvas.height);
     const x = (event.clientX - box.left - (box.width - canvas.width * scale) / 2) / (canvas.width * scale);
     const y = (event.clientY - box.top - (box.height - canvas.height * scale) / 2) / (canvas.height * scale);
     if (x >= 0 && x < 1 && y >= 0 && y < 1) read(Math.floor(y * side), Math.floor(x * side));
-  });
+  };
+  for (const kind of ["pointermove", "pointerdown"]) canvas.addEventListener(kind, point);
   canvas.addEventListener("keydown", (event) => {
     const move = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
     if (!move) return;
@@ -282,10 +290,10 @@ function batchPanel(results) {
     for (const body of table.tBodies) {
       const below = Number(body.dataset.score) < least();
       body.classList.toggle("below", below);
-      body.querySelector(".keep").textContent = below ? "leave out" : "keep";
+      body.querySelector(".left-out").hidden = !below;
     }
     const number = scored.filter(({ score }) => score >= least()).length;
-    kept.textContent = `Keep images from ${shown(least())}: ${number} of ${scored.length}`;
+    kept.textContent = `Keep images that score ${shown(least())} or more: ${number} of ${scored.length}`;
   };
   threshold.addEventListener("input", mark);
   draw();
@@ -340,7 +348,6 @@ function tableHead({ key, down }, sort) {
       column("name", "Image", ""),
       column("score", "Score", "number"),
       facts.reference_size ? make("th", { scope: "col", className: "number" }, "Higher than") : null,
-      make("th", { scope: "col" }, "Keep"),
     ),
   );
 }
@@ -349,13 +356,13 @@ function tableRow(result) {
   const thumbnail = make("canvas", { width: result.preview.width, height: result.preview.height });
   thumbnail.setAttribute("aria-hidden", "true");
   thumbnail.getContext("2d").drawImage(result.preview, 0, 0);
+  const name = make("div", {}, make("span", {}, result.name), make("small", { className: "left-out" }, "left out"));
   const row = make(
     "tr",
     {},
-    make("td", {}, make("div", { className: "name" }, thumbnail, make("span", {}, result.name))),
+    make("td", {}, make("div", { className: "name" }, thumbnail, name)),
     make("td", { className: "number" }, scoreCell(result.score), bar(result.score)),
     result.percentile === null ? null : make("td", { className: "number" }, `${Math.round(result.percentile)} %`),
-    make("td", { className: "keep" }),
   );
   const body = make("tbody", { attributes: { "data-score": result.score } }, row);
   if (result.map) {
@@ -365,7 +372,7 @@ function tableRow(result) {
       const limit = mapLimit([result]);
       details.append(mapFigure(result, limit), legend([result], limit));
     });
-    const columns = result.percentile === null ? 3 : 4;
+    const columns = result.percentile === null ? 2 : 3;
     body.append(make("tr", {}, make("td", { colSpan: columns }, details)));
   }
   return body;

@@ -155,6 +155,7 @@ function setUpComparing() {
   const slots = [...document.querySelectorAll("#compare .drop")];
   const files = [null, null];
   slots.forEach((slot, number) => {
+    slot.querySelector("span").textContent = INSTRUCTIONS["AB"[number]];
     takeFiles(slot, async (found) => {
       // Two at once fill both sides.
       files[number] = found[0];

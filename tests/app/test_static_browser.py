@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from helpers.color_profiles import P3
 from helpers.pale_texts import PALE_TEXTS
 from sind_hf.app.judge import Judge
 from sind_hf.app.panels import Scale
@@ -313,6 +314,21 @@ def test_transparent_images_of_every_format_are_laid_on_white_alike(
     assert_like_the_package(found, files, judge)
     for name in ("clear", "turned"):  # the pixels are the same; a gray level less in half of them would show
         assert found[f"{name}.webp"]["score"] == pytest.approx(found[f"{name}.png"]["score"], abs=1e-5)
+
+
+def test_colors_of_an_embedded_profile_are_converted_as_in_the_package(
+    plain: Any, judge: Judge, draw: Any, tmp_path: Path
+) -> None:
+    drawn = draw(320, 200)
+    drawn.save(tmp_path / "bare.png")
+    drawn.save(tmp_path / "wide.png", icc_profile=P3)
+    drawn.save(tmp_path / "wide.webp", icc_profile=P3, lossless=True)
+    drawn.save(tmp_path / "wide.jpg", icc_profile=P3, quality=100, subsampling=0)
+    files = sorted(tmp_path.iterdir())
+    choose(plain, files)
+    found = plain.evaluate(SCORE_FILES, "wasm")
+    assert_like_the_package(found, files, judge)
+    assert abs(found["wide.png"]["score"] - found["bare.png"]["score"]) > 2 * TOLERANCE
 
 
 def test_scores_of_webgpu_are_the_packages(plain: Any, judge: Judge, image_files: list[str]) -> None:

@@ -247,7 +247,6 @@ def _settings(site: Path, judge: Judge, examples: list[dict[str, str]]) -> dict[
         "view_size": config.view_size,
         "views": judge.views,
         "resize_backend": judge.processor.resize_backend,
-        "color_conversion": "none",
         "score_scale": config.score_scale,
         "reference": [] if judge.reference is None else [round(score, 6) for score in judge.reference.scores],
         "limits": {"bytes": MAX_BYTES, "pixels": MAX_PIXELS, "images": MAX_IMAGES},

@@ -151,8 +151,7 @@ async function decode(file) {
   try {
     const { blob, orientation } = kind === "WebP" ? await takeOrientation(file) : { blob: file, orientation: 1 };
     // Decoders that multiply colors by alpha may round them down, WebP's does: the canvas below rounds to the nearest.
-    const options = { colorSpaceConversion: settings.color_conversion, premultiplyAlpha: "none" };
-    bitmap = await createImageBitmap(blob, options);
+    bitmap = await createImageBitmap(blob, { premultiplyAlpha: "none" });
     bitmap = orientation === 1 ? bitmap : turn(bitmap, orientation);
   } catch {
     throw new Error(

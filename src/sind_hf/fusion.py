@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -52,7 +53,7 @@ def _features(backbone: nn.Module, view: Tensor, model: SindModel) -> Tensor:
 def _fuse_modules(backbone: nn.Module) -> None:
     for module in list(backbone.modules()):
         for convolution, norm in _pairs(module):
-            fused = fuse_conv_bn_eval(module.get_submodule(convolution), module.get_submodule(norm))
+            fused = fuse_conv_bn_eval(getattr(module, convolution), getattr(module, norm))
             setattr(module, convolution, fused)
             setattr(module, norm, nn.Identity())
         for name, child in module.named_children():
@@ -79,5 +80,5 @@ def _is_open_gate(module: nn.Module) -> bool:
     """Tell whether this is a squeeze-excite layer of EfficientNet that multiplies everything by 1."""
     if type(module).__name__ != "EfficientNetSqueezeExciteLayer":
         return False
-    expand = module.get_submodule("expand")
+    expand: Any = module.get_submodule("expand")
     return not expand.weight.any() and bool((expand.bias.sigmoid() == 1).all())

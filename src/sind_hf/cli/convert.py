@@ -81,8 +81,7 @@ def convert(
     terminal.say(f"written to {output}")
     if done.fresh_head:
         terminal.say(
-            "The head is new: train it before you use its scores, "
-            f"sind-hf train FILE.yaml model.checkpoint={output}"
+            f"The head is new: train it before you use its scores, sind-hf train FILE.yaml model.checkpoint={output}"
         )
     else:
         terminal.say(

@@ -38,6 +38,8 @@ def fuse(model: SindModel) -> SindModel:
     view = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0)).to(model.device)
     fused = copy.deepcopy(backbone)
     _fuse_modules(fused)
+    if model.wants_channels_last:
+        fused.to(memory_format=torch.channels_last)  # else oneDNN reorders the weights in every call
     expected, actual = (_features(network, view, model) for network in (backbone, fused))
     if expected.shape == actual.shape and (actual - expected).abs().max() <= _TOLERANCE * expected.abs().max():
         model.vision_model = fused

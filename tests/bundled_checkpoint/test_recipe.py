@@ -219,17 +219,29 @@ def test_one_command_makes_the_checkpoint(sources: Path, tmp_path: Path, monkeyp
     toy = {
         "backbone": {"size": "lite0"},
         "crops": {"crops": 1, "singles": 2, "view_size": 56},
-        "training": {"steps": 2, "crops": 10, "opinions": 4, "studies": dict.fromkeys(STUDIES, 0.25)},
+        "training": {
+            "start": "test_longer",
+            "steps": 2,
+            "crops": 10,
+            "opinions": 4,
+            "studies": dict.fromkeys(STUDIES, 0.25),
+        },
         "calibration": {"reference": {"clean photographs": 2}, "ruined_below": 0.2},
     }
-    monkeypatch.setitem(module["run"].__globals__, "read_settings", toy.__getitem__)
-    monkeypatch.setitem(module["run"].__globals__, "make_checkpoint", lambda *arguments: calls.append(arguments))
+    names = module["run"].__globals__
+    monkeypatch.setitem(names, "read_settings", toy.__getitem__)
+    monkeypatch.setitem(names, "TESTS", {name: {**change, "steps": 2} for name, change in names["TESTS"].items()})
+    monkeypatch.setitem(names, "make_checkpoint", lambda *arguments: calls.append(arguments))
     calls: list[Any] = []
     options = ["--photos", sources / "photos", "--studies", sources, "--output", tmp_path, "--workers", "1"]
     monkeypatch.setattr(sys, "argv", ["bundled_checkpoint", *map(str, options)])
     module["main"]()
     assert calls[0][:3] == (tmp_path / "training", tmp_path, tmp_path / "checkpoint")
-    assert (tmp_path / "training/weights.pt").is_file()
+    starts = {}
+    for name in ("test_fold", "test_longer", "training"):
+        assert (tmp_path / name / "weights.pt").is_file()
+        starts[name] = json.loads((tmp_path / name / "settings.json").read_text())["start"]
+    assert starts == {"test_fold": None, "test_longer": "test_fold", "training": "test_longer"}
     with pytest.raises(SystemExit, match="no such folder"):
         sys.argv[2] = str(tmp_path / "missing")
         module["main"]()

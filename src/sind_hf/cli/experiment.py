@@ -45,8 +45,10 @@ def experiment(
 
     Example: [bold]sind-hf experiment leave-one-out configs/leave_one_out_spaq.yaml[/bold]
     """
+    from sind_hf.distributed import keep_freed_memory
     from sind_hf.experiments.config import config_from_arguments
 
+    keep_freed_memory()
     terminal.quiet_libraries()
     words = arguments or []
     run = config_from_arguments(words, config, ("--config", "--fresh", "--dry-run", "--help"))

@@ -20,9 +20,11 @@ def demo(
 
     Example: [bold]sind-hf demo --output demo_output[/bold]
     """
+    from sind_hf.distributed import keep_freed_memory
     from sind_hf.experiments.demo import ALIGNED, BEFORE, HELD_OUT, PLAIN, run_demo
     from sind_hf.training.callbacks import TrainingProgress
 
+    keep_freed_memory()
     terminal.quiet_libraries()
     terminal.say("Photographs, graded distortions, made-up scores: this shows how SIND works, not how good it is.")
     result = run_demo(output, terminal.stage, TrainingProgress)

@@ -65,7 +65,7 @@ def test_scores_and_maps_stay_equal(name: str) -> None:
     model = make_model(BACKBONES[name])
     expected = quality_and_map(model)
     assert fuse(model) is model and model.is_fused
-    assert not any(isinstance(module, nn.BatchNorm2d) for module in model.modules()) or name == "efficientnet"
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
     assert len(expected) == 100 and expected.std() > 0
     torch.testing.assert_close(quality_and_map(model), expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
 

@@ -157,7 +157,7 @@ def load_checkpoint(
             f"({', '.join(unfit[:3])}{' …' if unfit[3:] else ''}): copy or train it again."
         )
     if fused:
-        fuse(model.eval())
+        fuse(model)
     try:
         torch.nn.Module.to(model, device or default_device())
     except (RuntimeError, AssertionError) as error:

@@ -45,7 +45,8 @@ def evaluate(
     from sind_hf.configuration_sind import resolve_checkpoint
     from sind_hf.data.manifests.manifest import Manifest
     from sind_hf.distributed import keep_freed_memory
-    from sind_hf.experiments.evaluation import calibrate_checkpoint, check_calibration, evaluate_manifest
+    from sind_hf.experiments.checkpoint_calibration import calibrate_checkpoint, check_calibration
+    from sind_hf.experiments.evaluation import evaluate_manifest
     from sind_hf.experiments.figures import draw_evaluation, prepare_figures
     from sind_hf.files import sole_use, write_json
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from sind_hf import SindConfig, SindModel
-from sind_hf.experiments.evaluation import Evaluation, calibrate_checkpoint, check_calibration
+from sind_hf.experiments.checkpoint_calibration import calibrate_checkpoint, check_calibration
+from sind_hf.experiments.evaluation import Evaluation
 
 
 def evaluated(raw: list[float], targets: list[float], config: SindConfig) -> Evaluation:

@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader
 from helpers.prepared_sets import VIEW_SIZE, make_processor, make_set
 from sind_hf import SindConfig, SindModel
 from sind_hf.data.manifests.manifest import Manifest, ManifestEntry, ScoreInfo
-from sind_hf.data.prepared.folder import PreparedFolder, PreparedImages, is_prepared, load_prepared, open_dataset
+from sind_hf.data.prepared.folder import PreparedFolder, is_prepared, load_prepared, open_dataset
+from sind_hf.data.prepared.images import PreparedImages
 from sind_hf.data.prepared.prepare import prepare
 from sind_hf.data.sampling import Draw
 from sind_hf.data.views import ViewDataset

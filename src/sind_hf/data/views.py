@@ -17,7 +17,7 @@ from datasets import ClassLabel, Dataset, Image
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
-from sind_hf.data.prepared.folder import PreparedImages
+from sind_hf.data.prepared.images import PreparedImages
 from sind_hf.data.sampling import Draw
 from sind_hf.image_processing_sind import ImageError, SindImageProcessor, ViewMode, ViewPlan, plan_views
 

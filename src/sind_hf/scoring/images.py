@@ -13,7 +13,8 @@ from zipfile import ZipFile
 import numpy as np
 from PIL import Image
 
-from sind_hf.data.prepared.folder import INDEX_FILE, PreparedFolder, PreparedImage, PreparedImages
+from sind_hf.data.prepared.folder import INDEX_FILE, PreparedFolder
+from sind_hf.data.prepared.images import PreparedImage, PreparedImages
 from sind_hf.files import reason
 from sind_hf.image_processing_sind import (
     ImageError,

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sind_hf.data.prepared.folder import PreparedImage, PreparedImages
+from sind_hf.data.prepared.images import PreparedImage, PreparedImages
 from sind_hf.image_processing_sind import ImageError, ImageSource, SindImageProcessor, ViewMode
 from sind_hf.onnx.model import ScoringModel
 from sind_hf.scoring.images import LocatedImage

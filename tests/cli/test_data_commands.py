@@ -482,10 +482,10 @@ class TestLabelScenes:
         arguments += ["--cache", tmp_path / "cache.jsonl", "--batch-size", 4]
         outcome = data(*arguments)
         assert outcome.code == 0
-        labelled = Manifest.load(tmp_path / "new.json")
-        assert [entry.image for entry in labelled.entries] == [entry.image for entry in manifest.entries]
-        assert {entry.scene for entry in labelled.entries} <= set(SCENES)
-        counts = {scene: sum(entry.scene == scene for entry in labelled.entries) for scene in SCENES}
+        labeled = Manifest.load(tmp_path / "new.json")
+        assert [entry.image for entry in labeled.entries] == [entry.image for entry in manifest.entries]
+        assert {entry.scene for entry in labeled.entries} <= set(SCENES)
+        counts = {scene: sum(entry.scene == scene for entry in labeled.entries) for scene in SCENES}
         rows = [line.split() for line in outcome.out.splitlines()[1:10]]
         assert {" ".join(row[:-1]): int(row[-1]) for row in rows} == counts
         assert len((tmp_path / "cache.jsonl").read_text().splitlines()) == 11
@@ -496,9 +496,9 @@ class TestLabelScenes:
         file, root, _ = study
         arguments = ["label-scenes", file, "--image-root", root, "--clip", clip, "-o", tmp_path / "new.json"]
         assert data(*arguments, "--clusters", 2).code == 0
-        labelled = Manifest.load(tmp_path / "new.json")
-        assert set(labelled.domain_names.values()) == {"cluster 1", "cluster 2"}
-        assert {entry.scene for entry in labelled.entries} == {"cluster 1", "cluster 2"}
+        labeled = Manifest.load(tmp_path / "new.json")
+        assert set(labeled.domain_names.values()) == {"cluster 1", "cluster 2"}
+        assert {entry.scene for entry in labeled.entries} == {"cluster 1", "cluster 2"}
         assert_refused(data(*arguments, "--clusters", 2, "--scene", "cat"), "leave --scene and --cache out")
 
     def test_images_that_cannot_be_read(

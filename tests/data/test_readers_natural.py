@@ -184,8 +184,8 @@ def test_bid(tmp_path: Path) -> None:
         ManifestEntry("BID/DatabaseImage0590.JPG", 2.15618492, None, 400),
     ]
     assert result.manifest.score == ScoreInfo("MOS", (0.0, 5.0), True)
-    labelled = build("rbid", tmp_path, scene_labels={"DatabaseImage0003.JPG": "Others"})
-    assert labelled.manifest.entries[1] == ManifestEntry("BID/DatabaseImage0003.JPG", 1.30018912, "Others", 408)
+    labeled = build("rbid", tmp_path, scene_labels={"DatabaseImage0003.JPG": "Others"})
+    assert labeled.manifest.entries[1] == ManifestEntry("BID/DatabaseImage0003.JPG", 1.30018912, "Others", 408)
 
 
 def test_bid_with_a_row_that_has_no_number(tmp_path: Path) -> None:

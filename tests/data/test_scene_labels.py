@@ -34,7 +34,7 @@ def clip(tmp_path_factory):
 
 
 KINDS = [0, 1, 2] * 3 + [0, 1] * 2 + [0, 0]
-COLOURS = [(230, 40, 30), (30, 220, 60), (40, 50, 240)]
+COLORS = [(230, 40, 30), (30, 220, 60), (40, 50, 240)]
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def source(tmp_path_factory):
     rng = np.random.default_rng(0)
     entries = []
     for index, kind in enumerate(KINDS):
-        pixels = np.clip(np.asarray(COLOURS[kind]) + rng.normal(0, 12, (40, 50, 3)), 0, 255).astype(np.uint8)
+        pixels = np.clip(np.asarray(COLORS[kind]) + rng.normal(0, 12, (40, 50, 3)), 0, 255).astype(np.uint8)
         Image.fromarray(pixels).save(root / f"{index:02}.png")
         entries.append(ManifestEntry(f"{index:02}.png", float(index)))
     return root, Manifest("study", entries)
@@ -202,15 +202,15 @@ def test_labels_become_scenes_and_domain_ids(source):
     manifest = replace(source[1], dataset="livec", entries=source[1].entries[:3], source="table.csv")
     chosen = dict(zip(["00.png", "01.png", "02.png"], ["Night scene", "Animal", "Others"], strict=True))
     labels = SceneLabels(SCENES, {image: SceneLabel(scene, 0.5) for image, scene in chosen.items()}, [], "scenes: me")
-    labelled = apply(manifest, labels)
-    assert [(entry.scene, entry.domain_id) for entry in labelled.entries] == [
+    labeled = apply(manifest, labels)
+    assert [(entry.scene, entry.domain_id) for entry in labeled.entries] == [
         ("Night scene", 205),
         ("Animal", 200),
         ("Others", 208),
     ]
-    assert labelled.domain_names == {200 + index: scene for index, scene in enumerate(SCENES)}
-    assert labelled.source == "table.csv; scenes: me"
-    assert labelled.validate() == []
+    assert labeled.domain_names == {200 + index: scene for index, scene in enumerate(SCENES)}
+    assert labeled.source == "table.csv; scenes: me"
+    assert labeled.validate() == []
     assert apply(replace(manifest, dataset="own"), labels).entries[1].domain_id == 0
     with pytest.raises(ValueError, match=r"2 images have no scene label, first 03.png"):
         apply(replace(manifest, entries=source[1].entries[:5]), labels)

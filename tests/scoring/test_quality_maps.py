@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sind_hf.scoring.quality_maps import COLOURS, overlay, save_overlay
+from sind_hf.scoring.quality_maps import COLORS, overlay, save_overlay
 
 RED, BLUE, PALE = (178, 24, 43), (33, 102, 172), (253, 241, 205)
 RAMP = np.linspace(-3, 5, 49).reshape(7, 7)
@@ -80,5 +80,5 @@ def test_every_image_has_a_file_of_its_own(tmp_path: Path) -> None:
 def test_a_map_of_one_value_is_neither_good_nor_bad():
     grey = Image.new("RGB", (70, 70), (128, 128, 128))
     tinted = np.asarray(overlay(grey, np.full((7, 7), 3.0)), np.int64)
-    neutral = np.round(0.55 * 128 + 0.45 * COLOURS[2])
+    neutral = np.round(0.55 * 128 + 0.45 * COLORS[2])
     assert np.abs(tinted - neutral).max() <= 1

@@ -18,7 +18,7 @@ from PIL import Image
 from sind_hf.app.judge import Judge, Verdict
 from sind_hf.configuration_sind import resolve_checkpoint
 from sind_hf.onnx.model import is_onnx
-from sind_hf.scoring.quality_maps import COLOURS
+from sind_hf.scoring.quality_maps import COLORS
 
 WORDS = ("poor", "fair", "good", "excellent")
 FEWEST_FOR_WORDS = 20  # reference scores; the quarters of fewer say little
@@ -99,7 +99,7 @@ def page_facts(judge: Judge) -> dict[str, Any]:
         "digits": scale.digits,
         "bands": bands if scale.limits else [],
         "reference_size": scale.reference_size,
-        "map_colors": COLOURS.astype(int).tolist(),
+        "map_colors": COLORS.astype(int).tolist(),
     }
 
 

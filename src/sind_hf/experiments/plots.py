@@ -23,7 +23,7 @@ from sind_hf.data.manifests.catalog import CATALOG
 from sind_hf.data.manifests.manifest import Manifest, ManifestError
 from sind_hf.data.statistics import aligned, density, lower_median, mean_overlap, scores_by_scene
 from sind_hf.files import atomic_file
-from sind_hf.scoring.quality_maps import COLOURS
+from sind_hf.scoring.quality_maps import COLORS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -423,4 +423,4 @@ def _number(value: float | None, otherwise: float) -> float:
 def _color_map() -> Any:
     from matplotlib.colors import LinearSegmentedColormap
 
-    return LinearSegmentedColormap.from_list("quality", COLOURS / 255)
+    return LinearSegmentedColormap.from_list("quality", COLORS / 255)

@@ -17,7 +17,7 @@ from sind_hf.files import atomic_file
 
 LONGEST_NAME = 200  # bytes; file systems allow 255, and the digest and the extension need some
 # Bad to good: a diverging scale that color-blind readers can tell apart (red over pale yellow to blue).
-COLOURS = np.array([[178, 24, 43], [239, 138, 98], [253, 241, 205], [103, 169, 207], [33, 102, 172]], np.float64)
+COLORS = np.array([[178, 24, 43], [239, 138, 98], [253, 241, 205], [103, 169, 207], [33, 102, 172]], np.float64)
 
 
 def overlay(image: Image.Image, quality_map: npt.NDArray[np.floating]) -> Image.Image:
@@ -33,9 +33,9 @@ def overlay(image: Image.Image, quality_map: npt.NDArray[np.floating]) -> Image.
     """
     low, high = float(quality_map.min()), float(quality_map.max())
     share = np.clip((quality_map - low) / (high - low), 0, 1) if high > low else np.full(quality_map.shape, 0.5)
-    place = share * (len(COLOURS) - 1)
-    stops = np.arange(len(COLOURS))
-    tint = np.stack([np.interp(place, stops, COLOURS[:, channel]) for channel in range(3)], axis=-1)
+    place = share * (len(COLORS) - 1)
+    stops = np.arange(len(COLORS))
+    tint = np.stack([np.interp(place, stops, COLORS[:, channel]) for channel in range(3)], axis=-1)
     small = image.copy()
     small.thumbnail((1024, 1024))
     layer = Image.fromarray(tint.round().astype(np.uint8)).resize(small.size, Image.Resampling.NEAREST)

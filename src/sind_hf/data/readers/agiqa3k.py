@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sind_hf.data.manifests.catalog import DatasetFacts
 from sind_hf.data.readers.labels import csv_table, number
-from sind_hf.data.readers.reader import Download, LabelledImage, Labels, Reader, alphabetical_ids
+from sind_hf.data.readers.reader import Download, LabeledImage, Labels, Reader, alphabetical_ids
 
 
 def read(download: Download, facts: DatasetFacts) -> Labels:
@@ -14,7 +14,7 @@ def read(download: Download, facts: DatasetFacts) -> Labels:
     ids = alphabetical_ids(styles, facts.domain_base)
     folder = download.images("images", "")
     images = [
-        LabelledImage(
+        LabeledImage(
             image=folder.find(row["name"]), score=number(row["mos_quality"]), scene=style, domain_id=ids[style]
         )
         for row, style in zip(rows, styles, strict=True)

@@ -6,7 +6,7 @@ import math
 
 from sind_hf.data.manifests.catalog import DatasetFacts
 from sind_hf.data.readers.labels import csv_rows, number
-from sind_hf.data.readers.reader import Download, LabelFileError, LabelledImage, Labels, Reader
+from sind_hf.data.readers.reader import Download, LabeledImage, LabelFileError, Labels, Reader
 
 
 def read(download: Download, facts: DatasetFacts) -> Labels:
@@ -23,7 +23,7 @@ def read(download: Download, facts: DatasetFacts) -> Labels:
         counts = [number(field) for field in fields[2:12]]
         total = sum(counts)
         mean = sum(rating * count for rating, count in enumerate(counts, start=1)) / total if total else math.nan
-        images.append(LabelledImage(image=folder.find(f"{fields[1]}.jpg"), score=mean, domain_id=facts.domain_base))
+        images.append(LabeledImage(image=folder.find(f"{fields[1]}.jpg"), score=mean, domain_id=facts.domain_base))
     return Labels(images)
 
 

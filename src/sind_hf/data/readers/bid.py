@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sind_hf.data.manifests.catalog import DatasetFacts
 from sind_hf.data.readers.labels import number, xlsx_rows
-from sind_hf.data.readers.reader import Download, LabelFileError, LabelledImage, Labels, Reader
+from sind_hf.data.readers.reader import Download, LabeledImage, LabelFileError, Labels, Reader
 
 
 def read(download: Download, facts: DatasetFacts) -> Labels:
@@ -19,7 +19,7 @@ def read(download: Download, facts: DatasetFacts) -> Labels:
         if not image_number.is_integer():
             raise LabelFileError(f"{path}, row {line}: expected an image number in the first column, got {row[0]!r}")
         images.append(
-            LabelledImage(
+            LabeledImage(
                 image=folder.find(f"DatabaseImage{int(image_number):04d}.JPG", anywhere=True),
                 score=number(row[1] if len(row) > 1 else None),
                 domain_id=facts.domain_base,

@@ -12,7 +12,7 @@ from sind_hf.data.manifests import catalog
 from sind_hf.data.manifests.catalog import CATALOG, DatasetFacts
 from sind_hf.data.manifests.manifest import Manifest, ManifestEntry, ScoreInfo
 from sind_hf.data.manifests.validation import Progress, image_problems, path_fault, score_fault
-from sind_hf.data.readers.reader import Download, LabelledImage, Reader
+from sind_hf.data.readers.reader import Download, LabeledImage, Reader
 from sind_hf.data.scenes.choice import SceneLabels, choose_scenes
 
 FOLDER = "folder"
@@ -121,8 +121,8 @@ def build(
 
 
 def _check(
-    images: Sequence[LabelledImage], root: Path, verify: bool, progress: Progress | None, follow_links: bool
-) -> tuple[list[LabelledImage], list[str], list[tuple[str, str]]]:
+    images: Sequence[LabeledImage], root: Path, verify: bool, progress: Progress | None, follow_links: bool
+) -> tuple[list[LabeledImage], list[str], list[tuple[str, str]]]:
     """Sort the images into usable ones, missing ones, and unusable ones with the reason."""
     reasons = {index: fault for index, image in enumerate(images) if (fault := path_fault("image", image.image))}
     lookups = [index for index in range(len(images)) if index not in reasons]
@@ -134,7 +134,7 @@ def _check(
         reasons[index] = problem.what
         if problem.kind == "missing":
             absent.add(index)
-    usable: dict[str, LabelledImage] = {}
+    usable: dict[str, LabeledImage] = {}
     missing: list[str] = []
     unreadable: list[tuple[str, str]] = []
     for index, image in enumerate(images):
@@ -150,7 +150,7 @@ def _check(
     return list(usable.values()), missing, unreadable
 
 
-def _entry(image: LabelledImage, names: Mapping[int, str]) -> ManifestEntry:
+def _entry(image: LabeledImage, names: Mapping[int, str]) -> ManifestEntry:
     scene = image.scene
     if scene is None and image.domain_id is not None:
         scene = names.get(image.domain_id)  # a distortion or a resolution takes the place of the scene
@@ -162,7 +162,7 @@ def _score_info(facts: DatasetFacts | None) -> ScoreInfo:
 
 
 def _nothing_usable(
-    name: str, images: Sequence[LabelledImage], root: Path, unreadable: Sequence[tuple[str, str]]
+    name: str, images: Sequence[LabeledImage], root: Path, unreadable: Sequence[tuple[str, str]]
 ) -> str:
     if not images:
         return f"{name}: the label files below {root} name no images"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sind_hf.data.manifests.catalog import DatasetFacts
 from sind_hf.data.readers.labels import number, xlsx_table
-from sind_hf.data.readers.reader import Download, LabelledImage, Labels, Reader
+from sind_hf.data.readers.reader import Download, LabeledImage, Labels, Reader
 
 
 def read(download: Download, facts: DatasetFacts) -> Labels:
@@ -13,7 +13,7 @@ def read(download: Download, facts: DatasetFacts) -> Labels:
     rows = xlsx_table(download.label("scores"), ["Source_ID", "Realigned MOS"], sheet="CID2013 MOS")
     return Labels(
         [
-            LabelledImage(
+            LabeledImage(
                 # The archive has the folders IS1/co1 … IS6/co8, the published manifests have one folder.
                 image=folder.find(f"{row['Source_ID']}.jpg", anywhere=True),
                 score=number(row["Realigned MOS"]),

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from sind_hf.data.manifests.catalog import DatasetFacts
 from sind_hf.data.readers.labels import number, score_list, xlsx_table
-from sind_hf.data.readers.reader import Download, LabelFileError, LabelledImage, Labels, Reader
+from sind_hf.data.readers.reader import Download, LabeledImage, LabelFileError, Labels, Reader
 
 # Name of a distortion in the spreadsheet -> name in folders and file names.
 SHEET_NAMES = {
@@ -32,7 +32,7 @@ def read(download: Download, facts: DatasetFacts) -> Labels:
                 f"{download.folder}: {name!r} is not a CSIQ name, expected <reference>.<type>.<level>.png"
             )
         images.append(
-            LabelledImage(
+            LabeledImage(
                 image=folder.find(f"{distortion}/{name}", anywhere=True),
                 score=score,
                 domain_id=ids[distortion],

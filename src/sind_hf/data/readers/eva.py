@@ -6,7 +6,7 @@ from collections import defaultdict
 
 from sind_hf.data.manifests.catalog import DatasetFacts
 from sind_hf.data.readers.labels import csv_rows, csv_table, number
-from sind_hf.data.readers.reader import Download, LabelFileError, LabelledImage, Labels, Reader
+from sind_hf.data.readers.reader import Download, LabeledImage, LabelFileError, Labels, Reader
 
 
 def read(download: Download, facts: DatasetFacts) -> Labels:
@@ -37,7 +37,7 @@ def read(download: Download, facts: DatasetFacts) -> Labels:
             unvoted += 1
             continue
         images.append(
-            LabelledImage(
+            LabeledImage(
                 image=folder.find(f"{category}/{image_id}.jpg"),
                 score=sum(votes[image_id]) / len(votes[image_id]),
                 scene=facts.domains[domain_id],

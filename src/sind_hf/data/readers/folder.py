@@ -10,7 +10,7 @@ from sind_hf.data.importing.importer import import_manifest
 from sind_hf.data.manifests.catalog import DatasetFacts
 from sind_hf.data.manifests.manifest import ScoreInfo
 from sind_hf.data.readers.labels import number
-from sind_hf.data.readers.reader import Download, LabelledImage, Labels, Reader, alphabetical_ids
+from sind_hf.data.readers.reader import Download, LabeledImage, Labels, Reader, alphabetical_ids
 
 # Above the IDs of the published datasets, so that a joint training keeps the scenes apart.
 FIRST_DOMAIN = 2000
@@ -58,7 +58,7 @@ def read(
     if any(entry.domain_id is not None for entry in manifest.entries):
         ids = {}  # the table numbers its scenes itself
     images = [
-        LabelledImage(
+        LabeledImage(
             image=f"{download.folder.name}/{entry.image}",
             score=entry.score,
             scene=entry.scene,

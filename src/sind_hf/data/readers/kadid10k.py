@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sind_hf.data.manifests.catalog import DatasetFacts
 from sind_hf.data.readers.labels import csv_table, number
-from sind_hf.data.readers.reader import Download, LabelFileError, LabelledImage, Labels, Reader
+from sind_hf.data.readers.reader import Download, LabeledImage, LabelFileError, Labels, Reader
 
 
 def read(download: Download, facts: DatasetFacts) -> Labels:
@@ -18,7 +18,7 @@ def read(download: Download, facts: DatasetFacts) -> Labels:
             raise LabelFileError(f"{path}: {row['dist_img']!r} is not a KADID-10k name, expected I01_01_01.png")
         domain_id = facts.domain_base + int(parts[1])
         images.append(
-            LabelledImage(
+            LabeledImage(
                 image=folder.find(row["dist_img"]),
                 score=number(row["dmos"]),
                 domain_id=domain_id,

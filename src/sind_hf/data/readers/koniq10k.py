@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sind_hf.data.manifests.catalog import DatasetFacts
 from sind_hf.data.readers.labels import csv_table, number
-from sind_hf.data.readers.reader import Download, LabelledImage, Labels, Reader
+from sind_hf.data.readers.reader import Download, LabeledImage, Labels, Reader
 
 
 def read(download: Download, facts: DatasetFacts) -> Labels:
@@ -12,7 +12,7 @@ def read(download: Download, facts: DatasetFacts) -> Labels:
     folder = download.images("1024x768", "koniq10k_1024x768", "images", "512x384", "koniq10k_512x384")
     return Labels(
         [
-            LabelledImage(
+            LabeledImage(
                 image=folder.find(row["image_name"]),
                 score=number(row["MOS_zscore"]),
                 scenes=tuple(facts.domains.values()),

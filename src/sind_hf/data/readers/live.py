@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sind_hf.data.manifests.catalog import DatasetFacts
 from sind_hf.data.readers.labels import mat_arrays, number
-from sind_hf.data.readers.reader import Download, LabelFileError, LabelledImage, Labels, Reader
+from sind_hf.data.readers.reader import Download, LabeledImage, LabelFileError, Labels, Reader
 
 # The arrays list the folders in this order (readme of the database), and in each img1.bmp, img2.bmp, ….
 IMAGES_PER_DISTORTION = {"jp2k": 227, "jpeg": 233, "wn": 174, "gblur": 174, "fastfading": 174}
@@ -27,7 +27,7 @@ def read(download: Download, facts: DatasetFacts) -> Labels:
     ids = {name: domain_id for domain_id, name in facts.domains.items()}
     folders = {distortion: download.images(distortion) for distortion in IMAGES_PER_DISTORTION}
     images = [
-        LabelledImage(
+        LabeledImage(
             image=folders[distortion].find(name),
             score=number(score),
             domain_id=ids[distortion],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sind_hf.data.manifests.catalog import DatasetFacts
 from sind_hf.data.readers.labels import mat_arrays, number
-from sind_hf.data.readers.reader import Download, LabelFileError, LabelledImage, Labels, Reader
+from sind_hf.data.readers.reader import Download, LabeledImage, LabelFileError, Labels, Reader
 
 
 def read(download: Download, facts: DatasetFacts) -> Labels:
@@ -16,7 +16,7 @@ def read(download: Download, facts: DatasetFacts) -> Labels:
     folder = download.images("Images")
     return Labels(
         [
-            LabelledImage(
+            LabeledImage(
                 # The archive has the seven training images of the observers (t1.bmp …) in Images/trainingImages.
                 image=folder.find(name, anywhere=True),
                 score=number(score),

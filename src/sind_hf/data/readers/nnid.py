@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sind_hf.data.manifests.catalog import DatasetFacts
 from sind_hf.data.readers.labels import score_list
-from sind_hf.data.readers.reader import Download, LabelledImage, Labels, Reader
+from sind_hf.data.readers.reader import Download, LabeledImage, Labels, Reader
 
 FOLDERS = {"512": "sub512", "1024": "sub1024", "2048": "Sub2048"}
 
@@ -15,7 +15,7 @@ def read(download: Download, facts: DatasetFacts) -> Labels:
     for index, (size, name) in enumerate(FOLDERS.items()):
         folder = download.images(name)
         images += [
-            LabelledImage(image=folder.find(image), score=score, domain_id=facts.domain_base + index)
+            LabeledImage(image=folder.find(image), score=score, domain_id=facts.domain_base + index)
             for image, score in score_list(download.label(size), order="score name")
         ]
     return Labels(images)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sind_hf.data.manifests.catalog import DatasetFacts
 from sind_hf.data.manifests.manifest import ScoreInfo
 from sind_hf.data.readers.labels import csv_table, number
-from sind_hf.data.readers.reader import Download, LabelledImage, Labels, Reader, alphabetical_ids
+from sind_hf.data.readers.reader import Download, LabeledImage, Labels, Reader, alphabetical_ids
 
 SCORES = {"aesthetic": "aestheticScore_mean", "quality": "qualityScore_mean"}
 
@@ -32,7 +32,7 @@ def read(download: Download, facts: DatasetFacts, score: str = "aesthetic") -> L
     ids = alphabetical_ids([row["semantic"] for row in rows], facts.domain_base)
     folder = download.images("imgs", "images")
     images = [
-        LabelledImage(
+        LabeledImage(
             image=folder.find(f"{row['sessionId']}/{row['imageName']}"),
             score=number(row[SCORES[score]]),
             scene=row["semantic"],

@@ -6,7 +6,7 @@ import re
 
 from sind_hf.data.manifests.catalog import DatasetFacts
 from sind_hf.data.readers.labels import csv_table, number
-from sind_hf.data.readers.reader import Download, LabelFileError, LabelledImage, Labels, Reader
+from sind_hf.data.readers.reader import Download, LabeledImage, LabelFileError, Labels, Reader
 
 
 def read(download: Download, facts: DatasetFacts) -> Labels:
@@ -22,7 +22,7 @@ def read(download: Download, facts: DatasetFacts) -> Labels:
         domain_id = int(trailing[1])
         names[domain_id] = row["SCENE"]
         images.append(
-            LabelledImage(
+            LabeledImage(
                 image=folder.find(row["IMAGE PATH"]), score=number(row["JOD"]), scene=row["SCENE"], domain_id=domain_id
             )
         )

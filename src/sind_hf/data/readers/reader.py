@@ -200,7 +200,7 @@ def _files_below(folder: Path) -> Iterable[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class LabelledImage:
+class LabeledImage:
     """An image as the label files of its dataset describe it.
 
     Attributes:
@@ -236,7 +236,7 @@ class Labels:
         notes: Notes for the user.
     """
 
-    images: Sequence[LabelledImage]
+    images: Sequence[LabeledImage]
     domain_names: dict[int, str] | None = None
     score: ScoreInfo | None = None
     dataset: str | None = None

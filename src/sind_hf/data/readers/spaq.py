@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sind_hf.data.manifests.catalog import DatasetFacts
 from sind_hf.data.readers.labels import number, xlsx_table
-from sind_hf.data.readers.reader import Download, LabelledImage, Labels, Reader
+from sind_hf.data.readers.reader import Download, LabeledImage, Labels, Reader
 
 
 def read(download: Download, facts: DatasetFacts) -> Labels:
@@ -16,7 +16,7 @@ def read(download: Download, facts: DatasetFacts) -> Labels:
     }
     folder = download.images("TestImage", "TestImages", "TestImage_resized", "images")
     images = [
-        LabelledImage(
+        LabeledImage(
             image=folder.find(str(row["Image name"])),
             score=number(row["MOS"]),
             scenes=marked.get(str(row["Image name"]).lower(), ()),

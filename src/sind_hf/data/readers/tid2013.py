@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sind_hf.data.manifests.catalog import DatasetFacts
 from sind_hf.data.readers.labels import score_list
-from sind_hf.data.readers.reader import Download, LabelFileError, LabelledImage, Labels, Reader
+from sind_hf.data.readers.reader import Download, LabeledImage, LabelFileError, Labels, Reader
 
 
 def read(download: Download, facts: DatasetFacts) -> Labels:
@@ -18,7 +18,7 @@ def read(download: Download, facts: DatasetFacts) -> Labels:
                 f"{download.folder}: {name!r} is not a TID2013 name, expected I<reference>_<type>_<level>.bmp"
             )
         images.append(
-            LabelledImage(
+            LabeledImage(
                 image=folder.find(name),
                 score=score,
                 domain_id=facts.domain_base + int(parts[0][1:]),

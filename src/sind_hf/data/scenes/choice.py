@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from sind_hf.data.readers.reader import LabelledImage
+    from sind_hf.data.readers.reader import LabeledImage
 
 ScenePicker = Callable[[Sequence[Path], Sequence[Sequence[str]]], Sequence[str]]
 """Picks one scene for every image: (image files, scenes to choose from for each) -> scenes."""
@@ -23,14 +23,14 @@ SceneLabels = Mapping[str, str] | ScenePicker
 
 
 def choose_scenes(
-    images: Sequence[LabelledImage],
+    images: Sequence[LabeledImage],
     labels: SceneLabels | None,
     *,
     ids: Mapping[str, int],
     without_label: Literal["choice", "none"],
     root: Path,
     seed: int,
-) -> tuple[list[LabelledImage], str]:
+) -> tuple[list[LabeledImage], str]:
     """Give a scene and a domain ID to every image that has scenes to choose from.
 
     Args:
@@ -48,9 +48,9 @@ def choose_scenes(
         ValueError: If a label is not among the scenes of its image, or a picker returns a wrong number of scenes.
     """
     open_choices = [index for index, image in enumerate(images) if len(image.scenes) > 1]
-    given = _labelled([images[index] for index in open_choices], labels, root)
+    given = _labeled([images[index] for index in open_choices], labels, root)
     supplied = dict(zip(open_choices, given, strict=True))
-    some_labelled = any(scene is not None for scene in given)
+    some_labeled = any(scene is not None for scene in given)
     chosen, drawn, left_open = [], 0, 0
     for index, image in enumerate(images):
         scene = supplied.get(index)
@@ -65,7 +65,7 @@ def choose_scenes(
             drawn += 1
         elif scene is None and image.scenes:
             left_open += 1
-            if some_labelled:  # the base ID would read as the ID of the first scene
+            if some_labeled:  # the base ID would read as the ID of the first scene
                 image = replace(image, domain_id=None)
         chosen.append(image if scene is None else replace(image, scene=scene, domain_id=ids[scene], scenes=()))
     counts = {
@@ -84,7 +84,7 @@ def seeded_choice(image: str, scenes: Sequence[str], seed: int) -> str:
     return random.Random(f"{seed}/{name}").choice(scenes)
 
 
-def _labelled(images: Sequence[LabelledImage], labels: SceneLabels | None, root: Path) -> Sequence[str | None]:
+def _labeled(images: Sequence[LabeledImage], labels: SceneLabels | None, root: Path) -> Sequence[str | None]:
     if labels is None or not images:
         return [None] * len(images)
     if isinstance(labels, Mapping):

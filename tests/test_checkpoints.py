@@ -54,7 +54,7 @@ def test_unusable_options(tiny_checkpoint: Path) -> None:
         refuse(tiny_checkpoint, "device 'cuda' cannot be used", device="cuda")
 
 
-def test_folders_that_are_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folders_that_are_not_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     refuse(tmp_path / "gone", "there is no such checkpoint folder")
     refuse("./gone", "there is no such checkpoint folder")
     refuse("gone", "there is no such checkpoint folder")

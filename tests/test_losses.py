@@ -222,7 +222,7 @@ def test_the_scale_of_the_opinion_scores_does_not_matter(name: str, scale: float
 
 
 @pytest.mark.parametrize("name", ["scale_shift", "scale_shift_ls", "plcc"])
-def test_rounding_errors_of_equal_scores_are_no_order(name: str) -> None:
+def test_rounding_errors_of_equal_scores_make_no_order(name: str) -> None:
     p = np.array([0.4, 0.1, 0.9])
     for equal in (np.array([0.3, 0.1 + 0.2, 0.3]), np.array([1e9, 1e9 + 1e-7, 1e9])):
         assert loss_of(name, p, equal) == pytest.approx(loss_of(name, p, np.full(3, 5.0)), rel=1e-6)

@@ -118,7 +118,7 @@ def test_lost_colors_are_seen_by_those_that_look_at_color(photograph: Image.Imag
     assert haarpsi(pixels(photograph), pixels(gray))[0] < 0.95
 
 
-def test_flat_images_are_no_division_by_zero() -> None:
+def test_flat_images_do_not_divide_by_zero() -> None:
     flat = np.full((32, 32, 3), 120, np.uint8)
     for name, function in INDICES.items():
         value, similarity = function(flat, flat)

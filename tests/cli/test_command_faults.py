@@ -102,7 +102,7 @@ def test_a_disk_that_is_full_leaves_what_was_there(
     assert {path.name: path.read_text() for path in folder.iterdir()} == {place.name: "of yesterday"}
 
 
-def test_folders_and_files_whose_names_are_no_utf8(
+def test_folders_and_files_whose_names_are_not_utf8(
     run: Any, study: Path, training_config: Path, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xe9tude"))
@@ -123,7 +123,7 @@ def test_folders_and_files_whose_names_are_no_utf8(
     assert not (tmp_path / "set").exists()
 
 
-def test_an_import_names_images_whose_names_are_no_utf8(run: Any, study: Path, tmp_path: Path) -> None:
+def test_an_import_names_images_whose_names_are_not_utf8(run: Any, study: Path, tmp_path: Path) -> None:
     """A manifest is UTF-8, so such an image cannot be in it; the others can."""
     folder = tmp_path / "images"
     shutil.copytree(study / "images", folder)

@@ -81,7 +81,7 @@ def test_unusable_requests_end_with_one_line(run, tiny_checkpoint, image_files, 
     assert len(err.strip().splitlines()) == 1 and expected in err
 
 
-def test_a_folder_that_is_no_checkpoint_is_named(run, image_files, tmp_path):
+def test_a_folder_that_is_not_a_checkpoint_is_named(run, image_files, tmp_path):
     code, _, err = run("score", image_files[0], "--model", tmp_path / "nowhere")
     assert code == 2 and err.strip() == f"error: {tmp_path / 'nowhere'}: there is no such checkpoint folder."
     (tmp_path / "vit").mkdir()

@@ -69,7 +69,7 @@ def test_pickles_that_hold_more_than_tensors_are_refused_unrun(tmp_path: Path, k
     assert mark.exists()
 
 
-def test_a_module_is_no_state_dict(tmp_path: Path) -> None:
+def test_a_module_is_not_a_state_dict(tmp_path: Path) -> None:
     torch.save(torch.nn.Linear(2, 1), tmp_path / "module.pth")
     refused(tmp_path / "module.pth", "torch.nn.modules.linear.Linear", "state_dict()")
 
@@ -107,7 +107,7 @@ def test_damaged_and_empty_files(tmp_path: Path) -> None:
         ({"a": torch.ones(1), 5: torch.ones(1)}, ["5", "entries that are not tensors"]),
     ],
 )
-def test_contents_that_are_no_weights(tmp_path: Path, content: Any, words: list[str]) -> None:
+def test_contents_that_are_not_weights(tmp_path: Path, content: Any, words: list[str]) -> None:
     torch.save(content, tmp_path / "w.pth")
     refused(tmp_path / "w.pth", *words)
 

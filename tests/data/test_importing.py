@@ -204,7 +204,7 @@ def test_folder_with_scenes_as_subfolders(tmp_path: Path) -> None:
     assert result.manifest.dataset == "v1.0"
 
 
-def test_one_subfolder_is_no_scene(study: Path) -> None:
+def test_one_subfolder_is_not_a_scene(study: Path) -> None:
     (study / "scores.csv").write_text("name,mos\nsub/c.png,1\n")
     assert import_manifest(study).manifest.entries[0].scene is None
 
@@ -326,7 +326,7 @@ def test_images_of_the_target_folder_are_never_overwritten(study: Path, tmp_path
     assert (tmp_path / "out/a.png").read_bytes() == b"mine"
 
 
-def test_a_copy_that_is_cut_off_is_no_image(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_copy_that_is_cut_off_is_not_an_image(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next import would leave its row out, as that of an image with other content."""
 
     def full(path: Path, data: bytes) -> int:

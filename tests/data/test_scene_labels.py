@@ -175,7 +175,7 @@ def test_a_cache_of_other_settings_is_refused(clip, source, tmp_path):
 @pytest.mark.parametrize(
     "content", [b"image,score\na.png,3\n", b"notes without an end", b'{"image": "a"}\n', b"\xff\xfe\n"]
 )
-def test_a_file_that_is_no_cache_is_left_alone(clip, source, tmp_path, content):
+def test_a_file_that_is_not_a_cache_is_left_alone(clip, source, tmp_path, content):
     root, manifest = source
     cache = tmp_path / "scores.csv"
     cache.write_bytes(content)

@@ -263,7 +263,7 @@ def test_bad_arguments_are_refused(photographs, tmp_path, arguments, message):
 
 
 @pytest.mark.parametrize("name", ["../up", "a/b", "", ".hidden", "c:\\x"])
-def test_names_that_are_no_folder_names_are_refused(photographs, tmp_path, name):
+def test_names_that_are_not_folder_names_are_refused(photographs, tmp_path, name):
     with pytest.raises(ValueError, match="cannot be a scene"):
         grade({name: photographs["sea"]}, tmp_path / "out", **SMALL)
 

@@ -187,7 +187,7 @@ def test_splits_that_do_not_pair_up(folder):
         folds(folder, "random-split", ["koniq10k", "eva"])
 
 
-def test_a_scene_of_one_image_is_no_fold(folder, caplog):
+def test_a_scene_of_one_image_is_not_a_fold(folder, caplog):
     manifest = load_manifest(str(folder), "eva")
     lone = [replace(manifest.entries[0], domain_id=7, scene="lone"), *manifest.entries[1:]]
     replace(manifest, entries=lone).save(folder / "eva" / "all.json")

@@ -259,7 +259,7 @@ def test_a_path_of_the_machine_does_not_leave_it(hub: Hub, checkpoint: Path) -> 
     assert b"/home/somebody" not in hub.files(REPO)["config.json"]
 
 
-def test_folders_that_are_no_checkpoint(hub: Hub, checkpoint: Path, tmp_path: Path) -> None:
+def test_folders_that_are_not_checkpoints(hub: Hub, checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert "holds no config.json" in refused(tmp_path / "empty")
     assert "there is no such checkpoint folder" in refused(tmp_path / "nowhere")

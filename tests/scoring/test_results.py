@@ -91,7 +91,7 @@ def test_rows_are_in_the_order_of_the_images(tmp_path: Path, suffix: str) -> Non
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
-def test_file_names_that_are_no_utf8(tmp_path: Path, suffix: str) -> None:
+def test_file_names_that_are_not_utf8(tmp_path: Path, suffix: str) -> None:
     name = os.fsdecode(b"caf\xe9.jpg")
     path = tmp_path / f"scores{suffix}"
     with Job(path, [name], SETTINGS) as file:

@@ -83,7 +83,7 @@ def test_images_in_other_forms_have_a_name(tiny_model: SindModel, image_files: l
     assert [row.score for row in found] == pytest.approx([found[0].score] * 6)
 
 
-def test_a_score_that_is_no_number_is_an_error(tiny_model: SindModel, image_files: list[str]) -> None:
+def test_a_score_that_is_not_a_number_is_an_error(tiny_model: SindModel, image_files: list[str]) -> None:
     torch.nn.init.constant_(tiny_model.quality_head.bias, math.nan)
     for row in run(tiny_model, image_files[:2], quality_maps=True):
         assert row.score is None and row.quality_map is None

@@ -174,7 +174,7 @@ def test_two_jobs_never_share_an_output(tiny_model: SindModel, image_files: list
     assert output.read_text().count("\n") == 6
 
 
-def test_names_that_are_no_utf8_reach_every_file(tiny_model: SindModel, draw: Any, tmp_path: Path) -> None:
+def test_names_that_are_not_utf8_reach_every_file(tiny_model: SindModel, draw: Any, tmp_path: Path) -> None:
     folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xe9t\xe9"))
     folder.mkdir()
     draw(60, 50).save(tmp_path / "a.png")

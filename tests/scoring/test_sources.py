@@ -118,7 +118,7 @@ def test_a_list_names_one_image_a_line(tree: Path) -> None:
     assert list(list_images(["mine.TXT"])) == expected
 
 
-def test_names_that_are_no_utf8(tree: Path) -> None:
+def test_names_that_are_not_utf8(tree: Path) -> None:
     name = os.fsdecode(b"caf\xe9.jpg")
     (tree / "b" / name).write_bytes(b"")
     Path("list.txt").write_bytes(b"photos/b/caf\xe9.jpg\n")

@@ -61,7 +61,7 @@ def test_a_signal_saves_a_checkpoint_and_training_resumes_bit_for_bit(tmp_path, 
     assert_same_checkpoints(tmp_path / "straight" / "checkpoint-9", tmp_path / "stopped" / "checkpoint-9")
 
 
-def test_a_signal_inside_an_epoch_is_no_end_of_an_epoch(tmp_path, images):
+def test_a_signal_inside_an_epoch_does_not_end_it(tmp_path, images):
     """No evaluation in the seconds that a scheduler leaves, and no second saving over the checkpoint."""
 
     class Saves(TrainerCallback):
@@ -97,7 +97,7 @@ def test_a_second_signal_ends_at_once(tmp_path, images):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_loss_that_is_no_number_stops_with_the_names(tmp_path, images, workers):
+def test_a_loss_that_is_not_a_number_stops_with_the_names(tmp_path, images, workers):
     model = make_model()
     spoil = At(4, lambda: model.quality_head.weight.data.fill_(torch.nan))
     options = SAVING | {"dataloader_num_workers": workers}
@@ -114,7 +114,7 @@ def test_a_loss_that_is_no_number_stops_with_the_names(tmp_path, images, workers
     assert all(torch.isfinite(value).all() for value in saved.values())
 
 
-def test_only_the_images_whose_scores_are_no_numbers_are_named(tmp_path, images):
+def test_only_the_images_whose_scores_are_not_numbers_are_named(tmp_path, images):
     trainer = make_trainer(tmp_path, images, loss_type="l1", scene_sampling=0, max_steps=1)
     forward = trainer.model.forward
 

@@ -322,7 +322,7 @@ def test_the_evaluation_loss_is_that_of_the_whole_set(tmp_path, images, batch_si
     assert trainer.evaluate()["eval_loss"] == pytest.approx(expected.item(), rel=1e-3)
 
 
-def test_scenes_of_one_image_are_no_perfect_loss(tmp_path, images):
+def test_scenes_of_one_image_do_not_make_the_loss_perfect(tmp_path, images):
     single = images.remove_columns("scene").add_column("scene", [f"scene {i}" for i in range(24)])
     assert np.isnan(make_trainer(tmp_path, None, eval_dataset=single).evaluate()["eval_loss"])
     assert make_trainer(tmp_path, None, eval_dataset=single, loss_type="l1").evaluate()["eval_loss"] > 0

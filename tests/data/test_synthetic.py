@@ -223,13 +223,13 @@ def test_nothing_usable_is_an_error_that_leaves_the_folder_free(photographs, tmp
 
 
 def test_photographs_are_upright_and_transparency_is_white(tmp_path):
-    grey = np.full((100, 100, 4), 255, np.uint8)
-    grey[..., :3] = 40
-    grey[:50, :, 3] = 0  # the upper half is transparent
+    gray = np.full((100, 100, 4), 255, np.uint8)
+    gray[..., :3] = 40
+    gray[:50, :, 3] = 0  # the upper half is transparent
     exif = Image.Exif()
     exif[0x0112] = 3  # upside down
     (tmp_path / "in").mkdir()
-    Image.fromarray(grey).save(tmp_path / "in/a.png", exif=exif)
+    Image.fromarray(gray).save(tmp_path / "in/a.png", exif=exif)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         grade(tmp_path / "in", tmp_path / "out", size=64, crops=1, kinds=[])
@@ -276,8 +276,8 @@ def test_a_folder_without_photographs_is_refused(tmp_path):
 
 
 def test_scenes_and_crops_get_noise_of_their_own(tmp_path):
-    Image.new("RGB", (100, 100), (128, 128, 128)).save(tmp_path / "grey.png")
-    scenes = {"a": tmp_path / "grey.png", "b": tmp_path / "grey.png"}
+    Image.new("RGB", (100, 100), (128, 128, 128)).save(tmp_path / "gray.png")
+    scenes = {"a": tmp_path / "gray.png", "b": tmp_path / "gray.png"}
     grade(scenes, tmp_path / "out", size=64, crops=2, kinds=["white_noise"], levels=1)
     assert len({path.read_bytes() for path in (tmp_path / "out").rglob("*-white_noise-1.png")}) == 4
 
@@ -334,8 +334,8 @@ def test_the_generator_alone_decides_what_is_random(kind):
 
 
 def test_noise_has_the_same_strength_in_every_channel_and_no_drift():
-    grey = Image.new("RGB", (128, 128), (128, 128, 128))
-    noise = np.asarray(DISTORTIONS["white_noise"](grey, 2, np.random.default_rng(0)), np.float64) - 128
+    gray = Image.new("RGB", (128, 128), (128, 128, 128))
+    noise = np.asarray(DISTORTIONS["white_noise"](gray, 2, np.random.default_rng(0)), np.float64) - 128
     assert np.abs(noise.mean(axis=(0, 1))).max() < 0.6
     np.testing.assert_allclose(noise.std(axis=(0, 1)), 17, rtol=0.03)
     assert np.abs(np.corrcoef(noise.reshape(-1, 3).T)[np.triu_indices(3, 1)]).max() < 0.05

@@ -93,10 +93,10 @@ def test_bytes_behind_the_marks_of_formats(bounded: None) -> None:
 def test_views_of_images_of_any_shape() -> None:
     processor = SindImageProcessor(size={"height": 56, "width": 56})
 
-    def check(width: int, height: int, mode: Any, grey: int) -> None:
-        views = processor.make_views(Image.new("L", (width, height), grey), mode)
+    def check(width: int, height: int, mode: Any, gray: int) -> None:
+        views = processor.make_views(Image.new("L", (width, height), gray), mode)
         for view in views:
-            assert view.shape == (9 if mode == "nine" else 1, 3, 56, 56) and (view == grey).all()
+            assert view.shape == (9 if mode == "nine" else 1, 3, 56, 56) and (view == gray).all()
 
     sides = st.integers(1, 400) | st.integers(1, 20_000).map(lambda side: max(1, side // 10))
     fuzz(check, sides, sides, st.sampled_from(["center", "nine"]), st.integers(0, 255))

@@ -16,7 +16,7 @@ SIZES = [(160, 120), (90, 170), (400, 40), (30, 310), (1, 1), (20, 24), (240, 30
 
 
 def make_set(root: Path, count: int = len(SIZES)) -> Manifest:
-    """Noisy images, RGB, grey, transparent and turned by EXIF, with scores and three scenes."""
+    """Noisy images, RGB, gray, transparent and turned by EXIF, with scores and three scenes."""
     rng = np.random.default_rng(0)
     (root / "images").mkdir(parents=True, exist_ok=True)
     entries = []

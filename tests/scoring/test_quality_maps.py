@@ -78,7 +78,7 @@ def test_every_image_has_a_file_of_its_own(tmp_path: Path) -> None:
 
 
 def test_a_map_of_one_value_is_neither_good_nor_bad():
-    grey = Image.new("RGB", (70, 70), (128, 128, 128))
-    tinted = np.asarray(overlay(grey, np.full((7, 7), 3.0)), np.int64)
+    gray = Image.new("RGB", (70, 70), (128, 128, 128))
+    tinted = np.asarray(overlay(gray, np.full((7, 7), 3.0)), np.int64)
     neutral = np.round(0.55 * 128 + 0.45 * COLORS[2])
     assert np.abs(tinted - neutral).max() <= 1

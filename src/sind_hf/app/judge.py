@@ -25,8 +25,8 @@ from sind_hf.onnx.model import ScoringModel, is_onnx
 from sind_hf.scoring.scorer import score_images
 
 CHUNK = 4  # images that one request holds in memory at once; fewer if they are large
-# Processor time that one request may spend on reading images: an upload of 200 MB needs less, and images that are
-# made to be slow must not keep others waiting for long.
+# Processor time that one request may spend on reading images. An upload of 200 MB needs less. Images that are made to
+# be slow must not keep others waiting for long.
 READING_SECONDS = 20.0
 Source = str | os.PathLike[str] | tuple[str, Image.Image]
 
@@ -195,7 +195,7 @@ def _read(source: Source) -> tuple[str, Image.Image | str]:
 
 
 def _pass_over(source: Source) -> tuple[str, str]:
-    """Return the name of an image that is not read for want of time, and what the visitor can do."""
+    """Return the name of an image that is not read because the time is up, and what the visitor can do."""
     name = source[0] if isinstance(source, tuple) else Path(source).name
     return name, f"{name}: not scored: the images before it were too slow to read; add it again without them"
 

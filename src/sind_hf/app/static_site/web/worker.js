@@ -150,7 +150,7 @@ async function decode(file) {
   let bitmap;
   try {
     const { blob, orientation } = kind === "WebP" ? await takeOrientation(file) : { blob: file, orientation: 1 };
-    // Decoders that multiply colors by alpha may round them down, WebP's does: the canvas below rounds to the nearest.
+    // A decoder that multiplies colors by alpha may round them down, as WebP's does. The canvas below rounds to the nearest.
     bitmap = await createImageBitmap(blob, { premultiplyAlpha: "none" });
     bitmap = orientation === 1 ? bitmap : turn(bitmap, orientation);
   } catch {

@@ -157,23 +157,23 @@ def test_an_image_that_was_replaced_is_scored_again(
 
 
 @pytest.mark.parametrize(
-    ("cores", "processes", "images", "device", "workers"),
+    ("cores", "processes", "images", "workers"),
     [
-        (2, 1, 10, "cpu", 0),
-        (2, 1, 1000, "cpu", 1),
-        (1, 1, 1000, "cpu", 0),
-        (12, 1, None, "cpu", 6),
-        (64, 1, 1000, "cpu", 8),
-        (4, 1, 1000, "cuda", 4),
-        (16, 4, 1000, "cuda", 4),
+        (2, 1, 10, 0),
+        (2, 1, 1000, 2),
+        (1, 1, 1000, 0),
+        (6, 1, None, 6),
+        (64, 1, 1000, 8),
+        (16, 4, 1000, 4),
+        (2, 2, 1000, 0),
     ],
 )
 def test_workers_are_chosen_from_the_cores(
-    monkeypatch: pytest.MonkeyPatch, cores: int, processes: int, images: int | None, device: str, workers: int
+    monkeypatch: pytest.MonkeyPatch, cores: int, processes: int, images: int | None, workers: int
 ) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)), raising=False)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
-    assert choose_workers(images, device) == workers
+    assert choose_workers(images) == workers
 
 
 def test_every_batch_reaches_the_disk(tiny_model: SindModel, image_files: list[str], tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ usage, or nothing could be done. Errors are one line; `--debug` shows where they
 
 from __future__ import annotations
 
+import atexit
+import gc
 import signal
 import sys
 from typing import Any
@@ -74,6 +76,7 @@ def _hide_types_of_flags(command: Any) -> None:
 
 def main() -> None:
     """Run the command line; turn expected errors into one line and exit code 2."""
+    atexit.register(gc.freeze)  # else the end takes seconds: torch's modules are searched for garbage again and again
     command = typer.main.get_command(app)
     _hide_types_of_flags(command)
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]

@@ -126,6 +126,8 @@ def score(
     for path in paths:
         if path.lower() in ("true", "false") and not os.path.exists(path):
             raise ValueError(f"{path}: a flag such as --resume takes no value: leave {path!r} out.")
+    # torch's threads wait without spinning, or they would take the cores from the processes that load images.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
     from sind_hf.checkpoints import load_scorer
     from sind_hf.configuration_sind import resolve_checkpoint

@@ -31,16 +31,16 @@ import logging
 import os
 import re
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import pyarrow as pa
-from datasets import Dataset, Features, Value, concatenate_datasets
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sind_hf.data.manifests.document import parse_json
 from sind_hf.data.manifests.manifest import Manifest
 from sind_hf.data.manifests.validation import path_fault
 from sind_hf.files import read_text
 from sind_hf.image_processing_sind import ResizeBackend, open_regular_file
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 logger = logging.getLogger(__name__)
 
@@ -49,17 +49,6 @@ INDEX_FILE, MANIFEST_FILE = "index.json", "manifest.json"
 RECIPE = 2
 # The only files that the index of a prepared folder may name.
 _OWN_FILE = re.compile(rf"shard-\d+\.(arrow|json)|{re.escape(MANIFEST_FILE)}")
-SHARD_SCHEMA = pa.schema(
-    [
-        pa.field("image", pa.string(), nullable=False),
-        pa.field("global_picture", pa.large_binary(), nullable=False),
-        pa.field("local_picture", pa.large_binary(), nullable=False),
-        # Shape of local_picture, which is the RGB source if local_is_source.
-        pa.field("local_height", pa.int32(), nullable=False),
-        pa.field("local_width", pa.int32(), nullable=False),
-        pa.field("local_is_source", pa.bool_(), nullable=False),
-    ]
-)
 
 
 class Settings(NamedTuple):
@@ -211,6 +200,8 @@ class PreparedFolder:
 
     def dataset(self, manifest: Manifest | None = None) -> Dataset:
         """Open the images as a dataset; see `load_prepared`."""
+        from datasets import Dataset, concatenate_datasets
+
         # Oriented before anything is left out, because without a declared range the zero depends on all scores.
         whole = (self.manifest if manifest is None else manifest).oriented()
         failed = self.failures
@@ -240,6 +231,8 @@ class PreparedFolder:
 
     def _labels(self, manifest: Manifest, images: list[str], order: list[int]) -> Dataset:
         """Return the columns that can change without a new preparation."""
+        from datasets import Dataset, Features, Value
+
         labels = manifest.to_dataset(self.path)  # it checks only that the folder exists, not the source files
         columns: dict[str, list[Any]] = {"image": [str(self.image_root / image) for image in images]}
         features = Features({"image": Value("string")})

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import overload
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
-import pyarrow as pa
-from datasets import Dataset
 from PIL import Image
 
 from sind_hf.image_processing_sind import (
@@ -19,6 +17,10 @@ from sind_hf.image_processing_sind import (
     local_image_size,
     plan_views,
 )
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from datasets import Dataset
 
 IMAGE_COLUMNS = ("global_picture", "local_picture", "local_height", "local_width", "local_is_source")
 # Constant within a folder, but stored as columns, so that selected and concatenated datasets keep them.

@@ -23,7 +23,6 @@ from sind_hf.data.manifests.validation import link_fault, require_image_root, re
 from sind_hf.data.prepared.folder import (
     INDEX_FILE,
     MANIFEST_FILE,
-    SHARD_SCHEMA,
     Settings,
     ShardRecord,
     SourceFile,
@@ -53,6 +52,17 @@ _BATCH_BYTES = 64 * 2**20
 _MEASURED_IMAGES = 2000
 _MARGIN = 1.03
 _OURS = re.compile(r"shard-\d{5,}\.(arrow|json)")
+_SHARD_SCHEMA = pa.schema(
+    [
+        pa.field("image", pa.string(), nullable=False),
+        pa.field("global_picture", pa.large_binary(), nullable=False),
+        pa.field("local_picture", pa.large_binary(), nullable=False),
+        # Shape of local_picture, which is the RGB source if local_is_source.
+        pa.field("local_height", pa.int32(), nullable=False),
+        pa.field("local_width", pa.int32(), nullable=False),
+        pa.field("local_is_source", pa.bool_(), nullable=False),
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -360,7 +370,7 @@ def _write_shard(
     sources = []
     inside: dict[str, bool] = {}
     with atomic_file(folder / name) as part:
-        with part.open("wb") as sink, pa.ipc.new_stream(sink, SHARD_SCHEMA) as stream:
+        with part.open("wb") as sink, pa.ipc.new_stream(sink, _SHARD_SCHEMA) as stream:
             rows: list[dict[str, object]] = []
             buffered = 0
             for image in images:
@@ -372,10 +382,10 @@ def _write_shard(
                     rows.append(row)
                     buffered += size
                 if buffered >= _BATCH_BYTES:
-                    stream.write_batch(pa.RecordBatch.from_pylist(rows, schema=SHARD_SCHEMA))
+                    stream.write_batch(pa.RecordBatch.from_pylist(rows, schema=_SHARD_SCHEMA))
                     rows, buffered = [], 0
             if rows:
-                stream.write_batch(pa.RecordBatch.from_pylist(rows, schema=SHARD_SCHEMA))
+                stream.write_batch(pa.RecordBatch.from_pylist(rows, schema=_SHARD_SCHEMA))
         versions = {"sind-hf": __version__, **{name: importlib.metadata.version(name) for name in ("torch", "pillow")}}
         record = ShardRecord(name, settings, versions, sources, part.stat().st_size, file_sha256(part))
         # An old record must not describe the new shard. A shard without a record is made again.

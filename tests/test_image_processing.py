@@ -463,6 +463,20 @@ def test_fast_decoding_changes_pixels_a_little_and_travels_with_the_processor(
     assert (plain(file)["pixel_values"] != fast(file)["pixel_values"]).any()
 
 
+def test_fast_decoding_auto_begins_at_four_megapixels(draw: Any, tmp_path: Path) -> None:
+    auto, plain = SindImageProcessor(size=56, fast_decode="auto"), SindImageProcessor(size=56)
+    for name, size, is_fast in (("large.jpg", (2500, 1600), True), ("smaller.jpg", (2499, 1600), False)):
+        draw(25, 16).resize(size, Image.Resampling.BICUBIC).save(tmp_path / name, quality=95)
+        expected = SindImageProcessor(size=56, fast_decode=True) if is_fast else plain
+        np.testing.assert_array_equal(auto.make_views(tmp_path / name), expected.make_views(tmp_path / name))
+        np.testing.assert_array_equal(auto(tmp_path / name)["pixel_values"], expected(tmp_path / name)["pixel_values"])
+    assert (np.array(auto.make_views(tmp_path / "large.jpg")) != plain.make_views(tmp_path / "large.jpg")).any()
+    auto.save_pretrained(tmp_path)
+    assert SindImageProcessor.from_pretrained(tmp_path).fast_decode == "auto"
+    with pytest.raises(ValueError, match="fast_decode must be True, False or 'auto', not 'always'"):
+        plain(tmp_path / "large.jpg", fast_decode="always")
+
+
 def test_color_management_is_an_option_that_travels_and_may_be_missing(tmp_path: Path, draw: Any) -> None:
     image = draw(90, 60)
     managed, plain = SindImageProcessor(size=56), SindImageProcessor(size=56, color_management=False)

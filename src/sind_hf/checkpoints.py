@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import safe_open
@@ -194,7 +194,7 @@ def _download(path: str) -> str:
 
 
 def load_scorer(
-    path: str, *, device: str | None = None, dtype: str = "float32", fast_decode: bool = False
+    path: str, *, device: str | None = None, dtype: str = "float32", fast_decode: bool | Literal["auto"] | None = None
 ) -> tuple[ScoringModel, SindImageProcessor]:
     """Load a model that can score images, and its image processor: a checkpoint or an exported file.
 
@@ -202,8 +202,8 @@ def load_scorer(
         path: See `load`.
         device: See `load_checkpoint`; for an `.onnx` file `"cpu"` (default) or `"cuda"`.
         dtype: See `load_checkpoint`; an `.onnx` file computes in float32.
-        fast_decode: Whether the processor decodes large JPEG files at a fraction of their size even if the checkpoint
-            does not ask for it; see `SindImageProcessor`.
+        fast_decode: Whether the processor decodes large JPEG files at a fraction of their size, see
+            `SindImageProcessor`. None: as the checkpoint says.
 
     Raises:
         ValueError: See `load_checkpoint` and `OnnxSindModel`.
@@ -216,7 +216,8 @@ def load_scorer(
     else:
         model, _ = load_checkpoint(path, device=device, dtype=dtype, fused=True)
     processor = model.image_processor
-    processor.fast_decode = processor.fast_decode or fast_decode
+    if fast_decode is not None:
+        processor.fast_decode = fast_decode
     return model, processor
 
 

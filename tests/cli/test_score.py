@@ -241,8 +241,8 @@ def test_other_sources_and_fast_decoding(run, tiny_checkpoint, tiny_model, tmp_p
     Manifest("study", entries, ScoreInfo("MOS", (0, 5))).save(tmp_path / "m.json")
     base = ["--model", tiny_checkpoint, "--output", tmp_path / "s.csv", "--image-root", tmp_path]
     found = {}
-    for fast in (False, True):
-        code, _, err = run("score", tmp_path / "m.json", *base, *(["--fast-decode"] if fast else []))
+    for flags, fast in ([], False), (["--fast-decode"], True), (["--fast-decode", "auto"], "auto"):
+        code, _, err = run("score", tmp_path / "m.json", *flags, *base)
         assert code == 0 and "3 images scored" in err
         rows = rows_of(tmp_path / "s.csv")
         assert [row["image"] for row in rows] == [str(tmp_path / name) for name in names]
@@ -250,7 +250,7 @@ def test_other_sources_and_fast_decoding(run, tiny_checkpoint, tiny_model, tmp_p
         expected = [row.score for row in score_images(tiny_model, processor, [row["image"] for row in rows])]
         found[fast] = [float(row["score"]) for row in rows]
         assert found[fast] == pytest.approx(expected, rel=1e-6)
-    assert found[True] != found[False]
+    assert found[True] == found["auto"] != found[False]
     code, _, err = run("score", tmp_path / "m.json", "--model", tiny_checkpoint)
     assert code == 2 and "--image-root" in err and len(err.strip().splitlines()) == 1
 

@@ -1,4 +1,4 @@
-"""Help and wrong usage wait for none of the libraries that work needs."""
+"""Commands wait for none of the libraries that they do not need."""
 
 from __future__ import annotations
 
@@ -43,3 +43,15 @@ def test_help_and_wrong_usage_import_nothing_heavy(arguments: list[str], code: i
 def test_flags_are_shown_without_a_type() -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM, "score", "--help"], capture_output=True, text=True)
     assert "--resume" in done.stdout and "<bool>" not in done.stdout
+
+
+def test_score_of_a_file_imports_no_datasets_and_ends_without_a_search_for_garbage(image_files: list[str]) -> None:
+    program = f"""
+import atexit, gc, sys
+atexit.register(lambda: print("frozen", gc.get_freeze_count() > 100_000))  # the last thing before Python ends
+{PROGRAM.replace("pandas", "pandas', 'pyarrow")}
+"""
+    done = subprocess.run([sys.executable, "-c", program, "score", image_files[0]], capture_output=True, text=True)
+    imported, frozen = done.stdout.splitlines()[-2:]
+    assert {"datasets", "pandas", "pyarrow"}.isdisjoint(imported.split()), imported
+    assert frozen == "frozen True", done.stderr

@@ -74,6 +74,13 @@ def _hide_types_of_flags(command: Any) -> None:
         _hide_types_of_flags(each)
 
 
+def _complete(arguments: list[str]) -> list[str]:
+    """Add the value to `--fast-decode` where it stands alone, as in earlier versions, which the parser cannot do."""
+    values = ("auto", "on", "off")
+    pairs = zip(arguments, [*arguments[1:], ""], strict=True)
+    return [f"{word}=on" if word == "--fast-decode" and following not in values else word for word, following in pairs]
+
+
 def main() -> None:
     """Run the command line; turn expected errors into one line and exit code 2."""
     atexit.register(gc.freeze)  # else the end takes seconds: torch's modules are searched for garbage again and again
@@ -82,7 +89,7 @@ def main() -> None:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     try:
-        code = command.main(arguments, prog_name="sind-hf", standalone_mode=False)
+        code = command.main(_complete(arguments), prog_name="sind-hf", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort) as error:
         cause = error if isinstance(error, KeyboardInterrupt) else error.__cause__  # the parser wraps it
         terminal.fail(str(cause or "") or "interrupted", code=128 + getattr(cause, "signal", signal.SIGINT))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sind_hf.scoring.scorer import ScoredImage
 
 Engine = Literal["local", "ray"]
+FAST_DECODE: dict[str, bool | Literal["auto"]] = {"auto": "auto", "on": True, "off": False}
 
 
 def score(
@@ -93,8 +94,13 @@ def score(
         bool, typer.Option("--fetch-urls", help="Download images when the rows of a dataset hold http(s) addresses.")
     ] = False,
     fast_decode: Annotated[
-        bool, typer.Option("--fast-decode", help="Decode large JPEG files at a fraction of their size.")
-    ] = False,
+        Literal["auto", "on", "off"] | None,
+        typer.Option(
+            help="Decode large JPEG files at a fraction of their size; auto: from 4 megapixels on. The option alone "
+            "means on. Default: as the checkpoint says, else off.",
+            show_default=False,
+        ),
+    ] = None,
     device: DeviceOption = None,
     dtype: DtypeOption = "float32",
     batch_size: BatchSizeOption = 16,
@@ -145,12 +151,13 @@ def score(
     need_files = copy_good is not None or move_bad is not None
     keep_freed_memory()
     join_launch(device)
+    fast = None if fast_decode is None else FAST_DECODE[fast_decode]
     ray = None
     if engine == "ray":
         maps = quality_maps is not None
-        ray = RayEngine(model, device, dtype, fast_decode, views, batch_size, workers or 0, maps, actors)
+        ray = RayEngine(model, device, dtype, fast, views, batch_size, workers or 0, maps, actors)
         device = "cpu"  # the model of this process only describes itself
-    scorer, processor = load_scorer(model, device=device, dtype=dtype, fast_decode=fast_decode)
+    scorer, processor = load_scorer(model, device=device, dtype=dtype, fast_decode=fast)
     low_high = scorer.config.score_range
     scores, unread = array("d"), Counter[str]()
     failed = scored = misplaced = 0

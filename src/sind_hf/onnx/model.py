@@ -7,7 +7,7 @@ import json
 import os
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -31,7 +31,8 @@ class OnnxConfig:
         view_size: Side of both views, in pixels.
         views: `"center"` or `"nine"`, the default of the checkpoint.
         resize_backend: Library that resizes images, see `resize_images`.
-        fast_decode: Whether large JPEG files are decoded at a fraction of their size, see `SindImageProcessor`.
+        fast_decode: Whether large JPEG files are decoded at a fraction of their size, or `"auto"`; see
+            `SindImageProcessor`.
         image_mean: Mean of the normalization, on the 0–1 scale. Part of the graph, whose inputs are uint8.
         image_std: Standard deviation of the normalization, see `image_mean`.
         score_scale: Scale of the calibration. Part of the graph.
@@ -47,7 +48,7 @@ class OnnxConfig:
     view_size: int
     views: ViewMode
     resize_backend: ResizeBackend
-    fast_decode: bool
+    fast_decode: bool | Literal["auto"]
     image_mean: list[float]
     image_std: list[float]
     score_scale: float

@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 from accelerate import PartialState
 
@@ -57,7 +57,7 @@ class RayEngine:
     checkpoint: str
     device: str | None = None
     dtype: str = "float32"
-    fast_decode: bool = False
+    fast_decode: bool | Literal["auto"] | None = None
     views: ViewMode | None = None
     batch_size: int = 16
     workers: int = 0

@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoImageProcessor, AutoModel, pipeline
+from transformers.utils import logging
 
 from sind_hf import ImageError, SindImageProcessor, SindModel, SindPipeline, load_image
 from sind_hf.checkpoints import default_device, load, load_checkpoint, score
@@ -66,9 +67,16 @@ def test_folders_that_are_not_checkpoints(tmp_path: Path, monkeypatch: pytest.Mo
         refuse(tmp_path, f"is a checkpoint of {kind}, not of SIND")
 
 
+def test_loading_draws_no_progress_bar(tiny_checkpoint: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    logging.enable_progress_bar()
+    load_checkpoint(str(tiny_checkpoint))
+    assert "Loading weights" not in capfd.readouterr().err
+    assert logging.is_progress_bar_enabled()
+
+
 def test_a_repository_that_is_not_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    refuse("nobody/sind-of-nothing", "cannot load this checkpoint")
+    refuse("nobody/sind-of-nothing", "there is no such folder, and no such checkpoint could be loaded from the Hub")
 
 
 def test_incomplete_and_damaged_checkpoints(tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -327,6 +335,10 @@ def test_one_image_gets_a_float_and_several_a_list(
         assert score(several, name) == pytest.approx(expected, abs=1e-4)
     assert score(np.asarray(image)[None], name) == pytest.approx(expected[1:2], abs=1e-4)
     assert score([], name) == []
+    with pytest.raises(ImageError, match="Cannot read an image from NoneType"):
+        score(None, name)
+    with pytest.raises(ValueError, match="batch_size is 0; it must be at least 1"):
+        score(image_files, name, batch_size=0)
 
 
 def test_addresses_are_downloaded_on_request_only(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:

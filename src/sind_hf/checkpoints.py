@@ -6,13 +6,15 @@ import json
 import math
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from safetensors import safe_open
+from transformers.utils import logging
 
 from sind_hf.configuration_sind import BUNDLED, resolve_checkpoint
 from sind_hf.files import read_text, reason, shown
@@ -66,9 +68,9 @@ def score(
     """
     scorer = _load_once(model)
     stream = scorer.image_processor.each_image(images)
-    first = next(stream, None)
-    is_one = first is images
-    given = [] if first is None else chain([first], stream)
+    first = list(islice(stream, 1))
+    is_one = bool(first) and first[0] is images
+    given = chain(first, stream)
     scores = scorer.score(given if fetch_urls else _without_urls(given), batch_size=batch_size, views=views)
     return scores[0] if is_one else scores
 
@@ -134,15 +136,16 @@ def load_checkpoint(
     check_folder(path)
     folder = path if Path(path).exists() else _download(path)
     try:
-        loaded: Any = SindModel.from_pretrained(
-            folder,
-            local_files_only=True,
-            dtype=DTYPES[dtype],
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-            use_safetensors=True,
-            most_parameters=_stored_parameters(Path(folder)) + SPARE_PARAMETERS,
-        )
+        with _without_progress_bars():
+            loaded: Any = SindModel.from_pretrained(
+                folder,
+                local_files_only=True,
+                dtype=DTYPES[dtype],
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                use_safetensors=True,
+                most_parameters=_stored_parameters(Path(folder)) + SPARE_PARAMETERS,
+            )
         model, found = loaded
         processor = SindImageProcessor.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # a hostile config.json can break its reader in any way
@@ -164,6 +167,19 @@ def load_checkpoint(
         what = str(error).splitlines()[0]
         raise ValueError(f"device {device!r} cannot be used ({what}); leave it out to choose one.") from None
     return model.eval(), processor
+
+
+@contextmanager
+def _without_progress_bars() -> Iterator[None]:
+    """Keep transformers from drawing a bar for weights that are loaded in a moment."""
+    if not logging.is_progress_bar_enabled():
+        yield
+        return
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.enable_progress_bar()
 
 
 def _stored_parameters(folder: Path) -> int:
@@ -188,7 +204,9 @@ def _download(path: str) -> str:
     try:
         folder = snapshot_download(path, allow_patterns=list(HUB_FILES))
     except Exception as error:  # the Hub's client and HTTP errors share no base class
-        raise ValueError(f"{path}: cannot load this checkpoint ({reason(error)}).") from error
+        raise ValueError(
+            f"{path}: there is no such folder, and no such checkpoint could be loaded from the Hub ({reason(error)})."
+        ) from error
     check_folder(folder, name=path)
     return folder
 

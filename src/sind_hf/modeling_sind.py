@@ -228,6 +228,8 @@ class ImageScorer:
         Yields:
             Every image in the order of the stream, with its score and map, or with the error of `make_views`.
         """
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; it must be at least 1.")
         waiting: deque[list[Any]] = deque()  # the batches that were handed to the loader
 
         def batches() -> Iterator[list[Any]]:

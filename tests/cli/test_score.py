@@ -105,11 +105,21 @@ def test_resume_scores_only_what_is_missing(run, interrupt, tiny_checkpoint, ima
     code, _, err = run("score", *image_files, "--model", tiny_checkpoint, "--output", output)
     assert code == 2 and "2 scores of an interrupted job" in err and part.exists()
     code, _, err = run("score", *image_files, "--model", tiny_checkpoint, "--output", output, "--resume")
-    assert code == 0 and "3 images scored" in err and not part.exists()
+    assert code == 0 and "3 images scored and 2 before the interruption" in err and not part.exists()
     found = rows_of(output)
     assert [row["image"] for row in found] == image_files and {row["error"] for row in found} == {""}
     scores = [float(row["score"]) for row in found]
     assert scores[:2] == [7.0, 7.0] and 7.0 not in scores[2:]
+
+
+def test_summary_of_a_resumed_job_covers_all_images(run, interrupt, tiny_checkpoint, draw, tmp_path):
+    files = [str(tmp_path / f"{number}.png") for number in range(12)]
+    for number, file in enumerate(files):
+        draw(60 + number, 50).save(file)
+    interrupt(tiny_checkpoint, files, tmp_path / "s.csv", 8)
+    code, _, err = run("score", *files, "--model", tiny_checkpoint, "--output", tmp_path / "s.csv", "--resume")
+    assert code == 0 and "4 images scored and 8 before the interruption" in err
+    assert "median 7.00" in err  # the eight of before
 
 
 def listed(out: str) -> list[str]:

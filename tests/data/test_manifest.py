@@ -204,6 +204,8 @@ GOOD = {"image": "a.png", "score": 1.0}
         ({"image": "a\\..\\x.png", "score": 1}, "backslash"),
         ({"image": "", "score": 1}, "empty"),
         ({"image": "folder/", "score": 1}, "folder"),
+        ({"image": "ä" * 128, "score": 1}, "longer than file systems allow"),
+        ({"image": "/".join(["folder"] * 600), "score": 1}, "longer than file systems allow"),
         ({"image": "a\x00.png", "score": 1}, "control characters"),
         ({"image": "a\n\x1b[31m.png", "score": 1}, "control characters"),
         ({"image": "\ud800.png", "score": 1}, "broken Unicode"),

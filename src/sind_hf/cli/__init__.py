@@ -77,8 +77,11 @@ def _hide_types_of_flags(command: Any) -> None:
 def _complete(arguments: list[str]) -> list[str]:
     """Add the value to `--fast-decode` where it stands alone, as in earlier versions, which the parser cannot do."""
     values = ("auto", "on", "off")
-    pairs = zip(arguments, [*arguments[1:], ""], strict=True)
-    return [f"{word}=on" if word == "--fast-decode" and following not in values else word for word, following in pairs]
+    following = [*arguments[1:], ""]
+    return [
+        f"{word}=on" if word == "--fast-decode" and value not in values else word
+        for word, value in zip(arguments, following, strict=False)
+    ]
 
 
 def main() -> None:

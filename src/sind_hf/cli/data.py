@@ -402,7 +402,7 @@ def split(
     terminal.show_table("", ["fold", "train", "validation", "test", "unused"], rows)
     shared, tested = shared_scenes(folds)
     if tested:
-        terminal.say(f"{shared} of {tested} test scenes also in train")
+        terminal.say(f"{shared or 'none'} of {tested} test scenes also in train")
     else:
         terminal.say("the images have no scenes; `sind-hf data label-scenes` gives them some")
     terminal.say(f"{len(written)} manifests written to {output}")

@@ -9,16 +9,16 @@ from typing import Annotated, Any, cast
 import typer
 
 from sind_hf.cli import terminal
-from sind_hf.cli.options import BatchSizeOption, DeviceOption, DtypeOption, ModelOption, Views, WorkersOption
+from sind_hf.cli.options import BUNDLED, BatchSizeOption, DeviceOption, DtypeOption, ModelOption, Views, WorkersOption
 
 COLUMNS = ("srcc", "plcc", "krcc", "rmse", "plcc_logistic4", "plcc_logistic5", "n")
 
 
 def evaluate(
     context: typer.Context,
-    model: ModelOption,
     manifest: Annotated[list[Path], typer.Option(help="Manifest of a dataset. Repeat for several.")],
     image_root: Annotated[Path, typer.Option(help="Folder that the image paths of the manifests start from.")],
+    model: ModelOption = BUNDLED,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the report to this JSON file.")] = None,
     plots: Annotated[Path | None, typer.Option(help="Folder for the figures of every dataset.")] = None,
     calibrate: Annotated[

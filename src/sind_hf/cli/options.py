@@ -16,8 +16,7 @@ ModelOption = Annotated[
     typer.Option(
         "--model",
         "-m",
-        help="Checkpoint to use: a folder, a Hub repository ID or an exported .onnx file. Default: the bundled "
-        "checkpoint.",
+        help="Checkpoint to use: bundled, a folder, a Hub repository ID or an exported .onnx file.",
     ),
 ]
 ViewsOption = Annotated[

@@ -108,8 +108,9 @@ def push(
             rows = [[name, shown_size(size)] for name, size in preview.sizes.items()]
             rows.append(["total", shown_size(sum(preview.sizes.values()))])
             terminal.show_table(f"A push to {repo_id} would upload:", ["file", "size"], rows)
-            state = "The card would be new:" if preview.card_is_new else "The card is the folder's own README.md:"
-            terminal.say(f"\n{state}\n")
+            terminal.say()
+            terminal.say("A new model card:" if preview.card_is_new else "The model card is the folder's README.md:")
+            terminal.say()
             for line in preview.card.splitlines():
                 terminal.say(line)
             terminal.say()

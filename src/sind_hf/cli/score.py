@@ -15,6 +15,7 @@ import typer
 from sind_hf.bundled import bundled_checkpoint, percentile
 from sind_hf.cli import terminal
 from sind_hf.cli.options import BUNDLED, BatchSizeOption, DeviceOption, DtypeOption, ModelOption, ViewsOption
+from sind_hf.version import __version__
 
 if TYPE_CHECKING:
     from sind_hf.scoring.job import JobResults
@@ -171,15 +172,16 @@ def score(
                 _print(row)
         if report is not None:
             shown = {row.image for rows in extremes(results.rows) for row in rows}
-            settings = ReportSettings(model, low_high, min_score)
+            name = f"bundled with sind-hf {__version__}" if model == bundled_checkpoint() else model
+            settings = ReportSettings(name, low_high, min_score)
             write_report(report, results.rows, results.find(shown), scorer, processor, settings, views)
             terminal.note(f"report written to {report}")
         misplaced = _place(results, chosen, copy_good, move_bad)
 
     # Lines are printed at once unless some are chosen, and rows are collected only if they are needed at the end.
     chooses = selection.drops or sort
-    waits = chooses or report is not None
-    started = time.monotonic()
+    waits = chooses or report is not None or resume
+    started = ended = time.monotonic()
     with ExitStack() as stack:
         if report is not None and is_main_process():
             stack.enter_context(sole_use(report))  # a report that cannot be written is refused before the work
@@ -213,14 +215,16 @@ def score(
                 scores.append(row.score)
                 if output is None and not chooses:
                     _print(row)
-    seconds = time.monotonic() - started
+            ended = time.monotonic()
+    seconds = ended - started
     failed, scored = in_all(failed, scored)
     if is_main_process():
         scale = f"on the scale {low_high[0]:g} to {low_high[1]:g}" if low_high else "on no declared scale"
         where = f", written to {output}" if output else ""
         rate = f"; {(scored + failed) / max(seconds, 1e-9):.1f} images/s"
         left_out = f"; {failed} left out" if failed else ""
-        terminal.note(f"{scored} images scored{where}; higher is better, {scale}{left_out}{rate}")
+        earlier = f" and {len(scores) - scored:,} before the interruption" if len(scores) > scored else ""
+        terminal.note(f"{scored} images scored{earlier}{where}; higher is better, {scale}{left_out}{rate}")
         if unread:
             kinds = ", ".join(f"{count:,} {kind}" for kind, count in unread.most_common())
             terminal.note(f"formats that are not read: {kinds}")

@@ -235,7 +235,10 @@ def _score_rows(facts: ModelFacts) -> list[tuple[str, str]]:
         calibration = "none: scores are the network's raw output"
     else:
         calibration = f"score = {scale:.6g} · raw {'+' if shift >= 0 else '-'} {abs(shift):.6g}"
-    both = "a resized view of the whole image, and 7×7 fragments of it at full resolution"
+    short_side = 3 * int(facts.config.get("view_size") or 224)
+    both = (
+        f"a resized view of the whole image, and 7×7 fragments of it after its short side became {short_side} pixels"
+    )
     branches = {"patch": both, "class": both, "none": "a resized view of the whole image"}
     maps = "a 7×7 quality map per image" if facts.config.get("local_branch") == "patch" else "none"
     return [

@@ -76,7 +76,8 @@ class ScoreFile:
                 self._read_done(part, done)
         if done and not resume:
             raise ValueError(
-                f"{self.part}: holds {len(done)} scores of an interrupted job: resume it, or delete this file."
+                f"{self.part}: holds {len(done)} scores of an interrupted job: continue it (--resume) or delete this "
+                "file."
             )
         if done:
             self._join()

@@ -224,7 +224,8 @@ class _Images:
             real = Path(path).resolve()
             if not real.is_relative_to(self.root):
                 raise ValueError(
-                    f"image {shown(text)} is outside the image root; name another root or copy the images"
+                    f"image {shown(text)} is outside the image root; name another one (image_root) or have the images "
+                    "copied (images_to)"
                 )
             path = real.relative_to(self.root).as_posix()
         if faults := entry_faults({"image": path, "score": 0.0}):

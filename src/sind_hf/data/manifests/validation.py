@@ -28,6 +28,7 @@ ENTRY_KEYS = ("image", "score", "scene", "domain_id", "reference", "distortion")
 #: Larger scores would make sums and differences inexact.
 LARGEST_SCORE = 1e12
 LARGEST_DOMAIN_ID = 2**31 - 1
+LONGEST_NAME, LONGEST_PATH = 255, 4095  # bytes
 #: No more problems of a file are counted.
 MOST_PROBLEMS = 1000
 #: Images per task of the thread pool. Looking a file up takes less time than handing a task over.
@@ -143,6 +144,8 @@ def path_fault(name: str, value: object) -> str | None:
         return f"{name} {shown(path)} contains '..'; paths must stay inside the image root"
     if parts[-1] in ("", "."):
         return f"{name} {shown(path)} names a folder; name the image file"
+    if any(len(part.encode()) > LONGEST_NAME for part in parts) or len(path.encode()) > LONGEST_PATH:
+        return f"{name} {shown(path)} is longer than file systems allow; give the name of a file"
     return None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import yaml
@@ -12,6 +13,18 @@ from scipy.stats import spearmanr
 from sind_hf import Manifest, SindModel, bundled_checkpoint
 from sind_hf.experiments.config import load_config
 from sind_hf.experiments.runner import build_model
+
+
+@pytest.mark.parametrize(("before", "after", "is_told"), [(0.82, 0.7, True), (0.7, 0.82, False), (None, 0.7, False)])
+def test_a_training_that_makes_the_model_worse_says_so(
+    run: Any, training_config: Any, monkeypatch: pytest.MonkeyPatch, before: float | None, after: float, is_told: bool
+) -> None:
+    record = {"name": "r", "steps": 6, "seconds": 1, "metrics": {"study": {"srcc": after}}, "tests": {"study": {}}}
+    record |= {"before_training": {"study": {"srcc": before}}}
+    monkeypatch.setattr("sind_hf.experiments.runner.run_training", lambda *_, **__: record)
+    code, _, err = run("train", training_config)
+    assert code == 0, err
+    assert ("study: the SRCC fell from 0.820 to 0.700; try a lower learning_rate" in err) == is_told
 
 
 def test_train_then_evaluate(run, training_config, study, tmp_path):

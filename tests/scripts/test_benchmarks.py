@@ -29,6 +29,7 @@ COMMANDS = {
         *["--batch-size", "4", "--steps", "1", "--images", "8", "--size", "400", "300", "--workers", "0"],
     ],
     "scoring": ["--images", "3"],
+    "start_up": ["--rounds", "1"],
 }
 
 

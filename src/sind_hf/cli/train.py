@@ -57,6 +57,13 @@ def train(
     if rows:
         title = f"{record['name']}: {record['steps']} steps, {record['seconds']:.0f} s"
         terminal.show_table(title, ["", *METRICS], rows)
+    for dataset, old in before.items():
+        first, last = old.get("srcc"), record["metrics"].get(dataset, {}).get("srcc")
+        if first is not None and last is not None and last < first:
+            terminal.note(
+                f"{dataset}: the SRCC fell from {first:.3f} to {last:.3f}; try a lower learning_rate, or fewer steps "
+                "(max_steps)"
+            )
     for dataset in record["metrics"]:
         if reason := missing_within_scenes(record, dataset):
             terminal.note(f"{dataset}: no figures within scenes, because {reason}")

@@ -2,7 +2,7 @@
 
     python scripts/benchmarks/start_up.py [--rounds 5]
 
-Prints a Markdown table. The import of torch and of transformers' model class is what nothing that scores can avoid.
+Prints a Markdown table. Every program that scores has to import torch and transformers' model class.
 """
 
 from __future__ import annotations

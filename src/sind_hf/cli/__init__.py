@@ -75,7 +75,7 @@ def _hide_types_of_flags(command: Any) -> None:
 
 
 def _complete(arguments: list[str]) -> list[str]:
-    """Add the value to `--fast-decode` where it stands alone, as in earlier versions, which the parser cannot do."""
+    """Add the value `on` to a `--fast-decode` that stands alone, since the parser knows no optional values."""
     values = ("auto", "on", "off")
     following = [*arguments[1:], ""]
     return [
@@ -86,7 +86,7 @@ def _complete(arguments: list[str]) -> list[str]:
 
 def main() -> None:
     """Run the command line; turn expected errors into one line and exit code 2."""
-    atexit.register(gc.freeze)  # else the end takes seconds: torch's modules are searched for garbage again and again
+    atexit.register(gc.freeze)  # otherwise Python searches torch's modules for garbage for seconds before it ends
     command = typer.main.get_command(app)
     _hide_types_of_flags(command)
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]

@@ -61,7 +61,7 @@ def train(
         first, last = old.get("srcc"), record["metrics"].get(dataset, {}).get("srcc")
         if first is not None and last is not None and last < first:
             terminal.note(
-                f"{dataset}: the SRCC fell from {first:.3f} to {last:.3f}; try a lower learning_rate, or fewer steps "
+                f"{dataset}: the SRCC fell from {first:.3f} to {last:.3f}; try a lower learning_rate or fewer steps "
                 "(max_steps)"
             )
     for dataset in record["metrics"]:

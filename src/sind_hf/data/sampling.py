@@ -134,8 +134,8 @@ class SceneBatchSampler(EpochBatchSampler):
         seed: Seed of the order.
 
     Raises:
-        ValueError: If there are no images, if an image has no label, if the scenes are fewer than
-            `scenes_per_batch`, or if `batch_size` is not a multiple of `scenes_per_batch`.
+        ValueError: If there are no images, an image has no label, there are fewer scenes than `scenes_per_batch`, or
+            `batch_size` is not a multiple of it.
     """
 
     def __init__(self, scenes: Sequence[int | str], batch_size: int, scenes_per_batch: int, *, seed: int = 0) -> None:

@@ -178,8 +178,9 @@ def run_job(
 
 
 def choose_workers(images: int | None) -> int:
-    """Return the default number of loader processes of a job: one for every core, since loading takes as long as
-    the network of the bundled checkpoint on a CPU, and longer on a GPU.
+    """Return the default number of loader processes of a job: one for every core.
+
+    Loading an image takes about as long as the network of the bundled checkpoint on a CPU, and longer on a GPU.
 
     Args:
         images: Number of images; None if unknown.

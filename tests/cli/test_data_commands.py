@@ -353,7 +353,7 @@ def test_stats(study: tuple[Path, Path, Manifest], tmp_path: Path, data: Run) ->
     for scene in ("day", "night", "indoor"):
         count = sum(entry.scene == scene for entry in manifest.entries)
         assert any(line.split()[:2] == [scene, str(count)] for line in outcome.out.splitlines())
-    assert "generated is not in the catalog" in outcome.out
+    assert "generated is not a published dataset" in outcome.out
     with Image.open(tmp_path / "plots/study.png") as figure:
         assert figure.format == "PNG" and figure.width > 1000
     assert_refused(data("stats", tmp_path / "no.json"), "there is no such file")

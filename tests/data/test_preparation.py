@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from PIL import Image
 
 import sind_hf
@@ -113,12 +114,13 @@ def test_a_killed_run_is_continued(tmp_path, workers):
         process.send_signal(signal.SIGKILL)
     with pytest.raises(ValueError, match="not finished"):
         load_prepared(folder)
+    with FileLock(folder.with_name(f".{folder.name}.lock"), timeout=120):
+        pass  # orphaned workers hold it until they stop, at their next image
     result = run(manifest, root, folder)
     assert 0 < result.reused < 20
     assert result.done == 20
     run(manifest, root, tmp_path / "straight")
     assert contents(folder) == contents(tmp_path / "straight")
-    time.sleep(1)  # orphaned workers stop at their next image
     assert not list(folder.glob(".*.tmp"))
 
 

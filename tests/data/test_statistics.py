@@ -153,7 +153,7 @@ def test_terminal_output_names_every_scene_and_check(width: int) -> None:
     assert lines["sea"].split()[1:2] == ["4"] and "█" in lines["sea"]
     assert lines["sky"].split()[3:8] == ["6", "5", "1", "5", "8"]
     assert lines["all"].split()[1] == "7"
-    assert "study is not in the catalog" in lines["•"]
+    assert "study is not a published dataset" in lines["•"]
 
 
 def test_markup_in_names_is_printed_not_interpreted() -> None:

@@ -102,7 +102,7 @@ def _report(result: BuildResult, path: Path) -> None:
     for note in result.notes:
         terminal.say(f"{manifest.dataset}: {note}")
     left_out = len(result.missing) + len(result.unreadable)
-    counts = f"{len(manifest):,} images, {left_out:,} left out"
+    counts = f"{terminal.counted(len(manifest), 'image')}, {left_out:,} left out"
     terminal.say(f"{manifest.dataset}: {counts}; image root {result.image_root} -> {path}")
 
 
@@ -166,7 +166,8 @@ def import_scores(
     for note in result.notes:
         terminal.say(f"note: {note}")
     terminal.say(
-        f"{result.manifest.dataset}: {len(result.manifest):,} images, {len(result.left_out):,} rows left out; "
+        f"{result.manifest.dataset}: {terminal.counted(len(result.manifest), 'image')}, "
+        f"{terminal.counted(len(result.left_out), 'row')} left out; "
         f"image root {result.image_root} -> {output}"
     )
     if result.left_out:
@@ -202,7 +203,9 @@ def validate(
     for check in checks:
         terminal.say(f"{check.level}: {check.what}")
     checked = "decoded" if verify else "found" if image_root is not None else "well formed"
-    terminal.say(f"{loaded.dataset}: {len(loaded) - len(bad_entries):,} of {len(loaded):,} images {checked}")
+    terminal.say(
+        f"{loaded.dataset}: {len(loaded) - len(bad_entries):,} of {terminal.counted(len(loaded), 'image')} {checked}"
+    )
     if problems or any(check.level == "problem" for check in checks):
         raise typer.Exit(1)
 
@@ -298,7 +301,7 @@ def label_scenes(
     for image, reason in labels.failures:
         terminal.complain(f"{image}: {reason}")
     terminal.show_table("", ["scene", "images"], [[name, f"{count:,}"] for name, count in labels.counts().items()])
-    terminal.say(f"{loaded.dataset}: {len(labels.labels):,} images labeled -> {output}")
+    terminal.say(f"{loaded.dataset}: {terminal.counted(len(labels.labels), 'image')} labeled -> {output}")
     if labels.failures:
         raise typer.Exit(1)
 
@@ -345,7 +348,7 @@ def prepare(
     if not result.done:
         raise ValueError(f"{loaded.dataset}: none of the {len(loaded):,} images could be prepared")
     terminal.say(
-        f"{loaded.dataset}: {result.done:,} images prepared ({result.reused:,} by an earlier run), "
+        f"{loaded.dataset}: {terminal.counted(result.done, 'image')} prepared ({result.reused:,} by an earlier run), "
         f"{len(result.failures):,} left out; {result.bytes / 1e9:,.2f} GB in {output}"
     )
     if result.failures:
@@ -405,7 +408,7 @@ def split(
         terminal.say(f"{shared or 'none'} of {tested} test scenes also in train")
     else:
         terminal.say("the images have no scenes; `sind-hf data label-scenes` gives them some")
-    terminal.say(f"{len(written)} manifests written to {output}")
+    terminal.say(f"{terminal.counted(len(written), 'manifest')} written to {output}")
 
 
 data = typer.Typer(

@@ -81,7 +81,8 @@ def evaluate(
         rows += [[f"  {scene}", *_cells(values)] for scene, values in evaluation.report["by_scene"].items()]
         terminal.show_table("", ["", *COLUMNS], rows)
         within = evaluation.report["within_scene"]
-        terminal.say(f"mean within {within['scenes']} scenes: SRCC {within['srcc']:.4f}, PLCC {within['plcc']:.4f}")
+        scenes = terminal.counted(within["scenes"], "scene")
+        terminal.say(f"mean within {scenes}: SRCC {within['srcc']:.4f}, PLCC {within['plcc']:.4f}")
         terminal.say()
     if output is not None:
         document = {

@@ -87,7 +87,7 @@ def push(
             )
         else:
             made = push_space(model, repo_id, title=title, private=private, revision=revision, message=message)
-        terminal.say(f"{len(made.files)} files pushed to {made.repo_id}: {made.commit_url}")
+        terminal.say(f"{terminal.counted(len(made.files), 'file')} pushed to {made.repo_id}: {made.commit_url}")
         terminal.say(f"the page will be at {made.url} when the Hub has built it")
         return
     if static:
@@ -126,7 +126,7 @@ def push(
             figures=figures,
             example=shown,
         )
-    terminal.say(f"{len(done.files)} files pushed to {done.repo_id}: {done.url}")
+    terminal.say(f"{terminal.counted(len(done.files), 'file')} pushed to {done.repo_id}: {done.url}")
     terminal.say(CARDS[done.card].format(folder=folder))
 
 

@@ -224,7 +224,9 @@ def score(
         rate = f"; {(scored + failed) / max(seconds, 1e-9):.1f} images/s"
         left_out = f"; {failed} left out" if failed else ""
         earlier = f" and {len(scores) - scored:,} before the interruption" if len(scores) > scored else ""
-        terminal.note(f"{scored} images scored{earlier}{where}; higher is better, {scale}{left_out}{rate}")
+        terminal.note(
+            f"{terminal.counted(scored, 'image')} scored{earlier}{where}; higher is better, {scale}{left_out}{rate}"
+        )
         if unread:
             kinds = ", ".join(f"{count:,} {kind}" for kind, count in unread.most_common())
             terminal.note(f"formats that are not read: {kinds}")
@@ -258,6 +260,6 @@ def _place(results: JobResults, chosen: list[ScoredImage], copy_good: Path | Non
         problems = [line for line in place_files(images, folder, base, move=done == "moved") if line is not None]
         for line in problems:
             terminal.complain(line)
-        terminal.note(f"{len(images) - len(problems):,} images {done} to {folder}")
+        terminal.note(f"{terminal.counted(len(images) - len(problems), 'image')} {done} to {folder}")
         misplaced += len(problems)
     return misplaced

@@ -63,6 +63,11 @@ def in_one_line(error: object) -> str:
     return text
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a count and its noun: `1 image`, `1,200 images`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def note(line: str) -> None:
     """Print a line that is not part of the result."""
     messages.print(one_line(line), markup=False)

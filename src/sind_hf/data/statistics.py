@@ -159,7 +159,12 @@ def compare_with_catalog(manifest: Manifest) -> list[CatalogCheck]:
     """Compare the number of images, the scores and the scenes with the catalog."""
     facts = CATALOG.get(manifest.dataset)
     if facts is None:
-        return [CatalogCheck("note", f"{manifest.dataset} is not in the catalog; there is nothing to compare with")]
+        return [
+            CatalogCheck(
+                "note",
+                f"{manifest.dataset} is not a published dataset, so there are no published numbers to compare with",
+            )
+        ]
     return [_compare_count(manifest, facts), *_compare_scores(manifest, facts), *_compare_scenes(manifest, facts)]
 
 

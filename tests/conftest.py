@@ -4,6 +4,7 @@ import ctypes
 import os
 import resource
 import socket
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,9 @@ from typing import Any
 
 # Before anything imports a Hub client: no test may reach for the network.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Tiny models gain nothing from threads, and lose much where other work shares the cores. Commands that tests start
+# inherit this.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
@@ -18,9 +22,6 @@ import torch
 from PIL import Image
 
 from sind_hf import SindConfig, SindImageProcessor, SindModel
-
-# Tiny models gain nothing from threads, and lose much where other work shares the cores.
-torch.set_num_threads(1)
 
 ROOT = Path(__file__).parents[1]
 
@@ -164,6 +165,12 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., SimpleNa
 def small_files() -> Callable[[int], None]:
     """No file of this process may grow beyond a limit until the test ends, as on a disk that is full."""
     return lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files of slow tests, so that no process is left alone with one at the end."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
 
 
 @pytest.hookimpl(wrapper=True)

@@ -85,7 +85,7 @@ def photographs() -> dict[str, Path]:
 @pytest.mark.parametrize("bordered", [False, True])
 @pytest.mark.parametrize("group", KINDS)
 def test_more_distortion_is_a_lower_score(group: str, bordered: bool, photographs: dict[str, Path]) -> None:
-    model, processor = load_checkpoint(bundled_checkpoint(), device="cpu")
+    model, processor = load_checkpoint(bundled_checkpoint(), device="cpu", fused=True)
     for result in score_ladders(model, processor, photographs, KINDS[group], bordered=bordered):
         assert result.steps >= 0.9, result
         assert list(result.scores) == sorted(result.scores, reverse=True), result

@@ -1,15 +1,16 @@
-"""Time to score an image on one core: PyTorch, and the exported file by onnxruntime.
+"""Time to score an image on one core: PyTorch, fused, the exported file by onnxruntime, and compiled.
 
-    python scripts/benchmarks/onnx_scoring.py [--backbone "CLIP ViT-B/16"] [--images 4] [--repeats 7]
+    python scripts/benchmarks/onnx_scoring.py [--backbone bundled] [--images 4] [--repeats 7] [--compile]
 
-Prints a Markdown table. Both go through `score_images` with the same images, views included, in turn in every round,
-so that a busy machine slows both; the ratio is the median of the ratios of a round. Weights are random: they change
-the scores, not the time.
+Prints a Markdown table. All ways go through `score_images` with the same images, views included, in turn in every
+round, so that a busy machine slows all of them; a ratio is the median of the ratios of a round. Weights are random but
+for the bundled checkpoint: they change the scores, not the time.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import platform
 import tempfile
 import time
@@ -23,10 +24,14 @@ import transformers
 from PIL import Image
 
 from sind_hf import SindConfig, SindImageProcessor, SindModel, score_images
+from sind_hf.distributed import keep_freed_memory
+from sind_hf.fusion import fuse
 from sind_hf.onnx.export import export_onnx
 from sind_hf.onnx.model import OnnxSindModel, ScoringModel
 
+BUNDLED = "bundled"
 BACKBONES: dict[str, dict[str, Any]] = {
+    BUNDLED: {},
     "small ResNet": {
         "model_type": "resnet",
         "embedding_size": 16,
@@ -48,10 +53,15 @@ def make_images(count: int) -> list[Image.Image]:
     return [Image.fromarray(grid).resize(SIZE, Image.Resampling.BICUBIC) for grid in grids]
 
 
-def measure(name: str, images: list[Image.Image], repeats: int) -> list[str]:
+def make_model(name: str) -> tuple[SindModel, SindImageProcessor]:
+    if name == BUNDLED:
+        return SindModel.from_pretrained(BUNDLED).eval(), SindImageProcessor.from_pretrained(BUNDLED)
     torch.manual_seed(0)
-    model = SindModel(SindConfig(vision_config=BACKBONES[name])).eval()
-    processor = SindImageProcessor()
+    return SindModel(SindConfig(vision_config=BACKBONES[name])).eval(), SindImageProcessor()
+
+
+def measure(name: str, images: list[Image.Image], repeats: int, compiles: bool) -> list[str]:
+    model, processor = make_model(name)
 
     def timed(scorer: ScoringModel, batch_size: int) -> tuple[float, np.ndarray]:
         start = time.perf_counter()
@@ -62,14 +72,19 @@ def measure(name: str, images: list[Image.Image], repeats: int) -> list[str]:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         path = export_onnx(model, processor, Path(folder) / "sind.onnx").path
-        scorers: tuple[ScoringModel, ScoringModel] = (model, OnnxSindModel(path, threads=1))
+        scorers: list[ScoringModel] = [model, fuse(copy.deepcopy(model)), OnnxSindModel(path, threads=1)]
+        if compiles:
+            compiled = fuse(copy.deepcopy(model))
+            compiled.vision_model.compile()
+            scorers.append(compiled)
         for batch_size in BATCH_SIZES:
-            expected, found = (timed(scorer, batch_size)[1] for scorer in scorers)  # warms both up, too
-            np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE)
+            expected, *others = (timed(scorer, batch_size)[1] for scorer in scorers)  # warms them up, too
+            for found in others:
+                np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE)
             rounds = np.array([[timed(scorer, batch_size)[0] for scorer in scorers] for _ in range(repeats)])
-            torchs, onnxs = np.median(rounds, axis=0) * 1e3
-            ratio = np.median(rounds[:, 0] / rounds[:, 1])
-            rows.append(f"| {name} | {batch_size} | {torchs:.1f} ms | {onnxs:.1f} ms | {ratio:.2f}× |")
+            ratios = np.median(rounds[:, :1] / rounds[:, 1:], axis=0)
+            cells = " | ".join(f"{ratio:.2f}×" for ratio in ratios)
+            rows.append(f"| {name} | {batch_size} | {np.median(rounds[:, 0]) * 1e3:.1f} ms | {cells} |")
     return rows
 
 
@@ -78,17 +93,19 @@ def main() -> None:
     parser.add_argument("--backbone", action="append", choices=list(BACKBONES), help="several times for several")
     parser.add_argument("--images", type=int, default=4, help="images in a round")
     parser.add_argument("--repeats", type=int, default=7, help="rounds")
+    parser.add_argument("--compile", action="store_true", help="also with torch.compile, which takes minutes")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()  # as `sind-hf score` does
     images = make_images(options.images)
     machine = f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}"
     versions = ", ".join(f"{each.__name__} {each.__version__}" for each in (torch, transformers, onnxruntime))
     rounds = f"medians of {options.repeats} rounds"
     print(f"One image of {SIZE[0]}×{SIZE[1]} on one core ({machine}, {versions}; {rounds})\n")
-    print("| backbone | batch | PyTorch | onnxruntime | PyTorch / onnxruntime |")
-    print("| --- | --- | --- | --- | --- |")
+    print("| backbone | batch | PyTorch | fused | onnxruntime |" + options.compile * " fused, torch.compile |")
+    print("| --- | ---: | ---: | ---: | ---: |" + options.compile * " ---: |")
     for name in options.backbone or BACKBONES:
-        print("\n".join(measure(name, images, options.repeats)), flush=True)
+        print("\n".join(measure(name, images, options.repeats, options.compile)), flush=True)
 
 
 if __name__ == "__main__":

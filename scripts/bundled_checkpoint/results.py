@@ -29,10 +29,18 @@ _FROM_IMAGENET = {
     "within_generators": 0.5,
     "studies": {"video_codec_mos": 0.2, "blur_jpeg_acr": 0.15, "underwater_mos": 0.25, "agiqa3k": 0.4},
 }
-#: What each test changes in the settings of the training. `longer` continues `fold`.
+#: What each test changes in the settings of the training. `longer` continues `fold`, `longest` continues `longer`.
 TESTS: dict[str, dict[str, Any]] = {
     "fold": {**_FOLD, **_FROM_IMAGENET},
+    "l1": {**_FOLD, **_FROM_IMAGENET, "loss": "l1"},
     "longer": {**_FOLD, "start": "test_fold", "steps": 300},
+    "longest": {
+        **_FOLD,
+        "start": "test_longer",
+        "steps": 1500,
+        "crops_only": 0.2,
+        "studies": {"video_codec_mos": 0.12, "blur_jpeg_acr": 0.13, "underwater_mos": 0.2, "agiqa3k": 0.55},
+    },
     **{f"without_{name}": {**_FROM_IMAGENET, "without": name, "steps": 150} for name in STUDIES},
 }
 KINDS = (

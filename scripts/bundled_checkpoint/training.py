@@ -164,8 +164,10 @@ def study_loss(
 
 
 def _scored(model: Quality, views: Views, indices: list[int], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Return scores, and labels standardized over the domain, which matters to losses that do not align."""
     scores = model(*views.drawn(indices, rng))
-    return scores, torch.tensor(views.labels[indices], dtype=torch.float32, device=scores.device)
+    labels = (views.labels[indices] - views.labels.mean()) / views.labels.std()
+    return scores, torch.tensor(labels, dtype=torch.float32, device=scores.device)
 
 
 def _gradients(job: Callable[[], Tensor], parameters: list[Tensor]) -> tuple[float, tuple[Tensor, ...]]:

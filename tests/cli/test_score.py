@@ -160,7 +160,7 @@ def test_good_images_are_copied_and_bad_ones_moved(run, interrupt, tiny_checkpoi
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "image1.png").write_text("of somebody else")
     code, _, err = run(*base, "--report", tmp_path / "out" / "r.html")
-    assert code == 1 and "3 images copied to" in err and "1 images moved to" in err
+    assert code == 1 and "3 images copied to" in err and "1 image moved to" in err
     assert "image1.png is another file, which is not overwritten" in err
     assert sorted(path.name for path in (tmp_path / "good").iterdir()) == [f"image{n}.png" for n in (2, 3, 4)]
     assert (tmp_path / "bad" / "image1.png").read_text() == "of somebody else"

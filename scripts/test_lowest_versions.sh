@@ -17,5 +17,5 @@ uv venv --clear --python "${PYTHON:-python3}" "$folder"
 export VIRTUAL_ENV=$folder
 uv pip install --resolution lowest-direct '.[data,eval,metrics,app,onnx,formats,recipe,demo]'
 uv pip list
-uv pip install pytest hypothesis  # the fast tests need no more; their lowest versions are nobody's concern
+uv pip install pytest hypothesis  # the fast tests need no other tool
 OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 "$folder/bin/python" -m pytest -q -m "not slow and not gpu" tests

@@ -29,7 +29,7 @@ _FROM_IMAGENET = {
     "within_generators": 0.5,
     "studies": {"video_codec_mos": 0.2, "blur_jpeg_acr": 0.15, "underwater_mos": 0.25, "agiqa3k": 0.4},
 }
-#: What each test changes in the settings of the training. `longer` continues `fold`, `longest` continues `longer`.
+#: What each test changes in the settings of the training. `longer` continues `fold`; `longest` continues `longer`.
 TESTS: dict[str, dict[str, Any]] = {
     "fold": {**_FOLD, **_FROM_IMAGENET},
     "l1": {**_FOLD, **_FROM_IMAGENET, "loss": "l1"},

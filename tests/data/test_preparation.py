@@ -121,6 +121,7 @@ def test_a_killed_run_is_continued(tmp_path, workers):
     assert result.done == 20
     run(manifest, root, tmp_path / "straight")
     assert contents(folder) == contents(tmp_path / "straight")
+    deadline = time.monotonic() + 60
     while list(folder.glob(".*.tmp")):  # of orphaned workers
         assert time.monotonic() < deadline
         time.sleep(0.01)

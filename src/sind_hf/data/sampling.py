@@ -134,8 +134,8 @@ class SceneBatchSampler(EpochBatchSampler):
         seed: Seed of the order.
 
     Raises:
-        ValueError: If there are no images, an image has no label, there are fewer scenes than `scenes_per_batch`, or
-            `batch_size` is not a multiple of it.
+        ValueError: If there are no images, or an image has no label. If `scenes_per_batch` is more than the number of
+            scenes, or does not divide `batch_size`.
     """
 
     def __init__(self, scenes: Sequence[int | str], batch_size: int, scenes_per_batch: int, *, seed: int = 0) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import resource
 import socket
@@ -165,6 +166,12 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., SimpleNa
 def small_files() -> Callable[[int], None]:
     """No file of this process may grow beyond a limit until the test ends, as on a disk that is full."""
     return lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+
+def pytest_collection_finish() -> None:
+    """Keep what is imported out of garbage collections: every training asks for one, of half a million objects."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -27,10 +27,10 @@ FIRST_IMPORTS = (
 )
 
 
-# The libraries below transformers are imported once, for all children.
+# What transformers imports from elsewhere is imported once, for all children.
 IN_CHILDREN = """
 import os, sys
-import huggingface_hub, PIL.Image, torch
+import huggingface_hub, PIL.Image, scipy.optimize, torch._dynamo, torch.distributed.fsdp, torch.distributed.tensor
 known, *firsts = sys.argv[1:]
 for first in firsts:
     if not (child := os.fork()):

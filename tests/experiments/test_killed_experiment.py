@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from helpers.processes import Command, start
 from helpers.tiny_sets import make_config, make_set
 
-SOURCE = Path(__file__).parents[2] / "src"
 FOLDS = ("test_for_100_Animal", "test_for_101_Cityscape")
 
 
-def start(config: Path) -> subprocess.Popen[str]:
-    """Start the command as a shell would."""
-    command = [sys.executable, "-m", "sind_hf.cli", "experiment", "leave-one-out", "-c", str(config)]
-    environment = os.environ | {"PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+def experiment(config: Path) -> Command:
+    """Start the command."""
+    return start("sind_hf.cli", ["experiment", "leave-one-out", "-c", config], CUDA_VISIBLE_DEVICES="")
 
 
-def finish(process: subprocess.Popen[str]) -> str:
+def finish(process: Command) -> str:
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     return err
@@ -46,7 +41,7 @@ def test_killed_and_started_again_equals_straight(tmp_path: Path) -> None:
         config.save(configs[name])
 
     second = tmp_path / "killed" / FOLDS[1]
-    process = start(configs["killed"])
+    process = experiment(configs["killed"])
     while process.poll() is None and not list(second.glob("checkpoint-*/trainer_state.json")):
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
@@ -55,8 +50,8 @@ def test_killed_and_started_again_equals_straight(tmp_path: Path) -> None:
     assert (tmp_path / "killed" / FOLDS[0] / "results.json").is_file()
     assert not (second / "results.json").exists()
 
-    messages = finish(start(configs["killed"]))
+    messages = finish(experiment(configs["killed"]))
     assert f"{FOLDS[1]}, seed 0 (2/2): done" in messages and FOLDS[0] not in messages
-    finish(start(configs["straight"]))
+    finish(experiment(configs["straight"]))
     for table in ("report.csv", "report_summary.csv", "report.md"):
         assert (tmp_path / "killed" / table).read_text() == (tmp_path / "straight" / table).read_text()

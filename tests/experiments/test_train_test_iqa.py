@@ -1,4 +1,4 @@
-"""Every published command line, on tiny sets and a tiny backbone: the folds and the losses of the published runs."""
+"""Every published command line: its folds, loss and network, and trainings of some on tiny sets and backbones."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from sind_hf import SindConfig
 from sind_hf.data.splits.library import read_folds, write_folds
 from sind_hf.data.splits.splits import leave_one_out, random_split
 from sind_hf.experiments.config import load_config
+from sind_hf.experiments.protocols import build_folds
 from sind_hf.experiments.records import load_records
 
 ROOT = Path(__file__).parents[2]
@@ -100,6 +101,9 @@ COMMANDS = {
     ),
 }
 
+# One for each protocol, local branch and backbone; the others differ from these in names and numbers.
+TRAINED = ("leave-one-out spaq", "cross-set both", "random-split eva", "no alignment", "all global", "resnet")
+
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory):
@@ -143,11 +147,22 @@ def no_figures(monkeypatch):
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_published_command(name, tree, tmp_path, monkeypatch):
+def test_published_command(name, tree):
     line, (folds, tests, loss, scenes, batch, branch) = COMMANDS[name]
     flags = script.parse([*line.split(), "--json_dir", str(tree / "published"), "--data_root", str(tree / "images")])
-    epochs = script.config_of(flags).training.num_train_epochs
-    assert epochs == float(line.split("--epochs ")[1].split()[0])
+    config = script.config_of(flags)
+    args = config.training
+    assert args.num_train_epochs == float(line.split("--epochs ")[1].split()[0])
+    assert (args.loss_type, args.scene_sampling, args.per_device_train_batch_size) == (loss, scenes, batch)
+    assert (config.model.local_branch, config.data.dataset_domain) == (branch, "--dataset_domain" in line)
+    found = build_folds(config.data, config.experiment)
+    assert [fold.name for fold in found] == folds
+    assert all(list(fold.tests) == tests.split() for fold in found)
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_published_command_trains(name, tree, tmp_path):
+    line, (folds, tests, loss, scenes, batch, branch) = COMMANDS[name]
     assert run(tree, tmp_path / "run", line) == 0
     records = load_records(tmp_path / "run")
     assert [record["fold"] for record in records] == folds

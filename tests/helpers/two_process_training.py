@@ -1,4 +1,4 @@
-"""Script of test_two_processes.py, started by torchrun with a folder for the results."""
+"""Script of test_two_processes.py, which runs it on two ranks with a folder for the results."""
 
 from __future__ import annotations
 

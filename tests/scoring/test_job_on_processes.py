@@ -1,14 +1,12 @@
-"""Scoring jobs that share the work, and jobs that are killed: as commands, in processes of their own."""
+"""Scoring jobs that share the work, and jobs that are killed: as commands in other processes."""
 
 from __future__ import annotations
 
 import csv
 import json
-import os
-import subprocess
-import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, Image
 
+from helpers.processes import Command, start_ranks
+from helpers.processes import start as start_module
 from sind_hf.checkpoints import load_checkpoint
 from sind_hf.scoring.scorer import score_images
 
@@ -35,29 +35,20 @@ def images(draw: Any, tmp_path: Path) -> Path:
     return folder
 
 
-def start(arguments: list[Any], processes: int = 1, slow: float = 0) -> subprocess.Popen[str]:
+def start(arguments: list[Any], slow: float = 0) -> Command:
     """Start `sind-hf score`; with `slow`, every image takes at least that many seconds."""
-    here = Path(__file__).parent
-    paths = [str(here.parents[1] / "src"), str(here), os.environ.get("PYTHONPATH", "")]
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("ACCELERATE_")}
-    launcher = [sys.executable]
-    if processes > 1:
-        launcher += ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes)]
-        launcher += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-        launcher += ["--main_process_port", "0"]
-    return subprocess.Popen(
-        [*launcher, str(here / "noted_score.py"), "score", *map(str, arguments), "--device", "cpu"],
-        env=inherited
-        | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths), "SLOW": str(slow)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return start_module("helpers.noted_score", ["score", *arguments, "--device", "cpu"], SLOW=str(slow))
 
 
-def ended(running: subprocess.Popen[str]) -> tuple[int, str]:
-    _, err = running.communicate(timeout=240)
-    return running.returncode, err
+def start_two(arguments: list[Any], port: int, slow: float = 0) -> list[Command]:
+    """Start `sind-hf score` on two processes."""
+    return start_ranks(2, port, "helpers.noted_score", ["score", *arguments, "--device", "cpu"], SLOW=str(slow))
+
+
+def ended(*running: Command) -> tuple[list[int | None], str]:
+    """Return the exit codes, and all that was written to standard error."""
+    err = "".join(command.communicate(timeout=240)[1] for command in running)
+    return [command.returncode for command in running], err
 
 
 def kept_rows(output: Path) -> list[dict[str, Any]]:
@@ -69,19 +60,18 @@ def kept_rows(output: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def kill_after(running: subprocess.Popen[str], output: Path, rows: int) -> list[str]:
-    """Kill the job, with all its processes at once, when that many rows are kept; returns the scored images."""
+def kill_after(running: list[Command], output: Path, rows: int) -> list[str]:
+    """Kill a job, with all its processes at once, when that many rows are kept; return the scored images."""
     deadline = time.monotonic() + 200
     while len(kept_rows(output)) < rows:
-        assert running.poll() is None, f"ended before it could be killed: {running.communicate()[1]}"
+        assert running[0].poll() is None, f"ended before it could be killed: {running[0].communicate()[1]}"
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    launcher = psutil.Process(running.pid)
-    family = [launcher, *launcher.children(recursive=True)]  # taken down: the launcher alone would leave the others
+    processes = [psutil.Process(command.pid) for command in running]
+    family = [*processes, *(child for process in processes for child in process.children(recursive=True))]
     for process in family:
         process.kill()
     psutil.wait_procs(family, timeout=30)
-    running.communicate()
     assert not output.exists()
     return [row["image"] for row in kept_rows(output) if row["score"] is not None]
 
@@ -115,13 +105,13 @@ def same_scores(found: dict[str, float | None], checkpoint: Path, files: list[st
 
 
 def test_two_processes_write_the_file_of_one(
-    tiny_checkpoint: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_checkpoint: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free_port: int
 ) -> None:
     monkeypatch.setenv("NOTES", str(tmp_path))
     output = tmp_path / "two.csv"
     arguments = [images, "--model", tiny_checkpoint, "--batch-size", 4, "--output", output]
-    code, err = ended(start(arguments, processes=2))
-    assert code == 1, err  # of the bad image
+    codes, err = ended(*start_two(arguments, free_port))
+    assert codes == [1, 1], err  # of the bad image
     assert "40 images scored" in err and "1 left out" in err and err.count("images scored") == 1
     assert err.count("left out: ") == 1 and "07_bad.png: not an image" in err
     seen = noted(tmp_path)
@@ -135,19 +125,19 @@ def test_two_processes_write_the_file_of_one(
 
 
 def test_two_processes_are_killed_and_one_goes_on_and_the_other_way_round(
-    tiny_checkpoint: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_checkpoint: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free_ports: Iterator[int]
 ) -> None:
     monkeypatch.setenv("NOTES", str(tmp_path))
     output = tmp_path / "s.csv"
     arguments = [images, "--model", tiny_checkpoint, "--batch-size", 2, "--output", output]
-    first = kill_after(start(arguments, processes=2, slow=0.1), output, rows=8)
+    first = kill_after(start_two(arguments, next(free_ports), slow=0.1), output, rows=8)
     assert len(list(tmp_path.glob("s.csv.part-1"))) == 1 and len(first) >= 7
     noted(tmp_path)
-    second = kill_after(start([*arguments, "--resume"], processes=1, slow=0.1), output, rows=len(first) + 6)
+    second = kill_after([start([*arguments, "--resume"], slow=0.1)], output, rows=len(first) + 6)
     assert set(first) < set(second) and len(set(second)) == len(second)
     assert not {image for _, image in noted(tmp_path)} & set(first)
-    code, err = ended(start([*arguments, "--resume"], processes=2))
-    assert code == 1, err
+    codes, err = ended(*start_two([*arguments, "--resume"], next(free_ports)))
+    assert codes == [1, 1], err
     seen = noted(tmp_path)
     assert {process for process, _ in seen} == {0, 1} and not {image for _, image in seen} & set(second)
     assert f"{COUNT - len(second)} images scored" in err
@@ -167,16 +157,16 @@ def test_a_dataset_is_killed_and_goes_on(
     output = tmp_path / "s.parquet"
     arguments = [tmp_path / "d.parquet", "--image-root", tmp_path, "--model", tiny_checkpoint]
     arguments += ["--batch-size", 4, "--output", output]
-    kept = kill_after(start([*arguments, "--workers", 1], slow=0.1), output, rows=8)
+    kept = kill_after([start([*arguments, "--workers", 1], slow=0.1)], output, rows=8)
     noted(tmp_path)
-    code, err = ended(start([*arguments, "--resume"]))
-    assert code == 0 and f"{COUNT - len(kept)} images scored" in err, err
+    codes, err = ended(start([*arguments, "--resume"]))
+    assert codes == [0] and f"{COUNT - len(kept)} images scored" in err, err
     assert not {image for _, image in noted(tmp_path)} & set(kept)
     found = table(output)
     assert list(found) == [f"{tmp_path}/d.parquet#{number}" for number in range(COUNT)]
     same_scores(found, tiny_checkpoint, files, rel=0, abs=1e-6)
 
 
-def test_what_stops_one_process_stops_all(tiny_checkpoint: Path, images: Path, tmp_path: Path) -> None:
-    code, err = ended(start([tmp_path / "gone.txt", "--model", tiny_checkpoint], processes=2))
-    assert code != 0 and err.count("gone.txt: cannot read this list of images") == 2
+def test_what_stops_one_process_stops_all(tiny_checkpoint: Path, images: Path, tmp_path: Path, free_port: int) -> None:
+    codes, err = ended(*start_two([tmp_path / "gone.txt", "--model", tiny_checkpoint], free_port))
+    assert codes == [2, 2] and err.count("gone.txt: cannot read this list of images") == 2

@@ -83,17 +83,25 @@ def test_an_actor_that_is_killed_loses_nothing_and_scores_nothing_twice(
     assert [line.split(",")[0] for line in output.read_text().splitlines()[1:]] == files
 
 
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs Ray Data, of the extra ray")
+def test_rounds_follow_each_other(image_files: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    rounds: list[list[int]] = []
+
+    def score(_: RayEngine, __: Any, chunks: list[list[LocatedImage]]) -> Iterator[tuple[LocatedImage, None]]:
+        rounds.append([len(chunk) for chunk in chunks])
+        yield from ((image, None) for chunk in chunks for image in chunk)
+
+    monkeypatch.setattr("sind_hf.scoring.ray_engine.CHUNKS_A_ROUND", 2)
+    monkeypatch.setattr("sind_hf.scoring.ray_engine._connect", lambda: importlib.import_module("ray"))
+    monkeypatch.setattr(RayEngine, "_score", score)
+    images = [LocatedImage(f"#{number}", image_files[number % 5]) for number in range(25)]
+    assert [image for image, _ in RayEngine("any", batch_size=1)(iter(images))] == images
+    assert rounds == [[8, 8], [8, 1]]
+
+
 @pytest.mark.slow
-def test_rounds_follow_each_other_and_what_fails_in_an_actor_is_one_line(
-    cluster: Any, tiny_checkpoint: Path, image_files: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("sind_hf.scoring.ray_engine.CHUNKS_A_ROUND", 1)
-    engine = RayEngine(str(tiny_checkpoint), device="cpu", batch_size=1, actors=1)
-    images = [LocatedImage(f"#{number}", image_files[number % 5]) for number in range(9)]  # a chunk of 8, and a rest
-    found = list(engine(iter(images)))
-    assert [image for image, _ in found] == images
-    assert [row.image for _, row in found] == [image.name for image in images]
-    assert found[0][1].score == pytest.approx(found[5][1].score, abs=1e-6)
+def test_what_fails_in_an_actor_is_one_line(cluster: Any, image_files: list[str]) -> None:
+    images = [LocatedImage("#0", image_files[0])]
     with pytest.raises(ValueError, match="^Ray: .*there is no such checkpoint") as error:
         list(RayEngine("/gone", device="cpu", actors=1)(images))
     assert "\n" not in str(error.value)

@@ -29,7 +29,6 @@ COMMANDS = {
         *["--batch-size", "4", "--steps", "1", "--images", "8", "--size", "400", "300", "--workers", "0"],
     ],
     "scoring": ["--images", "3"],
-    "start_up": ["--rounds", "1"],
 }
 
 
@@ -62,6 +61,17 @@ def test_the_script_prints_the_table_of_the_page(
     header, _, *rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
     assert header in PAGE.splitlines()
     assert rows and all(len(row.split("|")) == len(header.split("|")) for row in rows)
+
+
+def test_every_process_of_the_start_is_timed(
+    run: Callable[..., None], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[list[str]] = []
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: started.append(command[1:]))
+    run("start_up", "--rounds", "2")
+    header, _, *rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert header in PAGE.splitlines() and len(rows) == 4 and len(started) == 8
+    assert ["-m", "sind_hf.cli", "--help"] in started
 
 
 @pytest.mark.slow

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from helpers.checkpoint_comparison import assert_same_checkpoints
+from helpers.processes import start_ranks
 from helpers.tiny_training import make_trainer
 from helpers.two_process_training import COUNTS, RESUMPTIONS, evaluate, evaluation_options
 from sind_hf import SindModel
@@ -25,20 +22,12 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory, images):
+def results(tmp_path_factory, images, free_ports):
     folder = tmp_path_factory.mktemp("two_processes")
     images.save_to_disk(folder / "images")
-    tests = Path(__file__).parents[1]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    paths = [str(tests.parent / "src"), str(tests), os.environ.get("PYTHONPATH", "")]
-    done = subprocess.run(
-        [*launcher, "-m", "helpers.two_process_training", str(folder)],
-        env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    for rank in start_ranks(2, next(free_ports), "helpers.two_process_training", [folder]):
+        _, err = rank.communicate(timeout=300)
+        assert rank.returncode == 0, err[-3000:]
     return folder
 
 

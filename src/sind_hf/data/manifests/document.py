@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from array import array
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ _LEAST_BYTES_PER_ENTRY = 64
 #: Values of one JSON document; each takes up to a hundred bytes of memory, and as little as three bytes of text.
 MOST_VALUES = 8_000_000
 
-_SPACE = re.compile(r"[ \t\r\n]*")
+_SPACE = " \t\r\n"
+_BETWEEN = re.compile(r"[ \t\r\n,:]*")
 
 
 @dataclass
@@ -32,17 +33,30 @@ class ManifestDocument:
         header: All top-level values except `files`.
         records: The values of `files`.
         text: The text that was parsed.
-        offsets: Position in the text at which each record starts.
     """
 
-    header: dict[str, object] = field(default_factory=dict)
-    records: list[object] = field(default_factory=list)
-    text: str = ""
-    offsets: array[int] = field(default_factory=lambda: array("q"))
+    header: dict[str, object]
+    records: list[object]
+    text: str
 
     def line_of(self, index: int) -> int:
         """Return the line on which record `index` starts, from 1."""
-        return self.text.count("\n", 0, self.offsets[index]) + 1
+        decode = json.JSONDecoder().raw_decode
+
+        def skip(position: int) -> int:
+            match = _BETWEEN.match(self.text, position)
+            return match.end() if match else position
+
+        position = self.text.index("{") + 1
+        while True:
+            key, position = decode(self.text, skip(position))
+            if key == "files":
+                break
+            _, position = decode(self.text, skip(position))
+        position = self.text.index("[", position) + 1
+        for _ in range(index):
+            _, position = decode(self.text, skip(position))
+        return self.text.count("\n", 0, skip(position)) + 1
 
 
 def read_document(path: Path, max_bytes: int = MAX_BYTES) -> ManifestDocument:
@@ -71,7 +85,7 @@ def read_document(path: Path, max_bytes: int = MAX_BYTES) -> ManifestDocument:
     if data.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
         raise ManifestError(f"{name}: the file starts with a byte order mark; save it as UTF-8 without one")
     try:
-        return parse_document(data.decode("utf-8"), max(1000, max_bytes // _LEAST_BYTES_PER_ENTRY))
+        return _parse(data.decode("utf-8"), max(1000, max_bytes // _LEAST_BYTES_PER_ENTRY))
     except UnicodeDecodeError as error:
         raise ManifestError(f"{name}: byte {error.start + 1} is not UTF-8; save the file as UTF-8") from error
     except json.JSONDecodeError as error:
@@ -87,83 +101,27 @@ def read_document(path: Path, max_bytes: int = MAX_BYTES) -> ManifestDocument:
         raise ManifestError(f"{name}: {shown(str(error))[1:-1]}; write scores and ids as ordinary numbers") from error
 
 
-def parse_document(text: str, max_entries: int) -> ManifestDocument:
-    """Parse the text of a manifest.
-
-    This function walks the two outer levels and leaves the values below them to `json`, so that every record has its
-    line. Duplicate keys, NaN and Infinity are errors, although `json` accepts them.
-
-    Raises:
-        json.JSONDecodeError: If the text is not a JSON object.
-        ManifestError: If `files` is missing, is not a list or has more than `max_entries` entries, or the text has too
-            many values.
-        RecursionError: If a value is nested beyond the interpreter's limit.
-        ValueError: If an integer has thousands of digits.
-    """
+def _parse(text: str, max_entries: int) -> ManifestDocument:
+    """Parse the text of a manifest. Duplicate keys, NaN and Infinity are errors, although `json` accepts them."""
     require_few_values(text)
-    document = ManifestDocument(text=text)
     decoder = json.JSONDecoder(object_pairs_hook=_unique_keys, parse_constant=_no_constant)
-    seen_files = False
-
-    def skip(position: int) -> int:
-        match = _SPACE.match(text, position)
-        return match.end() if match else position
-
-    def expect(characters: str, position: int) -> str:
-        found = text[position : position + 1]
-        if not found or found not in characters:
-            wanted = " or ".join(repr(character) for character in characters)
-            raise json.JSONDecodeError(
-                f"expected {wanted}, found {shown(found) if found else 'the end'}", text, position
-            )
-        return found
-
-    def walk(closing: str, position: int, read: Callable[[int], int]) -> int:
-        """Read the items of an array or object whose opening bracket is before `position`."""
-        position = skip(position)
-        if text[position : position + 1] == closing:
-            return position + 1
-        while True:
-            position = skip(read(skip(position)))
-            if expect("," + closing, position) == closing:
-                return position + 1
-            position += 1
-
-    def read_record(position: int) -> int:
-        if len(document.records) == max_entries:
-            raise ManifestError(
-                f"there are more than {max_entries:,} entries; raise max_bytes of Manifest.load for more"
-            )
-        document.offsets.append(position)
-        value, end = decoder.raw_decode(text, position)
-        document.records.append(value)
-        return end
-
-    def read_member(position: int) -> int:
-        nonlocal seen_files
-        expect('"', position)
-        key, end = decoder.raw_decode(text, position)
-        end = skip(end)
-        expect(":", end)
-        end = skip(end + 1)
-        if key in document.header or (key == "files" and seen_files):
-            raise ManifestError(f"the key {shown(key)} appears twice; keep one")
-        if key != "files":
-            document.header[key], end = decoder.raw_decode(text, end)
-            return end
-        seen_files = True
-        if text[end : end + 1] != "[":
-            raise ManifestError("'files' is not a list; it must be a list of entries with image and score")
-        return walk("]", end + 1, read_record)
-
-    start = skip(0)
-    expect("{", start)
-    end = skip(walk("}", start + 1, read_member))
-    if end != len(text):
-        raise json.JSONDecodeError("there is text after the end of the object", text, end)
-    if not seen_files:
-        raise ManifestError("there is no key 'files'; a manifest is a JSON object with a list 'files' of its entries")
-    return document
+    try:
+        header, end = decoder.raw_decode(text, len(text) - len(text.lstrip(_SPACE)))
+    except json.JSONDecodeError as error:
+        if error.pos < len(text):
+            raise
+        raise json.JSONDecodeError("found the end of the file; the object is not complete", text, error.pos) from error
+    if rest := text[end:].lstrip(_SPACE):
+        raise json.JSONDecodeError("there is text after the end of the object", text, len(text) - len(rest))
+    if not isinstance(header, dict) or "files" not in header:
+        what = "there is no key 'files'" if isinstance(header, dict) else "this is not a JSON object"
+        raise ManifestError(f"{what}; a manifest is a JSON object with a list 'files' of its entries")
+    records = header.pop("files")
+    if not isinstance(records, list):
+        raise ManifestError("'files' is not a list; it must be a list of entries with image and score")
+    if len(records) > max_entries:
+        raise ManifestError(f"there are more than {max_entries:,} entries; raise max_bytes of Manifest.load for more")
+    return ManifestDocument(header, records, text)
 
 
 def parse_json(text: str) -> Any:
@@ -192,8 +150,7 @@ def require_few_values(text: str) -> None:
 def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
     values = dict(pairs)
     if len(values) != len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
         raise ManifestError(f"the key {shown(twice)} appears twice in one object; keep one")
     return values
 

@@ -47,15 +47,15 @@ class DatasetFacts:
     name: str
     display_name: str
     images: int | None
-    score_name: str
     score_range: tuple[float, float] | None
     domain_base: int
-    domain_kind: Literal["scene", "distortion", "reference image", "style", "resolution", "whole set"]
     prefix: str
     home_page: str
     citation_key: str
     aliases: tuple[str, ...] = ()
+    score_name: str = "MOS"
     higher_is_better: bool = True
+    domain_kind: Literal["scene", "distortion", "reference image", "style", "resolution", "whole set"] = "scene"
     domains: Mapping[int, str] = field(default_factory=dict, hash=False)
     scene_counts: Mapping[int, int] = field(default_factory=dict, hash=False)
     fixed_scenes: bool = True
@@ -77,32 +77,15 @@ def _counted(base: int, *counts: int) -> Mapping[int, int]:
 #: Scenes of SPAQ, also the zero-shot classes for datasets without scene labels.
 SCENES = ("Animal", "Cityscape", "Human", "Indoor scene", "Landscape", "Night scene", "Plant", "Still-life", "Others")
 
+_EVA_SCENES = ("animals", "architectures and city scenes", "human", "natural and rural scenes", "still life", "other")
 _KADID_DISTORTIONS = (
-    "gaussian blur",
-    "lens blur",
-    "motion blur",
-    "color diffusion",
-    "color shift",
-    "color quantization",
-    "color saturation 1",
-    "color saturation 2",
-    "jpeg2000",
-    "jpeg",
-    "white noise",
-    "white noise in color component",
-    "impulse noise",
-    "multiplicative noise",
-    "denoise",
-    "brighten",
-    "darken",
-    "mean shift",
-    "jitter",
-    "non-eccentricity patch",
-    "pixelate",
-    "quantization",
-    "color block",
-    "high sharpen",
-    "contrast change",
+    *("gaussian blur", "lens blur", "motion blur"),
+    *("color diffusion", "color shift", "color quantization", "color saturation 1", "color saturation 2"),
+    *("jpeg2000", "jpeg"),
+    *("white noise", "white noise in color component", "impulse noise", "multiplicative noise", "denoise"),
+    *("brighten", "darken", "mean shift"),
+    *("jitter", "non-eccentricity patch", "pixelate", "quantization", "color block"),
+    *("high sharpen", "contrast change"),
 )
 
 _DATASETS = (
@@ -110,10 +93,8 @@ _DATASETS = (
         name="spaq",
         display_name="SPAQ",
         images=11_125,
-        score_name="MOS",
         score_range=(0.0, 100.0),
         domain_base=100,
-        domain_kind="scene",
         domains=_named(100, *SCENES),
         # An image may show several scenes. These are the counts of the published choice.
         scene_counts=_counted(100, 118, 2325, 1098, 797, 1196, 815, 1360, 2904, 512),
@@ -127,10 +108,8 @@ _DATASETS = (
         display_name="KonIQ-10k",
         aliases=("koniq", "koniq-10k"),
         images=10_073,
-        score_name="MOS",
         score_range=(0.0, 100.0),
         domain_base=300,
-        domain_kind="scene",
         domains=_named(300, *SCENES[:8]),
         scene_counts=_counted(300, 2539, 376, 1576, 1813, 724, 736, 835, 1474),
         fixed_scenes=False,
@@ -143,10 +122,8 @@ _DATASETS = (
         display_name="LIVE in the Wild",
         aliases=("livew", "clive", "live-challenge", "livechallenge", "live-in-the-wild"),
         images=1169,
-        score_name="MOS",
         score_range=(0.0, 100.0),
         domain_base=200,
-        domain_kind="scene",
         domains=_named(200, *SCENES),
         scene_counts=_counted(200, 140, 97, 89, 195, 215, 141, 126, 61, 105),
         fixed_scenes=False,
@@ -159,10 +136,8 @@ _DATASETS = (
         display_name="BID",
         aliases=("rbid", "bid2011"),
         images=586,
-        score_name="MOS",
         score_range=(0.0, 5.0),
         domain_base=400,
-        domain_kind="scene",
         domains=_named(400, *SCENES),
         scene_counts=_counted(400, 140, 17, 17, 71, 113, 80, 102, 36, 10),
         fixed_scenes=False,
@@ -226,7 +201,6 @@ _DATASETS = (
         display_name="TID2013",
         aliases=("tid",),
         images=3000,
-        score_name="MOS",
         score_range=(0.0, 9.0),
         domain_base=900,
         domain_kind="reference image",
@@ -263,16 +237,7 @@ _DATASETS = (
         score_name="mean vote",
         score_range=(0.0, 10.0),
         domain_base=1100,
-        domain_kind="scene",
-        domains=_named(
-            1101,
-            "animals",
-            "architectures and city scenes",
-            "human",
-            "natural and rural scenes",
-            "still life",
-            "other",
-        ),
+        domains=_named(1101, *_EVA_SCENES),
         scene_counts=_counted(1101, 707, 765, 829, 802, 750, 217),
         task="aesthetic",
         prefix="EVA/",
@@ -286,7 +251,6 @@ _DATASETS = (
         score_name="mean aesthetic score",
         score_range=(1.0, 5.0),
         domain_base=1200,
-        domain_kind="scene",
         task="aesthetic",
         prefix="PARA/",
         home_page="https://cv-datasets.institutecv.com/#/data-sets",
@@ -301,7 +265,6 @@ _DATASETS = (
         # Just-objectionable differences are open at both ends and comparable only within a scene.
         score_range=None,
         domain_base=0,
-        domain_kind="scene",
         prefix="PIQ23/",
         home_page="https://github.com/DXOMARK-Research/PIQ2023",
         license="given on request for non-commercial research; check the home page",
@@ -312,7 +275,6 @@ _DATASETS = (
         display_name="AGIQA-3K",
         aliases=("agiqa", "agiqa-3k", "agi"),
         images=2982,
-        score_name="MOS",
         score_range=(0.0, 5.0),
         domain_base=500,
         domain_kind="style",
@@ -324,7 +286,6 @@ _DATASETS = (
         name="nnid",
         display_name="NNID",
         images=2240,
-        score_name="MOS",
         score_range=(0.0, 1.0),
         domain_base=1400,
         domain_kind="resolution",

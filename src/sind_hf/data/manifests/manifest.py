@@ -22,7 +22,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -134,7 +134,12 @@ class Manifest:
         document = read_document(path, max_bytes)
         if "schema_version" not in document.header:
             upgrade_published_document(document, path)
-        unscored = [] if require_scores else _fill_missing_scores(document.records)
+        unscored: list[int] = []
+        if not require_scores:
+            for index, record in enumerate(document.records):
+                if isinstance(record, dict) and record.get("score") is None:
+                    record["score"] = 0.0  # passes the checks
+                    unscored.append(index)
         problems = header_problems(document.header)
         if not problems:
             found = record_problems(document.records, _domain_names(document.header))
@@ -151,10 +156,7 @@ class Manifest:
         return manifest
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the manifest (schema version 1) to a file, completely or not at all.
-
-        Returns:
-            The path.
+        """Write the manifest (schema version 1) to a file, completely or not at all, and return its path.
 
         Raises:
             ManifestError: If the manifest is not valid (see `validate`) or the file cannot be written.
@@ -223,16 +225,16 @@ class Manifest:
                 if names.setdefault(domain_id, name) != name:
                     what = f"domain {domain_id} is {names[domain_id]!r} in one and {name!r} in {part.dataset}"
                     raise ManifestError(f"cannot merge {self.dataset}: {what}; make them agree")
-        first = self.score
-        score = ScoreInfo(
-            name=first.name if all(part.score.name == first.name for part in parts) else "score",
-            range=first.range if all(part.score.range == first.range for part in parts) else None,
-            higher_is_better=first.higher_is_better,
-        )
+        score_names = {part.score.name for part in parts}
+        score_ranges = {part.score.range for part in parts}
         merged = Manifest(
             dataset="+".join(dict.fromkeys(part.dataset for part in parts)),
             entries=[entry for part in parts for entry in part.entries],
-            score=score,
+            score=ScoreInfo(
+                name=self.score.name if len(score_names) == 1 else "score",
+                range=self.score.range if len(score_ranges) == 1 else None,
+                higher_is_better=self.score.higher_is_better,
+            ),
             domain_names=names,
             reference_based=any(part.reference_based for part in parts),
             source=", ".join(dict.fromkeys(part.source for part in parts if part.source)) or None,
@@ -255,16 +257,17 @@ class Manifest:
     def oriented(self) -> Manifest:
         """Return the manifest with higher scores for better images: itself, or a copy with `oriented_scores`.
 
-        Orient a dataset before you split it. Without a declared range, each part would be
-        turned around its own highest score.
+        Orient a dataset before you split it. Without a declared range, each part would be turned around its own
+        highest score.
         """
         if self.score.higher_is_better or not self.entries:
             return self
-        entries = [
-            replace(entry, score=score) for entry, score in zip(self.entries, self.oriented_scores(), strict=True)
-        ]
-        score = replace(self.score, range=self.oriented_range(), higher_is_better=True)
-        return replace(self, score=score, entries=entries)
+        scores = self.oriented_scores()
+        return replace(
+            self,
+            score=replace(self.score, range=self.oriented_range(), higher_is_better=True),
+            entries=[replace(entry, score=score) for entry, score in zip(self.entries, scores, strict=True)],
+        )
 
     def oriented_range(self) -> tuple[float, float] | None:
         """Return the declared range on the scale of `oriented_scores`; None if there is none."""
@@ -327,12 +330,10 @@ class Manifest:
             "scene": classes,
         }
         features: dict[str, Any] = {"image": Image(), "score": Value("float64"), "scene": ClassLabel(names=names)}
-        if any(entry.reference is not None for entry in self.entries):
-            columns["reference"] = [entry.reference for entry in self.entries]
-            features["reference"] = Value("string")
-        if any(entry.domain_id is not None for entry in self.entries):
-            columns["domain_id"] = [entry.domain_id for entry in self.entries]
-            features["domain_id"] = Value("int64")
+        for name, kind in (("reference", "string"), ("domain_id", "int64")):
+            values = [getattr(entry, name) for entry in self.entries]
+            if any(value is not None for value in values):
+                columns[name], features[name] = values, Value(kind)
         dataset = Dataset.from_dict(columns, features=Features(features))
         return dataset.to_iterable_dataset() if streaming else dataset
 
@@ -351,11 +352,7 @@ class Manifest:
         return {
             "schema_version": SCHEMA_VERSION,
             "dataset": self.dataset,
-            "score": {
-                "name": self.score.name,
-                "range": None if bounds is None else [_plain(bound) for bound in bounds],
-                "higher_is_better": self.score.higher_is_better,
-            },
+            "score": {**asdict(self.score), "range": None if bounds is None else [_plain(bound) for bound in bounds]},
             "domain_name": {_domain_key(key): name for key, name in sorted(self.domain_names.items(), key=_by_number)},
             "reference_based": self.reference_based,
             "source": self.source,
@@ -396,34 +393,15 @@ def _domain_names(header: Mapping[str, Any]) -> dict[int, str]:
     return {int(key): name for key, name in (header.get("domain_name") or {}).items()}
 
 
-def _entry(record: Any) -> ManifestEntry:
-    return ManifestEntry(
-        record["image"],
-        float(record["score"]),
-        record.get("scene"),
-        record.get("domain_id"),
-        record.get("reference"),
-        record.get("distortion"),
-    )
-
-
-def _fill_missing_scores(records: list[object]) -> list[int]:
-    """Replace missing scores by one that passes the checks; return the indices of these records."""
-    missing = []
-    for index, record in enumerate(records):
-        if isinstance(record, dict) and record.get("score") is None:
-            record["score"] = 0.0
-            missing.append(index)
-    return missing
-
-
 def _from_document(document: ManifestDocument) -> Manifest:
     header: dict[str, Any] = document.header
+    records: list[Any] = document.records
     score = header.get("score") or {}
     bounds = score.get("range")
     return Manifest(
         dataset=header["dataset"],
-        entries=[_entry(record) for record in document.records],
+        # The checks allow no other keys.
+        entries=[ManifestEntry(**(record | {"score": float(record["score"])})) for record in records],
         score=ScoreInfo(
             name=score.get("name", "MOS"),
             range=None if bounds is None else (float(bounds[0]), float(bounds[1])),

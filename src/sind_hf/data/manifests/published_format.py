@@ -9,14 +9,13 @@ splits hold flipped scores. The direction is read from the scores of the file, o
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from sind_hf.data.manifests.catalog import DatasetFacts, dataset_of
 from sind_hf.data.manifests.document import ManifestDocument, read_document
 from sind_hf.data.manifests.score_direction import LEAST_CORRELATION, correlation, direction_shown
-from sind_hf.data.manifests.validation import SCHEMA_VERSION, ManifestError, is_number, score_fault
+from sind_hf.data.manifests.validation import SCHEMA_VERSION, ManifestError, score_fault
 
 #: Places of a dataset's whole manifest in a manifest folder: ours, then the published ones.
 WHOLE_MANIFESTS = ("{name}/all.json", "all/{name}_all.json", "{name}.json")
@@ -81,11 +80,12 @@ def _derive_scenes(records: list[object], names: object) -> None:
 
 def _facts(records: list[object], path: Path) -> dict[str, object]:
     """Return the header fields that follow from the image paths and the scores."""
-    scored = list(_scored(records))
-    facts = list(dict.fromkeys(dataset_of(image) for image, _ in scored))
+    images = [record["image"] for record in records if isinstance(record, dict) and "image" in record]
+    facts = list(dict.fromkeys(dataset_of(image) for image in images if isinstance(image, str)))
     known: list[DatasetFacts] = [fact for fact in facts if fact is not None]
     if not known or len(known) != len(facts):
         return {"dataset": path.stem}
+    scored = _scored(records)
     directions = {
         fact: _direction(fact, [pair for pair in scored if dataset_of(pair[0]) == fact], path) for fact in known
     }
@@ -103,12 +103,13 @@ def _facts(records: list[object], path: Path) -> dict[str, object]:
     }
 
 
-def _scored(records: Iterable[object]) -> Iterable[tuple[str, float]]:
-    """Yield the image path and the score (NaN if invalid) of every record with a path."""
-    for record in records:
-        if isinstance(record, dict) and isinstance(record.get("image"), str):
-            score = record.get("score")
-            yield record["image"], float(score) if is_number(score) and not score_fault(score) else math.nan
+def _scored(records: Iterable[object]) -> list[tuple[str, float]]:
+    """Return the image path and the score of every record that has valid ones."""
+    return [
+        (record["image"], float(record["score"]))
+        for record in records
+        if isinstance(record, dict) and isinstance(record.get("image"), str) and not score_fault(record.get("score"))
+    ]
 
 
 def _range(facts: DatasetFacts, higher_is_better: bool) -> tuple[float, float] | None:
@@ -123,7 +124,6 @@ def _direction(facts: DatasetFacts, scored: Sequence[tuple[str, float]], path: P
     Raises:
         ManifestError: If the scores contradict the whole manifest in the same folder, or the direction is unknown.
     """
-    scored = [(image, score) for image, score in scored if not math.isnan(score)]
     own = direction_shown(facts, scored)
     if facts.higher_is_better or _is_whole(facts, path):
         return _direction_of_whole(facts, scored)
@@ -156,7 +156,7 @@ def _whole_manifest(facts: DatasetFacts, path: Path) -> tuple[Path | None, dict[
             whole = folder / pattern.format(name=facts.name)
             if whole.is_file() and not whole.samefile(path):
                 document = read_document(whole)
-                scored = [(image, score) for image, score in _scored(document.records) if not math.isnan(score)]
+                scored = _scored(document.records)
                 declared = document.header.get("score")
                 direction = declared.get("higher_is_better") if isinstance(declared, dict) else None
                 if not isinstance(direction, bool):
@@ -184,6 +184,5 @@ def _sides_beside(facts: DatasetFacts, path: Path) -> list[tuple[str, float]]:
     for other in others:
         document = read_document(other)
         if "schema_version" not in document.header:
-            scored = [pair for pair in _scored(document.records) if dataset_of(pair[0]) == facts]
-            found += [(image, score) for image, score in scored if not math.isnan(score)]
+            found += [pair for pair in _scored(document.records) if dataset_of(pair[0]) == facts]
     return found

@@ -30,14 +30,11 @@ _ROUNDING = 1e-6
 
 
 def direction_shown(facts: DatasetFacts, scored: Sequence[tuple[str, float]]) -> bool | None:
-    """Return whether higher scores mean better images.
+    """Return whether higher scores mean better images; None if the scores do not tell, or contradict each other.
 
     Args:
         facts: Facts about the dataset from the catalog.
         scored: Manifest paths with their scores, which are finite.
-
-    Returns:
-        True or False; None if the scores do not tell, or contradict each other.
     """
     scores = [score for _, score in scored]
     found = {_by_ladders(facts, scored), _by_pristine(facts, scores), _by_limits(facts, scores)} - {None}

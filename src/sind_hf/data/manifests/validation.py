@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import chain, islice
 from pathlib import Path
-from typing import Literal, TypeGuard
+from typing import Literal
 
 from sind_hf.files import reason, shown
 from sind_hf.image_processing_sind import ImageError, load_image, printable
@@ -91,24 +91,19 @@ def require_utf8_name(folder: Path) -> None:
     Raises:
         ManifestError: If the name is not UTF-8.
     """
-    name = str(folder)
     try:
-        name.encode()
+        str(folder).encode()
     except UnicodeEncodeError:
         readable = os.fsencode(folder).decode("utf-8", "backslashreplace")
         raise ManifestError(f"{readable}: the name of this folder is not UTF-8; rename it") from None
-
-
-def is_number(value: object) -> TypeGuard[int | float]:
-    """Whether `value` is a number in JSON. A boolean is not, although Python counts it as an int."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def score_fault(score: object) -> str | None:
     """Return what is wrong with an opinion score; None if it is valid."""
     if isinstance(score, str):
         return f"score is the string {shown(score)}; write it as a number without quotes"
-    if not is_number(score):
+    # A boolean is no number in JSON, although Python counts it as an int.
+    if isinstance(score, bool) or not isinstance(score, int | float):
         return f"score is {shown(score)}; it must be a number"
     # Compared before it is converted, because float() overflows for an integer of hundreds of digits.
     if not -LARGEST_SCORE <= score <= LARGEST_SCORE:
@@ -247,10 +242,6 @@ def record_problems(records: Sequence[object], domain_names: Mapping[int, str]) 
     """Yield the problems of the entries: faults, duplicates, and scenes that contradict each other.
 
     A generator, because a hostile file could otherwise cost the memory of a million messages.
-
-    Args:
-        records: The entries as JSON objects.
-        domain_names: Names of the domain IDs, from the header.
     """
     if not records:
         yield Problem("format", "files is empty; a manifest needs at least one entry")
@@ -297,9 +288,8 @@ def image_problems(
     """
     root = Path(image_root).resolve()
     if not root.is_dir():
-        return [
-            Problem("missing", f"the image root {shown(str(image_root))} is not a folder; name the folder of images")
-        ]
+        what = f"the image root {shown(str(image_root))} is not a folder; name the folder of images"
+        return [Problem("missing", what)]
     inside: dict[str, bool] = {}
 
     def check(block: Sequence[str]) -> list[tuple[ProblemKind, str] | None]:
@@ -318,7 +308,7 @@ def image_problems(
             blocks = [batch[first : first + size] for first in range(0, len(batch), size)]
             for number, fault in enumerate(chain.from_iterable(pool.map(check, blocks)), start=start + 1):
                 if fault:
-                    problems.append(Problem(fault[0], fault[1], number, image=images[number - 1]))
+                    problems.append(Problem(*fault, number, image=images[number - 1]))
                 if progress is not None:
                     progress(number, len(images))
     return problems

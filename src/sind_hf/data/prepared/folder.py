@@ -91,13 +91,8 @@ class SourceFile(NamedTuple):
 class ShardRecord(NamedTuple):
     """Record of a finished shard: the content of its JSON file.
 
-    Attributes:
-        file: Name of the Arrow file.
-        settings: Settings of the preparation.
-        versions: Versions of the packages that made it.
-        sources: Its images, including those that failed, in the order of the manifest.
-        bytes: Size of the Arrow file.
-        sha256: Checksum of the Arrow file.
+    `sources` are its images, including those that failed, in the order of the manifest. `versions` are those of the
+    packages that made it. `file`, `bytes` and `sha256` are name, size and checksum of the Arrow file.
     """
 
     file: str
@@ -183,10 +178,14 @@ class PreparedFolder:
         return sum(shard.rows for shard in self.shards)
 
     @property
+    def sources(self) -> list[SourceFile]:
+        """The source files of all shards."""
+        return [source for shard in self.shards for source in shard.sources]
+
+    @property
     def failures(self) -> dict[str, str]:
         """The images of the manifest that could not be prepared, with the reason."""
-        sources = (source for shard in self.shards for source in shard.sources)
-        return {source.image: source.failure for source in sources if source.failure is not None}
+        return {source.image: source.failure for source in self.sources if source.failure is not None}
 
     def damaged(self) -> list[str]:
         """Return the files whose checksum has changed. `prepare(…, verify=True)` makes damaged shards again."""
@@ -195,8 +194,7 @@ class PreparedFolder:
 
     def stale(self) -> list[str]:
         """Return the images that were changed or removed since they were prepared, or were missing until then."""
-        sources = (source for shard in self.shards for source in shard.sources)
-        return [source.image for source in sources if not source.is_unchanged(self.image_root)]
+        return [source.image for source in self.sources if not source.is_unchanged(self.image_root)]
 
     def dataset(self, manifest: Manifest | None = None) -> Dataset:
         """Open the images as a dataset; see `load_prepared`."""
@@ -206,15 +204,12 @@ class PreparedFolder:
         whole = (self.manifest if manifest is None else manifest).oriented()
         failed = self.failures
         manifest = whole.filter(lambda entry: entry.image not in failed)
-        if len(manifest) < len(whole):
-            logger.warning(
-                "%s: %d images could not be prepared and are left out", self.path, len(whole) - len(manifest)
-            )
+        if left_out := len(whole) - len(manifest):
+            logger.warning("%s: %d images could not be prepared and are left out", self.path, left_out)
         if not manifest.entries:
             raise ValueError(f"{self.path}: holds none of the images of {whole.dataset}.")
-        images = concatenate_datasets(
-            [Dataset.from_file(str(self.path / shard.file)) for shard in self.shards if shard.rows]
-        )
+        shards = [Dataset.from_file(str(self.path / shard.file)) for shard in self.shards if shard.rows]
+        images = concatenate_datasets(shards)
         row_of = {image: row for row, image in enumerate(images["image"][:])}
         if unknown := [entry.image for entry in manifest.entries if entry.image not in row_of]:
             raise ValueError(

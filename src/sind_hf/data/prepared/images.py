@@ -117,15 +117,15 @@ class PreparedImages(Sequence[PreparedImage]):
         size = row["view_size"][0].as_py()
         height, width = row["local_height"][0].as_py(), row["local_width"][0].as_py()
         side = 8 * size // 7
-        local = _content(row["local_picture"])
-        return PreparedImage(
-            name=row[self._image_column][0].as_py(),
-            view_size=size,
-            global_image=_pixels(_content(row["global_picture"]), side, side),
-            local_image=_strips(local, height, width, size)
-            if row["local_is_source"][0].as_py()
-            else _pixels(local, height, width),
-        )
+        content = _content(row["local_picture"])
+        local_image: np.ndarray | StripImage
+        if row["local_is_source"][0].as_py():
+            source = Image.frombytes("RGB", (width, height), memoryview(content))
+            local_image = StripImage(source, local_image_size(width, height, size))
+        else:
+            local_image = np.frombuffer(content, np.uint8).reshape(height, width, 3)
+        global_image = np.frombuffer(_content(row["global_picture"]), np.uint8).reshape(side, side, 3)
+        return PreparedImage(row[self._image_column][0].as_py(), size, global_image, local_image)
 
 
 def _content(column: pa.ChunkedArray) -> pa.Buffer:
@@ -134,12 +134,3 @@ def _content(column: pa.ChunkedArray) -> pa.Buffer:
     _, offsets, content = value.buffers()
     start, stop = np.frombuffer(offsets, np.int64, count=2, offset=8 * value.offset).tolist()
     return content.slice(start, stop - start)
-
-
-def _pixels(buffer: pa.Buffer, height: int, width: int) -> np.ndarray:
-    return np.frombuffer(buffer, np.uint8).reshape(height, width, 3)
-
-
-def _strips(buffer: pa.Buffer, height: int, width: int, view_size: int) -> StripImage:
-    source = Image.frombytes("RGB", (width, height), memoryview(buffer))
-    return StripImage(source, local_image_size(width, height, view_size))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import multiprocessing
 import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -67,14 +67,7 @@ _SHARD_SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class DiskUse:
-    """Disk use of a preparation that is about to start.
-
-    Attributes:
-        folder: Output folder.
-        images: Number of images to prepare.
-        needed: Bytes that they will take, estimated from the sizes in their headers.
-        free: Free bytes on the disk of the folder.
-    """
+    """Disk use of a preparation that is about to start: images to prepare, bytes that they need, and free bytes."""
 
     folder: Path
     images: int
@@ -142,23 +135,23 @@ def prepare(
             room, or another run is writing to the folder; nothing is written then. Also if the disk fills up later.
     """
     root, folder = Path(image_root).resolve(), Path(output_dir)
-    _check(manifest, root, view_size, resize_backend, shard_images)
-    _check_folder(folder, manifest)
+    _check(manifest, root, folder, view_size, resize_backend, shard_images)
     with sole_use(folder):
         settings = Settings(view_size, resize_backend)
         images = [entry.image for entry in manifest.entries]
-        plan = [images[start : start + shard_images] for start in range(0, len(images), shard_images)]
-        records = {
-            number: _reusable_shard(folder, number, plan[number], settings, root, verify)
-            for number in range(len(plan))
+        shards = {
+            f"shard-{number:05d}.arrow": images[start : start + shard_images]
+            for number, start in enumerate(range(0, len(images), shard_images))
         }
-        missing = [number for number, record in records.items() if record is None]
-        reused = sum(record.rows for record in records.values() if record is not None)
+        reusable = {name: _reusable_shard(folder / name, shards[name], settings, root, verify) for name in shards}
+        records = {name: record for name, record in reusable.items() if record is not None}
+        reused = sum(record.rows for record in records.values())
 
-        kept = {_shard_file(number) for number, record in records.items() if record is not None}
-        leftovers = _leftovers(folder, kept)
+        kept = {*records, *map(_record_file, records)}
+        leftovers = [path for path in folder.glob("shard-*") if _OURS.fullmatch(path.name) and path.name not in kept]
         remove_leftovers(folder, "shard-*")
-        to_write = [image for number in missing for image in plan[number]]
+        missing = [(name, part) for name, part in shards.items() if name not in records]
+        to_write = [image for _, part in missing for image in part]
         free = _free_bytes(folder) + sum(path.stat().st_size for path in leftovers)
         use = DiskUse(folder, len(to_write), estimate_bytes(to_write, root, view_size), free)
         if announce is not None:
@@ -166,35 +159,33 @@ def prepare(
         if use.needed > use.free:
             raise ValueError(f"Not enough room: {use}; free some, or choose another output folder.")
 
-        _begin(folder, leftovers)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / INDEX_FILE).unlink(missing_ok=True)  # marks the folder as unfinished
+        for path in leftovers:
+            path.unlink(missing_ok=True)
         done = len(images) - len(to_write)
         if progress is not None:
             progress(done, len(images))
-        work = _ShardWork(root, folder, settings, [(number, plan[number]) for number in missing], follow_links)
-        for number, made in _in_parallel(work, workers):
-            records[number] = made
-            done += len(plan[number])
+        for record in _in_parallel(_ShardWork(root, folder, settings, follow_links, missing), workers):
+            records[record.file] = record
+            done += len(record.sources)
             if progress is not None:
                 progress(done, len(images))
-        finished = [record for number in range(len(plan)) if (record := records[number]) is not None]
+        finished = [records[name] for name in shards]
         try:
             _finish(folder, manifest, root, settings, finished)
         except OSError as error:
             raise ValueError(f"{folder}: cannot be finished ({reason(error)}); make room, and run again.") from error
+        sources = [source for record in finished for source in record.sources]
         return PreparedResult(
             done=sum(record.rows for record in finished),
             reused=reused,
-            failures=[
-                (source.image, source.failure)
-                for record in finished
-                for source in record.sources
-                if source.failure is not None
-            ],
+            failures=[(source.image, source.failure) for source in sources if source.failure is not None],
             bytes=sum(record.bytes for record in finished),
         )
 
 
-def _check(manifest: Manifest, root: Path, view_size: int, backend: str, shard_images: int) -> None:
+def _check(manifest: Manifest, root: Path, folder: Path, view_size: int, backend: str, shard_images: int) -> None:
     if problems := manifest.validate():
         raise ValueError(f"{manifest.dataset}: {problems[0]}")
     require_utf8_name(require_image_root(root))
@@ -204,9 +195,6 @@ def _check(manifest: Manifest, root: Path, view_size: int, backend: str, shard_i
         raise ValueError(f"resize_backend is {backend!r}: it must be 'torch' or 'pillow'.")
     if shard_images < 1:
         raise ValueError(f"shard_images is {shard_images}: a shard holds at least one image.")
-
-
-def _check_folder(folder: Path, manifest: Manifest) -> None:
     require_utf8_name(folder)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder}: is a file; name a folder for the prepared data.")
@@ -221,14 +209,6 @@ def estimate_bytes(images: Sequence[str], image_root: str | os.PathLike[str], vi
     """Estimate the disk use of prepared images from the sizes in the headers of up to 2,000 of them.
 
     Images without a readable header do not count, because they will not be prepared.
-
-    Args:
-        images: Paths relative to `image_root`.
-        image_root: Folder of the images.
-        view_size: Side s of the views.
-
-    Returns:
-        Number of bytes.
     """
     if not images:
         return 0
@@ -257,27 +237,20 @@ def _free_bytes(folder: Path) -> int:
     return shutil.disk_usage(existing).free
 
 
-# --- the folder --------------------------------------------------------------------------------------------------
-
-
-def _shard_file(number: int) -> str:
-    return f"shard-{number:05d}.arrow"
+# --- shards ------------------------------------------------------------------------------------------------------
 
 
 def _record_file(shard_file: str) -> str:
     return shard_file.removesuffix(".arrow") + ".json"
 
 
-def _reusable_shard(
-    folder: Path, number: int, images: list[str], settings: Settings, root: Path, verify: bool
-) -> ShardRecord | None:
+def _reusable_shard(path: Path, images: list[str], settings: Settings, root: Path, verify: bool) -> ShardRecord | None:
     """Return the record of a shard of an earlier run if a new shard would be the same; else None."""
-    name = _shard_file(number)
     try:
-        record = ShardRecord.from_file(folder / _record_file(name))
-        if record.settings != settings or (folder / name).stat().st_size != record.bytes:
+        record = ShardRecord.from_file(path.with_suffix(".json"))
+        if record.settings != settings or path.stat().st_size != record.bytes:
             return None
-        if verify and file_sha256(folder / name) != record.sha256:
+        if verify and file_sha256(path) != record.sha256:
             return None
     except (OSError, ValueError):
         return None
@@ -290,21 +263,6 @@ def _reusable_shard(
     return record
 
 
-def _leftovers(folder: Path, kept_shards: set[str]) -> list[Path]:
-    """Return the files of earlier runs that are no longer used."""
-    if not folder.is_dir():
-        return []
-    kept = kept_shards | {_record_file(name) for name in kept_shards}
-    return [path for path in folder.iterdir() if _OURS.fullmatch(path.name) and path.name not in kept]
-
-
-def _begin(folder: Path, leftovers: list[Path]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / INDEX_FILE).unlink(missing_ok=True)  # marks the folder as unfinished
-    for path in leftovers:
-        path.unlink(missing_ok=True)
-
-
 def _finish(folder: Path, manifest: Manifest, root: Path, settings: Settings, records: list[ShardRecord]) -> None:
     manifest.save(folder / MANIFEST_FILE)
     files = {MANIFEST_FILE: file_sha256(folder / MANIFEST_FILE)}
@@ -314,34 +272,58 @@ def _finish(folder: Path, manifest: Manifest, root: Path, settings: Settings, re
     write_json(folder / INDEX_FILE, {"settings": settings._asdict(), "image_root": str(root), "files": files})
 
 
-# --- shards ------------------------------------------------------------------------------------------------------
-
-
+@dataclass(frozen=True, eq=False)
 class _ShardWork(TorchDataset):
-    """Make the i-th missing shard on access; return its number, and its record or the reason of a failure."""
+    """Make the i-th missing shard on access; return its record, or the reason why it cannot be written."""
 
-    def __init__(
-        self, root: Path, folder: Path, settings: Settings, shards: list[tuple[int, list[str]]], follow_links: bool
-    ) -> None:
-        self.root, self.folder, self.settings, self.shards = root, folder, settings, shards
-        self.follow_links = follow_links
+    root: Path
+    folder: Path
+    settings: Settings
+    follow_links: bool
+    shards: list[tuple[str, list[str]]]
 
     def __len__(self) -> int:
         return len(self.shards)
 
-    def __getitem__(self, index: int) -> tuple[int, ShardRecord] | str:
-        number, images = self.shards[index]
+    def __getitem__(self, index: int) -> ShardRecord | str:
+        name, images = self.shards[index]
         try:
-            return number, _write_shard(
-                self.root, self.folder, self.settings, _shard_file(number), images, self.follow_links
-            )
+            return self._write(name, images)
         except ValueError as error:
             if not isinstance(error.__cause__, OSError):
                 raise
-            return f"{self.folder / _shard_file(number)}: cannot be written ({reason(error.__cause__)})"
+            return f"{self.folder / name}: cannot be written ({reason(error.__cause__)})"
+
+    def _write(self, name: str, images: list[str]) -> ShardRecord:
+        """Write one shard under a temporary name, and its record last."""
+        sources = []
+        inside: dict[str, bool] = {}
+        with atomic_file(self.folder / name) as part:
+            with part.open("wb") as sink, pa.ipc.new_stream(sink, _SHARD_SCHEMA) as stream:
+                rows: list[dict[str, Any]] = []
+                buffered = 0
+                for image in images:
+                    _stop_if_abandoned()
+                    refused = None if self.follow_links else link_fault(self.root, image, inside)
+                    source, row = _prepare_image(self.root, image, self.settings, refused)
+                    sources.append(source)
+                    if row is not None:
+                        rows.append(row)
+                        buffered += len(row["global_picture"]) + len(row["local_picture"])
+                    if buffered >= _BATCH_BYTES:
+                        stream.write_batch(pa.RecordBatch.from_pylist(rows, schema=_SHARD_SCHEMA))
+                        rows, buffered = [], 0
+                if rows:
+                    stream.write_batch(pa.RecordBatch.from_pylist(rows, schema=_SHARD_SCHEMA))
+            versions = {"sind-hf": __version__, "torch": version("torch"), "pillow": version("pillow")}
+            record = ShardRecord(name, self.settings, versions, sources, part.stat().st_size, file_sha256(part))
+            # An old record must not describe the new shard. A shard without a record is made again.
+            (self.folder / _record_file(name)).unlink(missing_ok=True)
+        write_json(self.folder / _record_file(name), record.to_json())
+        return record
 
 
-def _in_parallel(work: _ShardWork, workers: int) -> Iterator[tuple[int, ShardRecord]]:
+def _in_parallel(work: _ShardWork, workers: int) -> Iterator[ShardRecord]:
     workers = min(workers, len(work))
     # A data loader, because it takes care of worker processes. Shards come in the order in which they are finished.
     loader = DataLoader(
@@ -363,58 +345,28 @@ def _unchanged(outcome: Any) -> Any:
     return outcome
 
 
-def _write_shard(
-    root: Path, folder: Path, settings: Settings, name: str, images: list[str], follow_links: bool
-) -> ShardRecord:
-    """Write one shard under a temporary name, and its record last."""
-    sources = []
-    inside: dict[str, bool] = {}
-    with atomic_file(folder / name) as part:
-        with part.open("wb") as sink, pa.ipc.new_stream(sink, _SHARD_SCHEMA) as stream:
-            rows: list[dict[str, object]] = []
-            buffered = 0
-            for image in images:
-                _stop_if_abandoned()
-                refused = None if follow_links else link_fault(root, image, inside)
-                source, row, size = _prepare_image(root, image, settings, refused)
-                sources.append(source)
-                if row is not None:
-                    rows.append(row)
-                    buffered += size
-                if buffered >= _BATCH_BYTES:
-                    stream.write_batch(pa.RecordBatch.from_pylist(rows, schema=_SHARD_SCHEMA))
-                    rows, buffered = [], 0
-            if rows:
-                stream.write_batch(pa.RecordBatch.from_pylist(rows, schema=_SHARD_SCHEMA))
-        versions = {"sind-hf": __version__, **{name: importlib.metadata.version(name) for name in ("torch", "pillow")}}
-        record = ShardRecord(name, settings, versions, sources, part.stat().st_size, file_sha256(part))
-        # An old record must not describe the new shard. A shard without a record is made again.
-        (folder / _record_file(name)).unlink(missing_ok=True)
-    write_json(folder / _record_file(name), record.to_json())
-    return record
-
-
 def _prepare_image(
     root: Path, image: str, settings: Settings, refused: str | None
-) -> tuple[SourceFile, dict[str, object] | None, int]:
+) -> tuple[SourceFile, dict[str, Any] | None]:
+    """Return the state of a source image, and its row of the shard; None if it is refused or cannot be read."""
     path = root / image
     try:
         state = path.stat()
     except OSError as error:
-        return SourceFile(image, failure=error.strerror or "cannot be read"), None, 0
+        return SourceFile(image, failure=error.strerror or "cannot be read"), None
+    source = SourceFile(image, state.st_size, state.st_mtime_ns)
     if refused is not None:
-        return SourceFile(image, state.st_size, state.st_mtime_ns, None, refused), None, 0
+        return source._replace(failure=refused), None
     try:
         checksum = file_sha256(path)
         loaded = load_image(path)
     except (ImageError, OSError) as error:
         text = str(error) if isinstance(error, ImageError) else str(error.strerror)
-        reason = text.removeprefix(f"{printable(path)}: ")
-        return SourceFile(image, state.st_size, state.st_mtime_ns, None, reason), None, 0
+        return source._replace(failure=text.removeprefix(f"{printable(path)}: ")), None
     global_image, local_image = resize_images(loaded, settings.view_size, settings.resize_backend)
     strip = isinstance(local_image, StripImage)
     local = np.asarray(local_image.image) if isinstance(local_image, StripImage) else local_image
-    row: dict[str, object] = {
+    row = {
         "image": image,
         "global_picture": global_image.tobytes(),
         "local_picture": local.tobytes(),
@@ -422,7 +374,7 @@ def _prepare_image(
         "local_width": local.shape[1],
         "local_is_source": strip,
     }
-    return SourceFile(image, state.st_size, state.st_mtime_ns, checksum), row, global_image.nbytes + local.nbytes
+    return source._replace(sha256=checksum), row
 
 
 def _stop_if_abandoned() -> None:

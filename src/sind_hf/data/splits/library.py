@@ -53,7 +53,7 @@ def load_manifest(folder: str | Path | None, name: str) -> Manifest:
     """Read the whole manifest of a dataset.
 
     Args:
-        folder: Manifest folder with `<name>/all.json` (ours), `all/<name>_all.json` (published) or `<name>.json`.
+        folder: Manifest folder.
         name: Name or alias of the dataset, or the path of a manifest (`.json`).
 
     Raises:
@@ -63,8 +63,7 @@ def load_manifest(folder: str | Path | None, name: str) -> Manifest:
         return Manifest.load(name)
     folder = require_manifest_folder(folder, name)
     name = canonical_name(name)
-    path = find_manifest(folder, name)
-    if path is not None:
+    if (path := find_manifest(folder, name)) is not None:
         return replace(Manifest.load(path), dataset=name)
     listed = ", ".join(pattern.format(name=name) for pattern in WHOLE_MANIFESTS)
     raise ValueError(
@@ -74,11 +73,7 @@ def load_manifest(folder: str | Path | None, name: str) -> Manifest:
 
 
 def require_manifest_folder(folder: str | Path | None, name: str) -> Path:
-    """Return the path of a manifest folder.
-
-    Args:
-        folder: The folder, as a configuration names it.
-        name: Dataset to look up in it, for the message.
+    """Return the path of a manifest folder in which the dataset `name` is looked up.
 
     Raises:
         ValueError: If no folder is named, or it is not a folder.
@@ -98,15 +93,9 @@ def has_folds(folder: str | Path, protocol: Protocol, dataset: str) -> bool:
 
 
 def read_folds(folder: str | Path, protocol: Protocol, dataset: str) -> list[Fold]:
-    """Read the folds of a dataset from a manifest folder.
+    """Read the folds of a dataset from a manifest folder, by number (leave-one-out: by scene ID).
 
-    Args:
-        folder: The manifest folder.
-        protocol: Protocol of the folds.
-        dataset: Name of the dataset.
-
-    Returns:
-        The folds by number (leave-one-out: by scene ID). `unused` is empty: the files do not name left-out images.
+    Their `unused` is empty, because the files do not name left-out images.
 
     Raises:
         ValueError: If there are no folds, a side is missing (a cross-set fold needs only a test side), or the scores
@@ -115,8 +104,7 @@ def read_folds(folder: str | Path, protocol: Protocol, dataset: str) -> list[Fol
     _check_name(dataset)
     folds = _read_folds(Path(folder), protocol, dataset)
     if (path := find_manifest(folder, dataset)) is not None:
-        whole = Manifest.load(path)
-        opinions = dict(zip((entry.image for entry in whole.entries), whole.oriented_scores(), strict=True))
+        opinions = {entry.image: entry.score for entry in Manifest.load(path).oriented().entries}
         for fold in folds:
             for side in fold.sides:
                 _require_same_opinions(side, opinions, f"{folder}: {protocol} fold {fold.name}", path)
@@ -124,15 +112,12 @@ def read_folds(folder: str | Path, protocol: Protocol, dataset: str) -> list[Fol
 
 
 def write_folds(folds: Sequence[Fold], folder: str | Path, protocol: SplitKind) -> list[Path]:
-    """Write folds as manifests.
+    """Write folds as manifests, and return the files.
 
     Args:
         folds: Folds of one dataset.
-        folder: The manifest folder.
-        protocol: Decides the layout; `official` splits use the layout of cross-set.
-
-    Returns:
-        The written files.
+        folder: Manifest folder.
+        protocol: Protocol that decides the layout; `official` splits use the layout of cross-set.
 
     Raises:
         ValueError: If the protocol is unknown, cross-set gets several folds, the name of the dataset cannot be a file
@@ -167,12 +152,8 @@ def write_folds(folds: Sequence[Fold], folder: str | Path, protocol: SplitKind) 
 
 
 def _require_same_opinions(side: Manifest, opinions: Mapping[str, float], where: str, whole: Path) -> None:
-    pairs = [
-        (score, opinions[entry.image])
-        for entry, score in zip(side.entries, side.oriented_scores(), strict=True)
-        if entry.image in opinions
-    ]
-    agreement = correlation(pairs)
+    scored = side.oriented().entries
+    agreement = correlation([(entry.score, opinions[entry.image]) for entry in scored if entry.image in opinions])
     if agreement is not None and agreement < LEAST_CORRELATION:
         raise ValueError(
             f"{where}: its scores contradict {whole} (correlation {agreement:.2f}, both with higher scores for better "
@@ -207,10 +188,9 @@ def _folder_of_folds(folder: Path, protocol: Protocol, dataset: str) -> Path | N
     The ten folds of EVA were published among the random splits, so each of these two protocols also reads the folder
     of the other, after its own.
     """
-    names = [_folder_of(protocol)]
-    if protocol in ("random-split", "k-folds"):
-        names = sorted((_FOLDERS["random-split"], _FOLDERS["k-folds"]), key=lambda name: name != names[0])
-    return next((place for name in names if (place := folder / name / dataset).is_dir()), None)
+    others = {"random-split": ["k-folds"], "k-folds": ["random-split"]}
+    places = [folder / _folder_of(kind) / dataset for kind in (protocol, *others.get(protocol, ()))]
+    return next((place for place in places if place.is_dir()), None)
 
 
 def _folder_of(protocol: str) -> str:

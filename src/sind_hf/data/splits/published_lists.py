@@ -20,7 +20,7 @@ from sind_hf.data.splits.splits import (
     listed_images,
     random_split,
 )
-from sind_hf.files import read_text
+from sind_hf.files import read_text, reason
 
 # Keys and columns that published lists name their images by.
 _IMAGE_KEYS = ("image", "img_path", "image_path", "image_name", "imageName", "Image name", "name", "path")
@@ -69,14 +69,11 @@ def make_folds(
 
 
 def read_image_list(path: str | Path) -> list[str]:
-    """Read the image names of a published train or test list.
+    """Read the image names of a published train or test list, with forward slashes.
 
     Args:
         path: JSON (a list of names, a manifest, or Q-Align's list of objects with `image` or `img_path`), CSV with a
             header (PARA: `sessionId`, `imageName`), or text with the name in the first column before a tab.
-
-    Returns:
-        The listed names, with forward slashes.
 
     Raises:
         ValueError: If the file is missing, does not hold what its suffix says, or an item names no image.
@@ -109,14 +106,11 @@ def read_image_list(path: str | Path) -> list[str]:
 def liqe_splits(manifest: Manifest, folder: str | Path) -> list[Fold]:
     """Read the splits that LIQE published: `<folder>/<number>/<dataset>_{train,val,test}_clip.txt`.
 
-    Only the names are used. LIQE lists flipped scores for LIVE.
+    Only the names are used, because LIQE lists flipped scores for LIVE. The 203 pristine entries of LIVE are unused.
 
     Args:
         manifest: The dataset. Its image paths differ from LIQE's only in the leading folders.
         folder: The folder with the numbered folders, or the folder above it with one folder per dataset.
-
-    Returns:
-        Folds named by their number. The 203 pristine entries of LIVE are unused.
 
     Raises:
         ValueError: If there is no list, a line does not have six columns, or a list does not fit the manifest.
@@ -126,15 +120,14 @@ def liqe_splits(manifest: Manifest, folder: str | Path) -> list[Fold]:
         folder = folder / manifest.dataset
     folds = []
     for numbered in folders_by_number(path for path in folder.glob("*") if path.is_dir() and path.name.isdigit()):
-        sides = {}
+        sides = []
         for side in ("train", "val", "test"):
             lists = sorted(numbered.glob(f"*_{side}_clip.txt"))
             if len(lists) != 1:
                 raise ValueError(f"{numbered} has {len(lists)} files *_{side}_clip.txt; LIQE publishes one per split")
-            sides[side] = listed_images(manifest, _read_liqe(lists[0]), f"list {lists[0]}")
-        folds.append(
-            listed_fold(manifest, numbered.name, train=sides["train"], validation=sides["val"], test=sides["test"])
-        )
+            sides.append(listed_images(manifest, _read_liqe(lists[0]), f"list {lists[0]}"))
+        train, validation, test = sides
+        folds.append(listed_fold(manifest, numbered.name, train=train, validation=validation, test=test))
     if not folds:
         raise ValueError(f"{folder} has no numbered folders of LIQE lists (<number>/<dataset>_train_clip.txt)")
     return folds
@@ -162,21 +155,20 @@ def _text_of(path: Path, encoding: str) -> str:
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: byte {error.start + 1} is not UTF-8; save the file as UTF-8") from error
     except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror or error})") from error
+        raise ValueError(f"{path}: cannot be read ({reason(error)})") from error
 
 
 def _names_of(item: Any, where: str) -> list[str]:
     """Return the image names of one item of a list. An object may name several."""
+    value = item
     if isinstance(item, dict):
         value = next((item[key] for key in _IMAGE_KEYS if item.get(key)), None)
         if isinstance(value, str) and item.get("sessionId"):
             value = f"{item['sessionId']}/{value}"
-    else:
-        value = item
     names = value if isinstance(value, list) and value else [value]
     if not all(isinstance(name, str) for name in names):
         raise ValueError(f"{where} names no image; expected one of {', '.join(_IMAGE_KEYS)}")
-    return [str(name) for name in names]
+    return names
 
 
 def _read_liqe(path: Path) -> list[str]:

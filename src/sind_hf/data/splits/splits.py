@@ -19,6 +19,7 @@ import math
 import re
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -66,10 +67,7 @@ class Fold:
 
 
 def shared_scenes(folds: Iterable[Fold]) -> tuple[int, int]:
-    """Count the test scenes that a model also sees in training.
-
-    Args:
-        folds: Folds of one dataset.
+    """Count the test scenes of a dataset's folds that a model also sees in training.
 
     Returns:
         How many scenes are tested in a fold that also trains on them, and how many scenes are tested at all. Images
@@ -87,35 +85,33 @@ def shared_scenes(folds: Iterable[Fold]) -> tuple[int, int]:
 def leave_one_out(manifest: Manifest) -> list[Fold]:
     """Return one fold per scene: that scene is tested on, the others are trained on.
 
-    Scenes are distinguished by `domain_id`, or by name if no entry has an ID. The name of the fold then holds the
-    scene's position in alphabetical order instead of the ID.
-
-    Args:
-        manifest: A dataset with at least two scenes.
-
-    Returns:
-        Folds in the order of the ids, named `test_for_<id>_<scene>`.
+    The folds are named `test_for_<id>_<scene>`, in the order of the IDs. Scenes are distinguished by `domain_id`, or
+    by name if no entry has an ID. The name of the fold then holds the scene's position in alphabetical order.
 
     Raises:
         ValueError: If an entry has no scene, or there are fewer than two scenes.
     """
     by_name = all(entry.domain_id is None for entry in manifest.entries)
-    keys = [entry.scene if by_name else entry.domain_id for entry in manifest.entries]
-    for entry, key in zip(manifest.entries, keys, strict=True):
-        if key is None:
+
+    def key_of(entry: ManifestEntry) -> Any:
+        return entry.scene if by_name else entry.domain_id
+
+    for entry in manifest.entries:
+        if key_of(entry) is None:
             raise ValueError(
                 f"{manifest.dataset}: {entry.image} has no scene; leave-one-out needs one for every image"
             )
-    scenes = sorted(set(keys), key=lambda key: (isinstance(key, str), key))
+    scenes = sorted({key_of(entry) for entry in manifest.entries})
     if len(scenes) < 2:
         raise ValueError(f"{manifest.dataset}: leave-one-out needs at least 2 scenes, found {len(scenes)}")
     folds = []
     for position, scene in enumerate(scenes):
-        train = [entry for entry, key in zip(manifest.entries, keys, strict=True) if key != scene]
-        test = [entry for entry, key in zip(manifest.entries, keys, strict=True) if key == scene]
-        label = _scene_name(manifest, test[0])
-        name = f"test_for_{position if by_name else scene}" + (f"_{label}" if label else "")
-        folds.append(Fold(name, _part(manifest, train), None, _part(manifest, test)))
+        train = replace(manifest, entries=[entry for entry in manifest.entries if key_of(entry) != scene])
+        test = replace(manifest, entries=[entry for entry in manifest.entries if key_of(entry) == scene])
+        label = test.entries[0].scene or manifest.domain_names.get(scene, "")
+        number = position if by_name else scene
+        name = f"test_for_{number}_{label}" if label else f"test_for_{number}"
+        folds.append(Fold(re.sub(r"[^\w .-]", "_", name), train, None, test))
     return folds
 
 
@@ -128,7 +124,7 @@ def cross_set(
     test_fraction: float = 0.2,
     keep_scenes: bool = False,
 ) -> Fold:
-    """Return the train side and the test side of a dataset that is compared with other datasets.
+    """Return the fold, named after its dataset, of a dataset that is compared with other datasets.
 
     The sides come from the lists. With one list, the other side is everything else. Without lists the split is drawn,
     by reference image if the dataset has references.
@@ -141,9 +137,6 @@ def cross_set(
         seed: Seed of the drawn split.
         test_fraction: Share to test on in a drawn split, in [0, 1]; 1 for a dataset that is only tested on.
         keep_scenes: Whether a drawn split keeps every scene on one side; the share is then one of scenes.
-
-    Returns:
-        A fold with the name of the dataset.
 
     Raises:
         ValueError: If a list matches no image, references are missing, the fraction is out of range, or a side of a
@@ -160,15 +153,14 @@ def cross_set(
         raise ValueError(f"test_fraction must be in [0, 1], got {test_fraction}")
     if test_fraction in (0, 1):
         # No images are separated, so references need not be known.
-        nothing = _part(manifest, [])
+        nothing = replace(manifest, entries=[])
         return Fold(manifest.dataset, *((nothing, None, manifest) if test_fraction else (manifest, None, nothing)))
     units = _units(manifest, keep_scenes)
-    names, tested = list(units), _share(test_fraction, len(units), keep_scenes)
-    if keep_scenes and tested >= len(names):
-        raise ValueError(_too_few(manifest, len(names), keep_scenes, f"a test share of {test_fraction:g}"))
-    order = np.random.default_rng(seed).permutation(len(names)).tolist()
-    sides = [[names[index] for index in part] for part in (order[tested:], order[:tested])]
-    train_side, test_side = (_gather(manifest, units, side) for side in sides)
+    tested = _share(test_fraction, len(units), keep_scenes)
+    if keep_scenes and tested >= len(units):
+        raise ValueError(_too_few(manifest, len(units), keep_scenes, f"a test share of {test_fraction:g}"))
+    order = np.random.default_rng(seed).permutation(len(units)).tolist()
+    train_side, test_side = (_gather(manifest, units, part) for part in (order[tested:], order[:tested]))
     return Fold(manifest.dataset, train_side, None, test_side)
 
 
@@ -182,7 +174,8 @@ def random_split(
 ) -> list[Fold]:
     """Draw independent train / validation / test splits, by reference image if the dataset has references.
 
-    Split i depends on the seed and i only, so that a larger number of splits keeps the first ones.
+    The folds are named `1`, `2`, … Fold i depends on the seed and i only, so that a larger number of splits keeps the
+    first ones.
 
     Args:
         manifest: The dataset.
@@ -192,9 +185,6 @@ def random_split(
         seed: Seed of the splits.
         keep_scenes: Whether every scene stays on one side.
 
-    Returns:
-        Folds named `1`, `2`, …
-
     Raises:
         ValueError: If the shares do not sum to 1, references are missing, or a side would be empty.
     """
@@ -203,17 +193,16 @@ def random_split(
     if splits < 1:
         raise ValueError(f"splits must be at least 1, got {splits}")
     units = _units(manifest, keep_scenes)
-    names = list(units)
-    validated, tested = (_share(fraction, len(names), keep_scenes) for fraction in fractions[1:])
-    counts = (len(names) - validated - tested, validated, tested)
+    validated, tested = (_share(fraction, len(units), keep_scenes) for fraction in fractions[1:])
+    counts = (len(units) - validated - tested, validated, tested)
     if min(counts[0], tested) < 1 or (fractions[1] > 0 and validated < 1):
         wanted = f"the fractions {tuple(fractions)}: the sides would get {counts}"
-        raise ValueError(_too_few(manifest, len(names), keep_scenes, wanted))
+        raise ValueError(_too_few(manifest, len(units), keep_scenes, wanted))
     folds = []
     for number in range(1, splits + 1):
-        order = np.random.default_rng([seed, number]).permutation(len(names)).tolist()
+        order = np.random.default_rng([seed, number]).permutation(len(units)).tolist()
         test, validation, train = (
-            _gather(manifest, units, [names[index] for index in part])
+            _gather(manifest, units, part)
             for part in (order[:tested], order[tested : tested + validated], order[tested + validated :])
         )
         folds.append(Fold(str(number), train, validation if validated else None, test))
@@ -221,7 +210,9 @@ def random_split(
 
 
 def k_folds(manifest: Manifest, folds: int = 10, seed: int = 0, keep_scenes: bool = False) -> list[Fold]:
-    """Split a dataset into folds so that every image is tested in exactly one of them.
+    """Split a dataset into folds `1`, `2`, … so that every image is tested in exactly one of them.
+
+    Each tests on equally many (up to one) images, reference images or scenes.
 
     Args:
         manifest: The dataset.
@@ -229,24 +220,19 @@ def k_folds(manifest: Manifest, folds: int = 10, seed: int = 0, keep_scenes: boo
         seed: Seed of the assignment.
         keep_scenes: Whether every scene stays on one side.
 
-    Returns:
-        Folds named `1`, `2`, … with equally many (up to one) images, reference images or scenes to test on.
-
     Raises:
         ValueError: If there are fewer than two folds, or fewer images, reference images or scenes than folds.
     """
     if folds < 2:
         raise ValueError(f"{manifest.dataset}: the number of folds must be at least 2, got {folds}")
     units = _units(manifest, keep_scenes)
-    names = list(units)
-    if folds > len(names):
-        raise ValueError(_too_few(manifest, len(names), keep_scenes, f"{folds} folds"))
-    order = np.random.default_rng(seed).permutation(len(names)).tolist()
+    if folds > len(units):
+        raise ValueError(_too_few(manifest, len(units), keep_scenes, f"{folds} folds"))
+    order = np.random.default_rng(seed).permutation(len(units)).tolist()
     result = []
     for number in range(folds):
-        tested = set(order[number::folds])
-        test = _gather(manifest, units, [names[index] for index in tested])
-        train = _gather(manifest, units, [name for index, name in enumerate(names) if index not in tested])
+        tested = order[number::folds]
+        train, test = (_gather(manifest, units, part) for part in (set(order).difference(tested), tested))
         result.append(Fold(str(number + 1), train, None, test))
     return result
 
@@ -254,33 +240,28 @@ def k_folds(manifest: Manifest, folds: int = 10, seed: int = 0, keep_scenes: boo
 def listed_fold(
     manifest: Manifest, name: str, *, train: set[str], validation: set[str] | None, test: set[str]
 ) -> Fold:
-    """Return the fold with the given sides. An image on several sides is only tested on, or else only validated on.
+    """Return the fold with the given images, as the manifest names them, on its sides.
 
-    Args:
-        manifest: The dataset.
-        name: Name of the fold.
-        train: Images to train on, as the manifest names them.
-        validation: Images to select a model on.
-        test: Images to test on.
+    An image on several sides is only tested on, or else only validated on.
     """
     validated = (validation or set()) - test
     trained = train - test - validated
     if shared := len(train) - len(trained):
         logger.warning("%s: %d images of the train list are also tested on; not used for training", name, shared)
-    sides = [
-        _part(manifest, [entry for entry in manifest.entries if entry.image in images])
+    train_side, validation_side, test_side = (
+        replace(manifest, entries=[entry for entry in manifest.entries if entry.image in images])
         for images in (trained, validated, test)
-    ]
-    references = [{entry.reference for entry in side.entries} - {None} for side in (sides[0], sides[2])]
+    )
+    references = [{entry.reference for entry in side.entries} - {None} for side in (train_side, test_side)]
     if shared := len(references[0] & references[1]):
         logger.warning("%s: the lists put distorted versions of %d reference images on both sides", name, shared)
     used = trained | validated | test
     unused = tuple(entry.image for entry in manifest.entries if entry.image not in used)
-    return Fold(name, sides[0], sides[1] if validated else None, sides[2], unused)
+    return Fold(name, train_side, validation_side if validated else None, test_side, unused)
 
 
 def listed_images(manifest: Manifest, names: Iterable[str], origin: str) -> set[str]:
-    """Find the images of a published list in a manifest.
+    """Find the images of a published list in a manifest. Listed names that the manifest lacks are logged.
 
     Lists and manifests differ in their leading folders (`koniq/1.jpg`, `koniq10k/1024x768/1.jpg`). The listed names
     lose leading folders until one of them matches the end of an image path. All names lose the same number of folders,
@@ -290,9 +271,6 @@ def listed_images(manifest: Manifest, names: Iterable[str], origin: str) -> set[
         manifest: The dataset.
         names: Listed names.
         origin: Kind of the list, for messages.
-
-    Returns:
-        The images as the manifest names them. Listed names that the manifest lacks are logged.
 
     Raises:
         ValueError: If the list is empty, no name matches, or a name matches several images.
@@ -321,26 +299,19 @@ def listed_images(manifest: Manifest, names: Iterable[str], origin: str) -> set[
         example = next(end for end in found if by_end[end] is None)
         raise ValueError(f"{manifest.dataset}: {example} of the {origin} fits several images; list longer paths")
     if missing := [end for end in ends if end not in by_end]:
-        logger.warning(
-            "%s: %d of %d images of the %s are not in the manifest, e.g. %s",
-            manifest.dataset,
-            len(missing),
-            len(listed),
-            origin,
-            shown(missing[0]),
-        )
+        count = f"{len(missing)} of {len(listed)} images of the {origin}"
+        logger.warning("%s: %s are not in the manifest, e.g. %s", manifest.dataset, count, shown(missing[0]))
     return {image for image in images if image is not None}
 
 
-def _units(manifest: Manifest, keep_scenes: bool = False) -> dict[Hashable, list[int]]:
-    """Return what must stay on one side: entry indices by reference image, by scene, or by image.
+def _units(manifest: Manifest, keep_scenes: bool) -> list[list[int]]:
+    """Return what must stay on one side: the entry indices of each reference image, scene or image.
 
     Images of one scene with different references, and scenes that share a reference, all stay together.
     """
     if not manifest.entries:
         raise ValueError(f"{manifest.dataset}: there are no images to split")
     units: dict[Hashable, list[int]] = {}
-    unit_of_scene: dict[Hashable, Hashable] = {}
     for index, entry in enumerate(manifest.entries):
         if manifest.reference_based and entry.reference is None:
             raise ValueError(
@@ -350,8 +321,9 @@ def _units(manifest: Manifest, keep_scenes: bool = False) -> dict[Hashable, list
         unit: Hashable = ("image", entry.image) if entry.reference is None else ("reference", entry.reference)
         units.setdefault(unit, []).append(index)
     if not keep_scenes:
-        return units
+        return list(units.values())
     merged: dict[Hashable, list[int]] = {}
+    unit_of_scene: dict[Hashable, Hashable] = {}
     for unit, indices in units.items():
         scenes = [scene for index in indices if (scene := _scene(manifest.entries[index])) is not None]
         joined = dict.fromkeys(unit_of_scene[scene] for scene in scenes if scene in unit_of_scene)
@@ -362,7 +334,7 @@ def _units(manifest: Manifest, keep_scenes: bool = False) -> dict[Hashable, list
                 merged[target] += merged.pop(other)
                 unit_of_scene |= {scene: target for scene, owner in unit_of_scene.items() if owner == other}
         unit_of_scene |= dict.fromkeys(scenes, target)
-    return merged
+    return list(merged.values())
 
 
 def _scene(entry: ManifestEntry) -> Hashable | None:
@@ -382,18 +354,7 @@ def _too_few(manifest: Manifest, count: int, keep_scenes: bool, wanted: str) -> 
     return f"{manifest.dataset}: {count} images or reference images are too few for {wanted}"
 
 
-def _gather(manifest: Manifest, units: dict[Hashable, list[int]], names: Iterable[Hashable]) -> Manifest:
-    """Return the entries of the named units, in the order of the manifest."""
-    return _part(manifest, [manifest.entries[index] for index in sorted(i for name in names for i in units[name])])
-
-
-def _part(manifest: Manifest, entries: list[ManifestEntry]) -> Manifest:
-    return replace(manifest, entries=entries)
-
-
-def _scene_name(manifest: Manifest, entry: ManifestEntry) -> str:
-    """Return the name of the entry's scene as a part of a file name; empty if it has none."""
-    name = entry.scene
-    if name is None and entry.domain_id is not None:
-        name = manifest.domain_names.get(entry.domain_id)
-    return re.sub(r"[^\w .-]", "_", name or "")
+def _gather(manifest: Manifest, units: list[list[int]], numbers: Iterable[int]) -> Manifest:
+    """Return the entries of some of the units, in the order of the manifest."""
+    indices = sorted(index for number in numbers for index in units[number])
+    return replace(manifest, entries=[manifest.entries[index] for index in indices])

@@ -14,7 +14,7 @@ from helpers.tiny_clip import save_tiny_clip
 from sind_hf import SindConfig, SindImageProcessor, SindModel
 from sind_hf.data.manifests.catalog import SCENES
 from sind_hf.data.manifests.manifest import Manifest, ManifestEntry
-from sind_hf.data.scenes.choice import seeded_choice
+from sind_hf.data.readers.build import seeded_choice
 from sind_hf.data.scenes.embeddings import ClipEncoder, SindEncoder
 from sind_hf.data.scenes.labeling import (
     SceneLabel,

@@ -1,7 +1,6 @@
 """Readers of the official downloads of sixteen datasets, and of a user's own study (`folder`)."""
 
-from sind_hf.data.readers.build import READERS, BuildResult, build
+from sind_hf.data.readers.build import READERS, BuildResult, SceneLabels, ScenePicker, build
 from sind_hf.data.readers.reader import DatasetNotFoundError, LabelFileError
-from sind_hf.data.scenes.choice import SceneLabels, ScenePicker
 
 __all__ = ["READERS", "BuildResult", "DatasetNotFoundError", "LabelFileError", "SceneLabels", "ScenePicker", "build"]

@@ -9,6 +9,7 @@ import os
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypeVar
 from zipfile import ZipFile
@@ -36,15 +37,12 @@ _MAT_CELLS, _MAT_PLAIN = 1, (4, *range(6, 16))
 
 
 def xlsx_table(path: Path, columns: Sequence[str], sheet: str | None = None) -> list[Row]:
-    """Read the named columns of a spreadsheet.
+    """Read the named columns of a spreadsheet: one dictionary per row below the header.
 
     Args:
         path: An .xlsx file.
         columns: Columns to read, matched without regard to case, spaces and punctuation.
         sheet: Name of the sheet. Default: the first sheet.
-
-    Returns:
-        One dictionary per row below the header, keyed by the names in `columns`.
 
     Raises:
         LabelFileError: If there is no such sheet, or no row names all the columns.
@@ -60,24 +58,20 @@ def xlsx_rows(path: Path, sheet: str | None = None) -> Iterator[Sequence[Any]]:
     except ImportError as error:
         raise ImportError(f'reading {path.name} needs openpyxl: pip install "sind-hf[data]"') from error
     with _opened(path, MOST_PACKED) as file:
-        workbook = None
         try:
             _require_small_parts(path, file)
-            workbook = load_workbook(file, read_only=True, data_only=True)
-            names = {squeeze(name): name for name in workbook.sheetnames}
-            if sheet is not None and squeeze(sheet) not in names:
-                present = printable(", ".join(workbook.sheetnames))
-                raise LabelFileError(f"{path}: no sheet {sheet!r}; it has {present}")
-            worksheet = workbook[names[squeeze(sheet)] if sheet is not None else workbook.sheetnames[0]]
-            worksheet.reset_dimensions()  # the declared size is often wrong and would cut the table
-            yield from _bounded(worksheet.iter_rows(values_only=True), path)
+            with closing(load_workbook(file, read_only=True, data_only=True)) as workbook:
+                names = {squeeze(name): name for name in workbook.sheetnames}
+                if sheet is not None and squeeze(sheet) not in names:
+                    present = printable(", ".join(workbook.sheetnames))
+                    raise LabelFileError(f"{path}: no sheet {sheet!r}; it has {present}")
+                worksheet = workbook[names[squeeze(sheet)] if sheet is not None else workbook.sheetnames[0]]
+                worksheet.reset_dimensions()  # the declared size is often wrong and would cut the table
+                yield from _bounded(worksheet.iter_rows(values_only=True), path)
         except LabelFileError:
             raise
         except Exception as error:  # openpyxl raises all kinds of errors for damaged files
             raise LabelFileError(f"{path}: not a readable .xlsx file ({printable(reason(error))})") from error
-        finally:
-            if workbook is not None:
-                workbook.close()
 
 
 def _require_small_parts(path: Path, file: BinaryIO) -> None:
@@ -105,13 +99,12 @@ def _bounded(rows: Iterable[RowT], path: Path) -> Iterator[RowT]:
         yield row
 
 
-def _opened(path: Path, limit: int | None = None) -> BinaryIO:
-    """Open a label file, if it is a regular file of at most `MOST_BYTES`."""
-    limit = MOST_BYTES if limit is None else limit
+def _opened(path: Path, limit: int = MOST_BYTES) -> BinaryIO:
+    """Open a label file, if it is a regular file of at most `limit` bytes."""
     try:
         file = open_regular_file(path)
     except OSError as error:
-        raise LabelFileError(f"{path}: cannot be read ({error.strerror or error})") from error
+        raise LabelFileError(f"{path}: cannot be read ({reason(error)})") from error
     if (size := os.fstat(file.fileno()).st_size) > limit:
         file.close()
         raise LabelFileError(f"{path}: {size:,} bytes, more than the {limit:,} of a label file; check the file")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import posixpath
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -26,11 +26,9 @@ class DatasetNotFoundError(LabelFileError):
 
 
 class ImageFolder:
-    """Index of the files below one folder, so that a look-up costs no system call.
+    """Index of the files below one folder, which need not exist, so that a look-up costs no system call.
 
-    Args:
-        folder: Folder to index; it need not exist.
-        root: Image root, which the paths are relative to: `folder` or one of its parents.
+    The image root, which the paths are relative to, is the folder or one of its parents.
     """
 
     def __init__(self, folder: Path, root: Path) -> None:
@@ -47,9 +45,7 @@ class ImageFolder:
     def find(self, name: str, *, anywhere: bool = False) -> str:
         """Return the path of an image relative to the image root, as spelled on disk or, if missing, as expected.
 
-        Args:
-            name: Relative path, with either kind of slash.
-            anywhere: Whether to accept a file of the same name in any subfolder, for datasets with unique file names.
+        With `anywhere`, a file of the same name in any subfolder is accepted, for datasets with unique file names.
         """
         name = name.strip().replace("\\", "/").lstrip("/")
         path = name if name in self._paths else self._by_path.get(name.lower())
@@ -78,8 +74,9 @@ class Download:
         self.name, self.folder, self.root = name, folder, folder.parent
         self._spellings, self._homepage = labels, homepage
         # Some archives unpack to one more folder around the layout. The label files tell which.
-        self._bases = [folder, *(_subfolders(folder) if nested else ())]
-        self._bases.sort(key=lambda base: -sum(_first(base, spellings) is not None for spellings in labels.values()))
+        subfolders = sorted(Path(entry.path) for entry in os.scandir(folder) if entry.is_dir()) if nested else []
+        self._bases = [folder, *subfolders]
+        self._bases.sort(key=self._labels_in, reverse=True)
         self._used: dict[str, None] = {}
 
     @classmethod
@@ -109,14 +106,14 @@ class Download:
             cls(name, place, labels, homepage, nested=place != top or top.name.lower() in known) for place in places
         ]
         # Some of the label files are better than none: the error then names the missing ones.
-        best = max(candidates, key=lambda download: len(download.found()))
-        if labels and not best.found():
+        best = max(candidates, key=cls._found)
+        if labels and not best._found():
             raise DatasetNotFoundError(best._not_found(list(labels), [download.folder for download in candidates]))
         return best
 
-    def found(self) -> list[str]:
-        """Return the keys of the label files that exist."""
-        return [key for key in self._spellings if self._locate(self._spellings[key]) is not None]
+    def _found(self) -> int:
+        """Return the number of label files that exist."""
+        return sum(self._locate(spellings) is not None for spellings in self._spellings.values())
 
     def label(self, key: str) -> Path:
         """Return the path of a label file (or folder of label files).
@@ -146,6 +143,10 @@ class Download:
         """The names of the label files that were read, for the manifest."""
         return ", ".join(self._used)
 
+    def _labels_in(self, base: Path) -> int:
+        """Return the number of label files below a folder."""
+        return sum(any(resolve_case(base, each) for each in spellings) for spellings in self._spellings.values())
+
     def _locate(self, spellings: Iterable[str], *, folder: bool = False) -> Path | None:
         for spelling in spellings:
             for base in self._bases:
@@ -167,24 +168,13 @@ def resolve_case(base: Path, relative: str) -> Path | None:
     """Return the path of `relative` below `base`, found without regard to case; None if there is none."""
     path = base
     for part in Path(relative).parts:
-        if (path / part).exists():
-            path = path / part
-            continue
-        if not path.is_dir():
-            return None
-        matches = sorted(entry.name for entry in os.scandir(path) if entry.name.lower() == part.lower())
-        if not matches:
-            return None
-        path = path / matches[0]
+        if not (path / part).exists():
+            names = os.listdir(path) if path.is_dir() else []
+            part = min((name for name in names if name.lower() == part.lower()), default="")
+            if not part:
+                return None
+        path = path / part
     return path
-
-
-def _first(base: Path, spellings: Iterable[str]) -> Path | None:
-    return next((path for spelling in spellings if (path := resolve_case(base, spelling))), None)
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    return sorted(Path(entry.path) for entry in os.scandir(folder) if entry.is_dir())
 
 
 def _files_below(folder: Path) -> Iterable[str]:
@@ -224,10 +214,9 @@ class LabeledImage:
 
 @dataclass(frozen=True)
 class Labels:
-    """All images of a dataset, in the order of its label files.
+    """All images of a dataset, present or not, in the order of its label files.
 
     Attributes:
-        images: The images, present or not.
         domain_names: Name of each `domain_id`, if the label files define them and not the catalog.
         score: Meaning of the score, if it is not the catalog's.
         dataset: Name of the dataset, if it is not the reader's.
@@ -251,9 +240,9 @@ class Reader:
 
     Attributes:
         name: Name of the dataset in the catalog.
-        folders: Other names that the dataset's folder goes by, besides the catalog's.
-        labels: Spellings of every label file below that folder, by a short key.
+        labels: Spellings of every label file below the dataset's folder, by a short key.
         read: Function that makes the `Labels` from the download, the catalog's facts and the options.
+        folders: Names of the dataset's folder, besides the catalog's.
         options: Names of the options of `read`.
         without_label: Scene of an image that has scenes to choose from and no supplied label: a seeded choice, or
             none.
@@ -263,7 +252,7 @@ class Reader:
     labels: dict[str, tuple[str, ...]]
     read: Callable[..., Labels]
     folders: tuple[str, ...] = ()
-    options: tuple[str, ...] = field(default=())
+    options: tuple[str, ...] = ()
     without_label: Literal["choice", "none"] = "none"
 
 

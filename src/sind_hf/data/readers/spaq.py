@@ -8,7 +8,7 @@ from sind_hf.data.readers.reader import Download, LabeledImage, Labels, Reader
 
 
 def read(download: Download, facts: DatasetFacts) -> Labels:
-    """Read the MOS and the marked scenes of every image. `sind_hf.data.scenes.choice` selects one of them."""
+    """Read the MOS and the marked scenes of every image. `build` selects one of them."""
     scenes = tuple(facts.domains.values())
     marked = {
         str(row["Image name"]).lower(): tuple(scene for scene in scenes if number(row[scene]) > 0)

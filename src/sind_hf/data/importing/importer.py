@@ -24,7 +24,7 @@ from sind_hf.data.importing.hub_datasets import is_saved_dataset, read_hub_datas
 from sind_hf.data.importing.tables import COLUMN_NAMES, SUFFIXES, Table, find_column, read_table, shown_columns
 from sind_hf.data.manifests.manifest import Manifest, ManifestEntry, ScoreInfo
 from sind_hf.data.manifests.validation import ManifestError, entry_faults, file_fault, normal_path, require_image_root
-from sind_hf.files import atomic_file, shown
+from sind_hf.files import atomic_file, reason, shown
 from sind_hf.image_processing_sind import ImageError, open_image, open_regular_file
 
 # File names that many datasets share; such a dataset is named after its folder.
@@ -104,9 +104,9 @@ def import_manifest(
     Raises:
         ManifestError: If the source cannot be read, a column is not found, or no row is usable.
     """
-    name, path = os.fspath(source), Path(source)
-    table, folder, scenes_may_be_folders = _open(name, path, split, list((columns or {}).values()))
-    found = _columns(table, dict(columns or {}), table.name or name)
+    name, path, columns = os.fspath(source), Path(source), columns or {}
+    table, folder, scenes_may_be_folders = _open(name, path, split, list(columns.values()))
+    found = _columns(table, columns, table.name or name)
     root = require_image_root(folder if image_root is None else image_root)
     images = _Images(name, root.resolve(), None if images_to is None else Path(images_to), follow_links)
     entries, left_out, notes = _entries(table, found, images, mean)
@@ -164,7 +164,7 @@ def _table_of_folder(folder: Path) -> Path:
     raise ManifestError(f"{folder}: there are several tables ({names}); name the one with the scores as the source")
 
 
-def _columns(table: Table, asked: dict[str, str], name: str) -> dict[str, str]:
+def _columns(table: Table, asked: Mapping[str, str], name: str) -> dict[str, str]:
     if unknown := [kind for kind in asked if kind not in COLUMN_NAMES]:
         raise ManifestError(f"columns names {unknown[0]!r}; it can name {', '.join(COLUMN_NAMES)}")
     found: dict[str, str] = {}
@@ -192,10 +192,8 @@ class _Images:
     """Finds the image of each row, and copies it if a target folder is given."""
 
     def __init__(self, source: str, root: Path, target: Path | None, follow_links: bool) -> None:
-        self.source, self.follow_links = source, follow_links
+        self.source, self.root, self.target, self.follow_links = source, root, target, follow_links
         self._inside: dict[str, bool] = {}
-        self.root = root
-        self.target = target
         self._by_name: dict[str, list[str]] | None = None
         self._written: set[str] = set()
 
@@ -216,7 +214,14 @@ class _Images:
         if not isinstance(path, str) or not path.strip():
             raise ValueError("image is missing" if path in (None, "") else f"image is {shown(path)}, not a path")
         found = self._find(path.strip())
-        return found if self.target is None else self._write(_content(self.root / found), found)
+        if self.target is None:
+            return found
+        try:
+            with open_regular_file(self.root / found) as file:
+                content = file.read()
+        except OSError as error:
+            raise ValueError(f"image {shown(PurePosixPath(found).name)} cannot be read ({reason(error)})") from error
+        return self._write(content, found)
 
     def _find(self, text: str) -> str:
         path = text.replace("\\", "/")
@@ -267,8 +272,7 @@ class _Images:
             with open_image(data) as image:
                 kind = (image.format or "").lower()
         except ImageError as error:
-            reason = str(error).removeprefix("bytes: ")
-            raise ValueError(f"the image cannot be opened ({reason})") from error
+            raise ValueError(f"the image cannot be opened ({str(error).removeprefix('bytes: ')})") from error
         name = PurePosixPath(path.replace("\\", "/")).name if isinstance(path, str) else ""
         if not name or entry_faults({"image": name, "score": 0.0}):
             name = f"{row:06d}"
@@ -289,14 +293,6 @@ class _Images:
             raise ManifestError(str(error)) from error
         self._written.add(relative)
         return relative
-
-
-def _content(path: Path) -> bytes:
-    try:
-        with open_regular_file(path) as file:
-            return file.read()
-    except OSError as error:
-        raise ValueError(f"image {shown(path.name)} cannot be read ({error.strerror or error})") from error
 
 
 def _folded(text: str) -> str:

@@ -30,34 +30,13 @@ SUFFIXES = (".csv", ".tsv", ".xlsx", ".jsonl", ".ndjson", ".json", ".parquet")
 #: Usual names of the columns, best first. They are compared without case, spaces and punctuation.
 COLUMN_NAMES: Mapping[str, tuple[str, ...]] = {
     "image": (
-        "image",
-        "file_name",
-        "image_name",
-        "image_path",
-        "image_file",
-        "img",
-        "img_name",
-        "img_path",
-        "dist_img",
-        "path",
-        "file",
-        "name",
+        *("image", "file_name", "image_name", "image_path", "image_file"),
+        *("img", "img_name", "img_path", "dist_img", "path", "file", "name"),
     ),
     "score": (
-        "mos",
-        "mos_zscore",
-        "score",
-        "mean_opinion_score",
-        "mos_quality",
-        "quality_score",
-        "quality_mos",
-        "quality",
-        "dmos",
-        "jod",
-        "mean_score",
-        "rating",
-        "mean_rating",
-        "aesthetic_score",
+        *("mos", "mos_zscore", "score", "mean_opinion_score"),
+        *("mos_quality", "quality_score", "quality_mos", "quality"),
+        *("dmos", "jod", "mean_score", "rating", "mean_rating", "aesthetic_score"),
     ),
     "scene": ("scene", "scene_category", "category", "semantic", "content", "class", "label", "style"),
     "reference": ("reference", "ref", "reference_image", "ref_img", "ref_image", "ref_name"),
@@ -140,16 +119,13 @@ def _first_rows(rows: Iterator[tuple[int, Row]]) -> Iterator[tuple[int, Row]]:
 
 
 def find_column(kind: str, columns: Sequence[str], asked: str | None, source: str) -> str | None:
-    """Find the column of one kind.
+    """Find the column of one kind; None if no column has a usual name.
 
     Args:
         kind: A key of `COLUMN_NAMES`.
         columns: All columns.
         asked: Column that the user named; None to guess.
         source: Name of the table, for messages.
-
-    Returns:
-        The column; None if no column has a usual name.
 
     Raises:
         ManifestError: If the column that the user named does not exist.
@@ -170,9 +146,8 @@ def find_column(kind: str, columns: Sequence[str], asked: str | None, source: st
 
 def shown_columns(columns: Sequence[str]) -> str:
     """Return the columns on one line, for a message."""
-    return (
-        ", ".join(shown(column, 40) for column in columns[:20]) + (", …" if len(columns) > 20 else "") or "no columns"
-    )
+    names = [shown(column, 40) for column in columns[:20]]
+    return ", ".join([*names, "…"] if len(columns) > 20 else names) or "no columns"
 
 
 def squeeze(cell: object) -> str:
@@ -257,13 +232,8 @@ def _table_of_cells(
 ) -> Table:
     """Make a table of rows of cells as spreadsheets write them.
 
-    They may have titles above the header, columns without a name, and empty rows and cells at the end.
-
-    Args:
-        path: The file, for messages.
-        records: Reads the rows from the first: their numbers, and their cells or the reason why they cannot be read.
-        asked: Columns that the user named.
-        decimal_comma: See `Table`.
+    They may have titles above the header, columns without a name, and empty rows and cells at the end. `records` reads
+    the rows from the first: their numbers, and their cells or the reason why they cannot be read.
     """
     first = [(number, cells) for number, cells in islice(records(), _HEADER_WITHIN) if not isinstance(cells, str)]
     filled = [(number, cells) for number, cells in first if any(map(_text, cells))]
@@ -352,18 +322,15 @@ def _read_json(path: Path) -> Table:
     if not isinstance(value, list):
         raise ManifestError(f"{path}: the top level must be a list of objects with an image and a score")
 
-    def rows() -> Iterator[tuple[int, Row]]:
-        for number, item in enumerate(value, start=1):
-            yield number, item if isinstance(item, dict) else "the item is not an object"
-
-    return Table(_columns_of(rows()), rows())
+    rows = [item if isinstance(item, dict) else "the item is not an object" for item in value]
+    return Table(_columns_of(enumerate(rows, start=1)), enumerate(rows, start=1))
 
 
 def _columns_of(rows: Iterator[tuple[int, Row]]) -> list[str]:
     """Return the keys of the first 1,000 objects, in the order in which they appear."""
     columns: dict[str, None] = {}
-    for number, (_, row) in enumerate(rows):
-        if number == 1000 or len(columns) > MOST_COLUMNS:
+    for _, row in islice(rows, 1000):
+        if len(columns) > MOST_COLUMNS:
             break
         if isinstance(row, dict):
             columns.update(dict.fromkeys(row))

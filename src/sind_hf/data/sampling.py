@@ -95,9 +95,6 @@ class EpochBatchSampler(ABC):
 
         In several processes, `accelerate` does not pass the epoch on to a custom batch sampler: call this in every
         process before each epoch.
-
-        Args:
-            epoch: Number of the epoch, from 0.
         """
         self.epoch = epoch
 
@@ -155,10 +152,8 @@ class SceneBatchSampler(EpochBatchSampler):
         if not self._members:
             raise ValueError("scenes is empty: give the scene label of every image")
         if len(self._members) < scenes_per_batch:
-            raise ValueError(
-                f"scenes_per_batch must not exceed the number of scenes, got {scenes_per_batch} and "
-                f"{len(self._members)}"
-            )
+            found = f"{scenes_per_batch} and {len(self._members)}"
+            raise ValueError(f"scenes_per_batch must not exceed the number of scenes, got {found}")
         self._needed = [-(-len(images) // self.group_size) for images in self._members.values()]
         self._batches = self._count_batches()
 
@@ -168,7 +163,6 @@ class SceneBatchSampler(EpochBatchSampler):
         return len(self._members)
 
     def __len__(self) -> int:
-        """Return the number of batches of an epoch, over all processes; the same in every epoch."""
         return self._batches
 
     def _count_batches(self) -> int:
@@ -267,7 +261,6 @@ class ShuffledBatchSampler(EpochBatchSampler):
         self.length = length
 
     def __len__(self) -> int:
-        """Return the number of batches of an epoch, over all processes; the same in every epoch."""
         return -(-self.length // self.batch_size)
 
     def _plan(self, rng: np.random.Generator) -> Indices:
@@ -283,9 +276,6 @@ def scene_statistics(
         batches: Batches of an epoch, for example a sampler.
         scenes: Scene label of every image, in the order of the dataset.
         scenes_per_batch: Wanted number of distinct scenes in a batch (k).
-
-    Returns:
-        The summary.
 
     Raises:
         ValueError: If there is no batch.
@@ -315,13 +305,10 @@ def _images_by_scene(scenes: Sequence[int | str]) -> dict[Hashable, Indices]:
 
 
 def _draw_groups(images: Indices, count: int, size: int, rng: np.random.Generator) -> Indices:
-    """Draw `count` groups of `size` images: all images in random order, then all again, as often as needed.
+    """Draw `count` groups of `size` images, (count, size): all in random order, then all again, as often as needed.
 
     No image is drawn twice before every other image was drawn. If there are at least `size` images, no group has an
     image twice.
-
-    Returns:
-        Array of shape (count, size).
     """
     total = len(images)
     passes = -(-count * size // total)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -20,6 +20,8 @@ from sind_hf.image_processing_sind import printable
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+Level = Literal["ok", "note", "problem"]
+
 _BARS = "▁▂▃▄▅▆▇█"
 _BINS = 16  # of a histogram, over the declared range or the scores
 #: The smallest deviation that the alignment divides by, as in the training loss.
@@ -30,15 +32,8 @@ _SMALLEST_DEVIATION = 1e-3
 class ScoreStatistics:
     """Statistics of the scores of one scene, or of all images, as the manifest gives them.
 
-    Attributes:
-        name: Name of the scene.
-        count: Number of images.
-        mean: Mean score.
-        median: Lower median: the lower one of the two middle scores if their number is even.
-        deviation: Mean absolute deviation from `median`.
-        minimum: Lowest score.
-        maximum: Highest score.
-        histogram: Number of images in each bin of `ManifestStatistics.edges`.
+    `median` is the lower one of the two middle scores if their number is even, `deviation` the mean absolute deviation
+    from it, and `histogram` the number of images in each bin of `ManifestStatistics.edges`.
     """
 
     name: str
@@ -60,21 +55,15 @@ class CatalogCheck:
         what: The finding, in one line.
     """
 
-    level: Literal["ok", "note", "problem"]
+    level: Level
     what: str
 
 
 @dataclass(frozen=True)
 class ManifestStatistics:
-    """Statistics of a manifest.
+    """Statistics of a manifest: of all images together and of each scene, in the order of `Manifest.scene_classes`.
 
-    Attributes:
-        dataset: Name of the dataset.
-        score: Meaning of the scores.
-        edges: Edges of the histogram bins, the same for all scenes.
-        overall: All images together.
-        scenes: Each scene, in the order of `Manifest.scene_classes`.
-        checks: Comparison with the catalog.
+    `edges` are those of the histogram bins, the same for all scenes, and `checks` the comparison with the catalog.
     """
 
     dataset: str
@@ -87,7 +76,8 @@ class ManifestStatistics:
 
 def lower_median(scores: NDArray[np.float64]) -> float:
     """Return the lower median of `scores` (N,), as `torch.median` does."""
-    return float(np.partition(scores, (len(scores) - 1) // 2)[(len(scores) - 1) // 2])
+    middle = (len(scores) - 1) // 2
+    return float(np.partition(scores, middle)[middle])
 
 
 def mean_absolute_deviation(scores: NDArray[np.float64]) -> float:
@@ -104,10 +94,7 @@ def aligned(scores: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def manifest_statistics(manifest: Manifest) -> ManifestStatistics:
-    """Count and describe the scores of a manifest and compare them with the catalog.
-
-    Args:
-        manifest: A valid manifest.
+    """Count and describe the scores of a valid manifest and compare them with the catalog.
 
     Raises:
         ManifestError: If the manifest has no entries.
@@ -159,82 +146,69 @@ def compare_with_catalog(manifest: Manifest) -> list[CatalogCheck]:
     """Compare the number of images, the scores and the scenes with the catalog."""
     facts = CATALOG.get(manifest.dataset)
     if facts is None:
-        return [
-            CatalogCheck(
-                "note",
-                f"{manifest.dataset} is not a published dataset, so there are no published numbers to compare with",
-            )
-        ]
-    return [_compare_count(manifest, facts), *_compare_scores(manifest, facts), *_compare_scenes(manifest, facts)]
+        what = "is not a published dataset, so there are no published numbers to compare with"
+        return [CatalogCheck("note", f"{manifest.dataset} {what}")]
+    found = [_compare_count(manifest, facts), *_compare_scores(manifest, facts), *_compare_scenes(manifest, facts)]
+    return [CatalogCheck(level, what) for level, what in found]
 
 
-def _compare_count(manifest: Manifest, facts: DatasetFacts) -> CatalogCheck:
+def _compare_count(manifest: Manifest, facts: DatasetFacts) -> tuple[Level, str]:
     count = len(manifest)
     if facts.images is None:
-        return CatalogCheck("note", f"{count:,} images; the catalog has no exact number for {facts.display_name}")
+        return "note", f"{count:,} images; the catalog has no exact number for {facts.display_name}"
     if count == facts.images:
-        return CatalogCheck("ok", f"all {count:,} images of {facts.display_name}")
+        return "ok", f"all {count:,} images of {facts.display_name}"
     if count < facts.images:
         missing = facts.images - count
-        return CatalogCheck(
-            "note", f"{count:,} of {facts.images:,} images; {missing:,} are missing unless this is a split"
-        )
-    return CatalogCheck("problem", f"{count:,} images, but {facts.display_name} has only {facts.images:,}")
+        return "note", f"{count:,} of {facts.images:,} images; {missing:,} are missing unless this is a split"
+    return "problem", f"{count:,} images, but {facts.display_name} has only {facts.images:,}"
 
 
-def _compare_scores(manifest: Manifest, facts: DatasetFacts) -> list[CatalogCheck]:
-    checks = []
-    flipped = manifest.score.higher_is_better != facts.higher_is_better
-    if flipped:
+def _compare_scores(manifest: Manifest, facts: DatasetFacts) -> Iterator[tuple[Level, str]]:
+    flipped = False
+    if manifest.score.higher_is_better != facts.higher_is_better:
         direction = "higher" if facts.higher_is_better else "lower"
         shown = direction_shown(facts, [(entry.image, entry.score) for entry in manifest.entries])
-        if shown == manifest.score.higher_is_better:
-            what = f"the scores are flipped: {direction} is better in {facts.display_name} itself"
-            checks.append(CatalogCheck("note", what))
+        flipped = shown == manifest.score.higher_is_better
+        if flipped:
+            yield "note", f"the scores are flipped: {direction} is better in {facts.display_name} itself"
         else:
-            what = f"score direction: {direction} is better in {facts.display_name}"
-            checks.append(CatalogCheck("problem", what))
+            yield "problem", f"score direction: {direction} is better in {facts.display_name}"
     if facts.score_range is not None:
         low, high = facts.score_range
-        if flipped and checks[0].level == "note":
+        if flipped:
             low, high = 0.0, high - low
         # Means that were computed elsewhere may pass the end of the scale by a rounding error.
         margin = 1e-9 * (high - low)
         outside = sum(not low - margin <= entry.score <= high + margin for entry in manifest.entries)
         if outside:
-            what = f"{outside:,} scores outside {low:.4g} to {high:.4g}, the range of {facts.display_name}"
-            checks.append(CatalogCheck("problem", what))
+            yield "problem", f"{outside:,} scores outside {low:.4g} to {high:.4g}, the range of {facts.display_name}"
         else:
-            checks.append(CatalogCheck("ok", f"scores within {low:.4g} to {high:.4g}"))
-    return checks
+            yield "ok", f"scores within {low:.4g} to {high:.4g}"
 
 
-def _compare_scenes(manifest: Manifest, facts: DatasetFacts) -> list[CatalogCheck]:
-    ids = [entry.domain_id for entry in manifest.entries if entry.domain_id is not None]
-    if not ids:
-        return [CatalogCheck("note", "no domain ids; scenes cannot be compared")]
-    checks = []
-    if facts.domains and (unknown := sorted(set(ids) - set(facts.domains))):
+def _compare_scenes(manifest: Manifest, facts: DatasetFacts) -> Iterator[tuple[Level, str]]:
+    counts = Counter(entry.domain_id for entry in manifest.entries if entry.domain_id is not None)
+    if not counts:
+        yield "note", "no domain ids; scenes cannot be compared"
+        return
+    if facts.domains and (unknown := sorted(set(counts) - set(facts.domains))):
         listed = ", ".join(map(str, unknown[:5]))
-        checks.append(CatalogCheck("problem", f"domain ids that {facts.display_name} does not have: {listed}"))
+        yield "problem", f"domain ids that {facts.display_name} does not have: {listed}"
     if facts.domain_kind == "whole set" or not facts.scene_counts:
-        return checks
-    counts = Counter(ids)
+        return
     complete = len(manifest) == facts.images
-    different = [
+    different = "; ".join(
         f"{facts.domains.get(domain_id, domain_id)} {counts[domain_id]:,} (catalog {expected:,})"
         for domain_id, expected in facts.scene_counts.items()
         if (counts[domain_id] != expected if complete else counts[domain_id] > expected)
-    ]
-    if not different:
-        if complete:
-            checks.append(CatalogCheck("ok", f"every {facts.domain_kind} has as many images as in the catalog"))
-    elif facts.fixed_scenes:
-        checks.append(CatalogCheck("problem", f"images per {facts.domain_kind}: {'; '.join(different)}"))
-    else:
-        what = f"the scene labels differ from the published manifest: {'; '.join(different)}"
-        checks.append(CatalogCheck("note", what))
-    return checks
+    )
+    if different and facts.fixed_scenes:
+        yield "problem", f"images per {facts.domain_kind}: {different}"
+    elif different:
+        yield "note", f"the scene labels differ from the published manifest: {different}"
+    elif complete:
+        yield "ok", f"every {facts.domain_kind} has as many images as in the catalog"
 
 
 def sparkline(histogram: Sequence[int]) -> str:
@@ -273,10 +247,10 @@ def render_statistics(statistics: ManifestStatistics) -> Group:
             style="bold" if row is overall else None,
         )
     styles = {"ok": ("✓", "green"), "note": ("•", "yellow"), "problem": ("✗", "red")}
-    checks = [
-        Text(f"{styles[check.level][0]} {printable(check.what)}", styles[check.level][1])
-        for check in statistics.checks
-    ]
+    checks = []
+    for check in statistics.checks:
+        mark, color = styles[check.level]
+        checks.append(Text(f"{mark} {printable(check.what)}", color))
     return Group(heading, Text(""), table, Text(""), *checks)
 
 
@@ -295,11 +269,8 @@ def density(scores: NDArray[np.float64], grid: NDArray[np.float64]) -> NDArray[n
 def mean_overlap(scenes: Sequence[NDArray[np.float64]]) -> float:
     """Return the mean overlap of the score distributions of two scenes, from 0 (disjoint) to 1 (equal).
 
-    Args:
-        scenes: Scores of each scene, not constant.
-
-    Returns:
-        Mean over all pairs of scenes of the area under both of their densities; 1 for a single scene.
+    It is the mean, over all pairs of scenes, of the area under both of their densities; 1 for a single scene. The
+    scores of a scene must not be constant.
     """
     everything = np.concatenate(list(scenes))
     margin = 0.2 * np.ptp(everything)

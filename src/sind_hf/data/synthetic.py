@@ -22,6 +22,7 @@ import io
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +30,9 @@ from PIL import Image, ImageFilter
 
 from sind_hf.data.manifests.document import parse_json
 from sind_hf.data.manifests.manifest import Manifest, ManifestEntry, ScoreInfo
+from sind_hf.data.prepared.folder import file_sha256
 from sind_hf.files import atomic_file, read_text, write_json
-from sind_hf.image_processing_sind import ImageError, load_image, open_regular_file, printable
+from sind_hf.image_processing_sind import ImageError, load_image, printable
 
 Distortion = Callable[[Image.Image, float, np.random.Generator], Image.Image]
 _PACKAGED = {
@@ -138,15 +140,8 @@ def overexposure(image: Image.Image, level: float, rng: np.random.Generator) -> 
     return to_image((1 + lift / 2) * np.asarray(image, np.float32) + 255 * lift)
 
 
-DISTORTIONS: dict[str, Distortion] = {
-    "gaussian_blur": gaussian_blur,
-    "motion_blur": motion_blur,
-    "white_noise": white_noise,
-    "jpeg": jpeg,
-    "downscaling": downscaling,
-    "contrast_loss": contrast_loss,
-    "overexposure": overexposure,
-}
+_KINDS = (gaussian_blur, motion_blur, white_noise, jpeg, downscaling, contrast_loss, overexposure)
+DISTORTIONS: dict[str, Distortion] = {kind.__name__: kind for kind in _KINDS}
 """All kinds by name."""
 
 
@@ -157,8 +152,7 @@ class PhotographWarning(UserWarning):
 def packaged_photographs() -> dict[str, Path]:
     """Return the photographs inside the scikit-image package, by name. Nothing is downloaded.
 
-    Returns:
-        Fourteen photographs (people, things, textures, space, medicine; six of them gray), sorted by name.
+    There are fourteen (people, things, textures, space, medicine; six of them gray), sorted by name.
 
     Raises:
         ValueError: If scikit-image is not installed, or its package has none of them.
@@ -229,7 +223,7 @@ def grade(
     settings = _settings(files, kinds, levels, crops, size, seed)
     output_dir = Path(output_dir)
     record_path, manifest_path = output_dir / "grading.json", output_dir / "manifest.json"
-    record = _previous_record(output_dir, record_path, settings)
+    record = _previous_record(record_path, settings)
     if record is not None and manifest_path.is_file():
         manifest = Manifest.load(manifest_path)
         if all((output_dir / entry.image).is_file() for entry in manifest.entries):
@@ -244,7 +238,10 @@ def grade(
     done = 0
     for domain_id, (scene, path) in enumerate(files.items(), _FIRST_DOMAIN):
         try:
-            photograph = _open_photograph(path, size)
+            photograph = load_image(path)
+            if min(photograph.size) < size / 2:
+                pixels = f"{photograph.width}x{photograph.height} pixels"
+                raise ImageError(f"{printable(path)}: {pixels} are too few for images of {size}")
         except ImageError as error:
             left_out[scene] = str(error)
             done += total // len(files)
@@ -304,28 +301,25 @@ def _settings(
             near = difflib.get_close_matches(kind, DISTORTIONS, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(DISTORTIONS)}"
             raise ValueError(f"{kind!r} is not a kind of distortion; {hint}")
-    for name, value, low, high in (
-        ("levels", levels, 1, 5),
-        ("crops", crops, 1, None),
-        ("size", size, 64, None),
-        ("seed", seed, 0, None),
-    ):
-        if value < low or (high is not None and value > high):
-            raise ValueError(f"{name} is {value}; give at least {low}" + (f" and at most {high}" if high else ""))
+    if not 1 <= levels <= 5:
+        raise ValueError(f"levels is {levels}; give at least 1 and at most 5")
+    for name, value, least in (("crops", crops, 1), ("size", size, 64), ("seed", seed, 0)):
+        if value < least:
+            raise ValueError(f"{name} is {value}; give at least {least}")
     digests = {name: _digest(path) for name, path in files.items()}
     return _Settings(_RECIPE, seed, size, crops, levels, kinds, digests)
 
 
 def _digest(path: Path) -> str | None:
     try:
-        with open_regular_file(path) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(path)
     except OSError:
         return None
 
 
-def _previous_record(output_dir: Path, record_path: Path, settings: _Settings) -> dict | None:
+def _previous_record(record_path: Path, settings: _Settings) -> dict | None:
     """Return the record of a dataset with the same settings, or None for a new folder; refuse any other folder."""
+    output_dir = record_path.parent
     advice = "choose another output folder or delete this one"
     if output_dir.exists() and not output_dir.is_dir():
         raise ValueError(f"{output_dir} is a file; {advice}")
@@ -350,14 +344,6 @@ def _warn_left_out(left_out: Mapping[str, str]) -> None:
         warnings.warn(f"photograph {scene!r} left out: {reason}", PhotographWarning, stacklevel=3)
 
 
-def _open_photograph(path: Path, size: int) -> Image.Image:
-    """Load a photograph, and refuse one that is too small."""
-    image = load_image(path)
-    if min(image.size) < size / 2:
-        raise ImageError(f"{printable(path)}: {image.width}x{image.height} pixels are too few for images of {size}")
-    return image
-
-
 def keyed_generator(*key: str | int) -> np.random.Generator:
     """Return a generator for one purpose, independent of every other and of the order of work."""
     return np.random.default_rng(int.from_bytes(hashlib.sha256(repr(key).encode()).digest()))
@@ -375,9 +361,8 @@ def _score(scene: str, crop: int, kind: str, level: int, seed: int) -> float:
     rng = keyed_generator(seed, "scene", scene)
     scale = rng.uniform(*_SCALES)
     shift = rng.uniform(0, 1 - scale)
-    noise = _OBSERVER_NOISE * np.clip(
-        keyed_generator(seed, "observer", scene, crop, kind, level).standard_normal(), -3, 3
-    )
+    deviation = keyed_generator(seed, "observer", scene, crop, kind, level).standard_normal()
+    noise = _OBSERVER_NOISE * np.clip(deviation, -3, 3)
     base = np.clip(1 - _QUALITY_STEP * level + noise, 0, 1)
     low, high = _SCORE_RANGE
     return round(float(low + (high - low) * (shift + scale * base)), 3)
@@ -390,15 +375,15 @@ def _grade_scene(
     folder.mkdir(parents=True, exist_ok=True)
     for crop in range(settings.crops):
         clean = _crop(photograph, scene, crop, settings)
-        variants = [
-            ("clean", 0),
-            *((kind, level) for kind in settings.kinds for level in range(1, settings.levels + 1)),
-        ]
-        for kind, level in variants:
+        levels = range(1, settings.levels + 1)
+        for kind, level in [("clean", 0), *product(settings.kinds, levels)]:
             path = folder / (f"{crop}-clean.png" if level == 0 else f"{crop}-{kind}-{level}.png")
             if not path.is_file():  # a file of an interrupted run is complete
                 rng = keyed_generator(settings.seed, "distortion", scene, crop, kind, level)
-                write_png(path, clean if level == 0 else DISTORTIONS[kind](clean, level, rng))
+                image = clean if level == 0 else DISTORTIONS[kind](clean, level, rng)
+                with atomic_file(path, sync=False) as temporary:
+                    # Twice the speed of the default level for a few per cent more bytes.
+                    image.save(temporary, "PNG", compress_level=1)
             yield ManifestEntry(
                 image=path.relative_to(output_dir).as_posix(),
                 score=_score(scene, crop, kind, level, settings.seed),
@@ -407,9 +392,3 @@ def _grade_scene(
                 reference=f"{scene}-{crop}",
                 distortion=None if level == 0 else kind,
             )
-
-
-def write_png(path: Path, image: Image.Image) -> None:
-    """Write an image, completely or not at all."""
-    with atomic_file(path, sync=False) as temporary:
-        image.save(temporary, "PNG", compress_level=1)  # twice the speed of the default for a few per cent more bytes

@@ -9,8 +9,10 @@ sets = open_named_sets("data", ["koniq10k", "live"], ["spaq"], json_dir="data_js
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 
 from datasets import Dataset
 
@@ -91,13 +93,9 @@ def open_named_sets(
 
 
 def open_sets(train: Sequence[Manifest], tests: Mapping[str, Manifest], image_root: str) -> TrainingSets:
-    """Check the images of oriented manifests and open them as datasets.
+    """Check the images of oriented manifests and open them as datasets; those to train on are joined into one.
 
-    Args:
-        train: Manifests to train on; they are joined into one dataset.
-        tests: Manifests to test on, by name.
-        image_root: Folder that the image paths of the manifests start from, or a prepared folder, whose failed images
-            are left out of training.
+    The failed images of a prepared folder are left out of training.
 
     Raises:
         ValueError: If images are missing.
@@ -107,18 +105,20 @@ def open_sets(train: Sequence[Manifest], tests: Mapping[str, Manifest], image_ro
         train = [manifest.filter(lambda entry: entry.image not in failed) for manifest in train]
     else:
         for manifest in (*train, *tests.values()):
-            _require_images(manifest, image_root)
+            if problems := manifest.validate(image_root):
+                share = f"{len(problems)} of {len(manifest)} entries"
+                raise ValueError(f"{manifest.dataset}: {share} cannot be used in {image_root}; first: {problems[0]}")
     ranges = {manifest.oriented_range() for manifest in train}
     joined = open_dataset(join_manifests(train), image_root)
     rows = joint_rows(train)
-    images: dict[str, int] = {}
+    images: Counter[str] = Counter()
     for manifest in train:
-        images[manifest.dataset] = images.get(manifest.dataset, 0) + len(manifest)
+        images[manifest.dataset] += len(manifest)
     return TrainingSets(
         train=joined if len(rows) == len(joined) else joined.select(rows),
         tests={name: open_dataset(manifest, image_root) for name, manifest in tests.items()},
         score_range=next(iter(ranges)) if len(ranges) == 1 else None,
-        train_images=images,
+        train_images=dict(images),
         ranges_differ=len(ranges) > 1,
     )
 
@@ -145,30 +145,23 @@ def join_manifests(manifests: Sequence[Manifest]) -> Manifest:
 def with_dataset_domains(manifests: Sequence[Manifest]) -> list[Manifest]:
     """Return the manifests with the dataset as the domain to align, except for SPAQ, which keeps its nine scenes.
 
-    Two parts of one dataset share a domain. (The published code uses `domain_id // 100`, which gives BID and CID2013
-    one domain and divides PIPAL into two.)
-
-    Args:
-        manifests: Datasets to train on together.
-
-    Returns:
-        Copies in the same order. Their entries have the name of their dataset as scene, and one ID per dataset.
+    The entries of the copies have the name of their dataset as scene, and one ID per dataset, which two parts of one
+    dataset share. (The published code uses `domain_id // 100`, which gives BID and CID2013 one domain and divides
+    PIPAL into two.)
     """
-    taken: set[int | None] = set()
-    for manifest in manifests:
-        if manifest.dataset == _KEEPS_SCENES:
-            taken.update(manifest.domain_names, (entry.domain_id for entry in manifest.entries))
+    kept = [manifest for manifest in manifests if manifest.dataset == _KEEPS_SCENES]
+    taken = {entry.domain_id for manifest in kept for entry in manifest.entries}
+    taken.update(*(manifest.domain_names for manifest in kept))
     names = sorted({manifest.dataset for manifest in manifests} - {_KEEPS_SCENES})
-    free = (number for number in range(len(taken) + len(names)) if number not in taken)
+    free = (number for number in count() if number not in taken)
     domains = dict(zip(names, free, strict=False))
     result = []
     for manifest in manifests:
-        if manifest.dataset == _KEEPS_SCENES:
-            result.append(manifest)
-            continue
-        domain = domains[manifest.dataset]
-        entries = [replace(entry, scene=manifest.dataset, domain_id=domain) for entry in manifest.entries]
-        result.append(replace(manifest, entries=entries, domain_names={domain: manifest.dataset}))
+        name = manifest.dataset
+        if name != _KEEPS_SCENES:
+            entries = [replace(entry, scene=name, domain_id=domains[name]) for entry in manifest.entries]
+            manifest = replace(manifest, entries=entries, domain_names={domains[name]: name})
+        result.append(manifest)
     return result
 
 
@@ -177,12 +170,6 @@ def joint_rows(manifests: Sequence[Manifest]) -> list[int]:
 
     A manifest names an image once, so the repetition is in the rows that a sampler draws from. A dataset that is
     trained on alone is not repeated.
-
-    Args:
-        manifests: Training manifests in the order in which they were joined.
-
-    Returns:
-        Indices into the entries of the joined manifest.
     """
     alone = len({manifest.dataset for manifest in manifests}) < 2
     rows: list[int] = []
@@ -192,12 +179,3 @@ def joint_rows(manifests: Sequence[Manifest]) -> list[int]:
         rows.extend(list(own) * (1 if alone else _JOINT_REPEATS.get(manifest.dataset, 1)))
         first = own.stop
     return rows
-
-
-def _require_images(manifest: Manifest, image_root: str) -> None:
-    missing = manifest.validate(image_root)
-    if missing:
-        raise ValueError(
-            f"{manifest.dataset}: {len(missing)} of {len(manifest)} entries cannot be used in {image_root}; first: "
-            f"{missing[0]}"
-        )

@@ -6,18 +6,18 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
+from sind_hf.files import reason
 from sind_hf.image_processing_sind import open_regular_file
 
 _VERSION = 1
 
 
-class SimilarityCache:
+class SimilarityCache(dict[str, list[float]]):
     """Similarities by image in a JSON Lines file: the settings on the first line, then one image per line.
 
     The file holds similarities rather than scenes, so that other candidates need no new run of the model. Every batch
@@ -32,9 +32,9 @@ class SimilarityCache:
     """
 
     def __init__(self, path: str | os.PathLike[str] | None, settings: Mapping[str, Any]) -> None:
+        super().__init__()
         self.path = None if path is None else Path(path)
         self.settings = {"similarity_cache": _VERSION, **settings}
-        self._values: dict[str, list[float]] = {}
         self._file: BinaryIO | None = None
 
     def __enter__(self) -> SimilarityCache:
@@ -44,32 +44,23 @@ class SimilarityCache:
                 if self.path.exists():
                     open_regular_file(self.path).close()  # refuses pipes and devices
                 self._file = self.path.open("a+b")
-                self._file.seek(0)
-                self._read(self._file.read())
+                self._read(self._file)
             except OSError as error:
-                raise ValueError(f"{self.path}: cannot use this cache ({error.strerror or error}).") from None
+                raise ValueError(f"{self.path}: cannot use this cache ({reason(error)}).") from None
             except ValueError:
-                self.__exit__(None, None, None)
+                self.__exit__()
                 raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._file is not None:
             self._file.close()
             self._file = None
 
-    def __contains__(self, image: object) -> bool:
-        return image in self._values
-
-    def __getitem__(self, image: str) -> list[float]:
-        return self._values[image]
-
     def add(self, images: Sequence[str], similarities: npt.NDArray[np.floating]) -> None:
         """Add the similarities of a batch: one row of (B, number of scenes) for each image."""
         rows = [[float(str(value)) for value in row] for row in similarities]  # 25.31, not 25.309999465942383
-        self._values.update(zip(images, rows, strict=True))
+        self.update(zip(images, rows, strict=True))
         self._append({"image": image, "similarities": row} for image, row in zip(images, rows, strict=True))
 
     def _append(self, documents: Any) -> None:
@@ -81,15 +72,15 @@ class SimilarityCache:
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:
-            raise ValueError(f"{self.path}: cannot be written ({error.strerror or error}); make room.") from None
+            raise ValueError(f"{self.path}: cannot be written ({reason(error)}); make room.") from None
 
-    def _read(self, content: bytes) -> None:
-        if self._file is None:
-            return
+    def _read(self, file: BinaryIO) -> None:
+        file.seek(0)
+        content = file.read()
         first, *lines = content.split(b"\n")
         header = json.dumps(self.settings, ensure_ascii=False).encode()
         if not lines and header.startswith(first):  # a new file, or one that was cut off in its first line
-            self._file.truncate(0)
+            file.truncate(0)
             self._append([self.settings])
             return
         found = _json(first)
@@ -105,8 +96,8 @@ class SimilarityCache:
             row = _json(line)
             if not isinstance(row, dict) or len(row.get("similarities", ())) != scenes or "image" not in row:
                 raise ValueError(f"{self.path}, line {number}: damaged; delete this line, or the file.")
-            self._values[row["image"]] = row["similarities"]
-        self._file.truncate(len(content) - len(lines[-1]))
+            self[row["image"]] = row["similarities"]
+        file.truncate(len(content) - len(lines[-1]))
 
 
 def _json(line: bytes) -> Any:

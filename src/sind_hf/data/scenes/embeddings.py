@@ -85,12 +85,7 @@ class ClipEncoder:
 
 
 class SindEncoder:
-    """The global embedding of a SIND model with any backbone.
-
-    Args:
-        model: Model, on its device.
-        processor: Image processor of the same checkpoint.
-    """
+    """The global embedding of a SIND model with any backbone."""
 
     def __init__(self, model: SindModel, processor: SindImageProcessor) -> None:
         self.model = model.eval()
@@ -127,16 +122,7 @@ def embed_images(
     progress: Callable[[int, int], None] | None = None,
     follow_links: bool = True,
 ) -> Iterator[tuple[list[str], Embeddings, list[tuple[str, str]]]]:
-    """Embed images batch by batch.
-
-    Args:
-        encoder: The model.
-        image_root: Folder that the paths are relative to.
-        images: The paths.
-        batch_size: Images per forward pass.
-        workers: Processes that load images ahead of the model; 0 loads in this process.
-        progress: Called with (images done, images in all) after each batch.
-        follow_links: Whether symbolic links may lead out of the image root.
+    """Embed images batch by batch; see `label_scenes` for the arguments.
 
     Yields:
         The images of a batch that could be read, their embeddings (B, D), and (image, reason) of the others.
@@ -164,8 +150,7 @@ class _Inputs(TorchDataset):
     """The model's input for each image, or the reason why it cannot be read."""
 
     def __init__(self, encoder: ImageEncoder, image_root: Path, images: Sequence[str], follow_links: bool) -> None:
-        self.prepare = encoder.prepare
-        self.image_root, self.images = image_root.resolve(), images
+        self.prepare, self.image_root, self.images = encoder.prepare, image_root.resolve(), images
         self.follow_links = follow_links
         self._inside: dict[str, bool] = {}
 

@@ -90,7 +90,7 @@ def label_scenes(
     progress: Callable[[int, int], None] | None = None,
     follow_links: bool = False,
 ) -> SceneLabels:
-    """Give every image of a manifest one scene.
+    """Give every image of a manifest one scene. Images that cannot be read are in `SceneLabels.failures`.
 
     Args:
         manifest: The images.
@@ -104,9 +104,6 @@ def label_scenes(
         cache: JSON Lines file for the similarities, from which an interrupted run continues.
         progress: Called with (images done, images in all).
         follow_links: Whether symbolic links may lead out of the image root.
-
-    Returns:
-        The labels. Images that cannot be read are in `failures`.
 
     Raises:
         ValueError: If a setting is not valid, the model cannot be loaded, or the cache has other settings.
@@ -141,12 +138,7 @@ def label_scenes(
 def most_similar(
     similarities: Sequence[float] | npt.NDArray[np.floating], scenes: Sequence[str], candidates: Sequence[str]
 ) -> SceneLabel:
-    """Pick the most similar of the candidates (the first of equals).
-
-    Args:
-        similarities: Cosine similarity × 100 with every scene.
-        scenes: Names of the scenes.
-        candidates: Names that may be picked.
+    """Pick the most similar of the candidates (the first of equals), by the cosine similarities × 100 of all scenes.
 
     Example:
         >>> most_similar([20.0, 30.0, 25.0], ["Animal", "Human", "Plant"], ["Animal", "Plant"]).scene
@@ -174,14 +166,13 @@ def pseudo_scenes(
 ) -> SceneLabels:
     """Group the images of a manifest by content (k-means on embeddings of length 1).
 
+    The labels are "cluster 1" (the largest) to "cluster k".
+
     Args:
         manifest: See `label_scenes`, as `image_root`, `batch_size`, `workers`, `device`, `progress`, `follow_links`.
         encoder: Folder or Hub repository ID of a CLIP model, a `ClipEncoder`, or a `SindEncoder` for any backbone.
         clusters: Number of pseudo-scenes.
         seed: Seed of the clustering.
-
-    Returns:
-        Labels "cluster 1" (the largest) to "cluster k".
 
     Raises:
         ValueError: If there are fewer readable images than clusters, or scikit-learn is not installed.
@@ -227,15 +218,9 @@ def pseudo_scenes(
 
 
 def apply(manifest: Manifest, labels: SceneLabels) -> Manifest:
-    """Write scenes into a manifest.
+    """Return a copy of a manifest with the scene of every labeled image, without those that could not be read.
 
-    Args:
-        manifest: The labeled images.
-        labels: Their scenes.
-
-    Returns:
-        A copy with the scene of every labeled image, without the images that could not be read. Domain IDs begin at
-        the catalog's first one of the dataset, or at 0.
+    Domain IDs begin at the catalog's first one of the dataset, or at 0.
 
     Raises:
         ValueError: If an image was not labeled at all.
@@ -265,9 +250,8 @@ def scene_picker(
 ) -> Callable[[Sequence[Path], Sequence[Sequence[str]]], list[str]]:
     """Return a CLIP model as the `scene_labels` of `sind_hf.data.readers.build`.
 
-    Returns:
-        A function (image files, scenes to choose from for each) -> scenes. It raises `ValueError` for an image that
-        cannot be read. Build with `verify` to leave such images out before.
+    The returned function raises `ValueError` for an image that cannot be read. Build with `verify` to leave such
+    images out before.
     """
     encoder = clip if isinstance(clip, ClipEncoder) else ClipEncoder(clip)
 

@@ -101,9 +101,6 @@ def convert_checkpoint(
         hidden_act: Activation of a ViT.
         config: JSON file with some of `CONFIG_KEYS`. Sizes in it must be those of the weights.
 
-    Returns:
-        The conversion.
-
     Raises:
         ValueError: If the file cannot be read or converted, or the folder is not empty.
     """
@@ -119,7 +116,10 @@ def convert_checkpoint(
     except ValueError as error:
         raise ValueError(f"{os.fspath(path)}: {error}") from None
     del weights
-    _save(conversion.model, output)
+    side = int(conversion.model.config.view_size or 224)
+    with atomic_folder(output) as folder:
+        conversion.model.save_pretrained(folder)
+        SindImageProcessor(size={"height": side, "width": side}).save_pretrained(folder)
     return conversion
 
 
@@ -166,9 +166,8 @@ def convert_weights(
 def _vision_config(layout: Layout, weights: Mapping[str, Tensor], stated: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(layout, ResNetLayout):
         if stated:
-            raise ValueError(
-                f"these are the weights of a ResNet, which has no {' and no '.join(stated)}: leave that out."
-            )
+            what = f"which has no {' and no '.join(stated)}"
+            raise ValueError(f"these are the weights of a ResNet, {what}: leave that out.")
         return _resnet_config(layout, weights)
     assert isinstance(layout, ClipLayout)
     sizes = _clip_sizes(layout, weights)
@@ -257,11 +256,7 @@ def _variant(
         token_width = global_width = vision["hidden_sizes"][-1]
     else:
         token_width, global_width = vision["hidden_size"], vision["projection_dim"]
-    widths: dict[LocalBranch, int] = {
-        "patch": global_width + token_width,
-        "class": 2 * global_width,
-        "none": global_width,
-    }
+    widths = {"patch": global_width + token_width, "class": 2 * global_width, "none": global_width}
     found = weights[key].shape[-1] if weights[key].ndim == 2 else 0
     fitting = [variant for variant in get_args(LocalBranch) if widths[variant] == found]
     needed = ", ".join(f"{variant} {width}" for variant, width in widths.items())
@@ -288,10 +283,9 @@ def _renamed(
         wanted = {name: source for name, source in wanted.items() if not name.startswith("quality_head.")}
     unread = weights.keys() - {source.key for source in wanted.values()}
     left_out = sorted(key for key in unread if layout.leaves_out(key))
-    missing = [source.key for source in wanted.values() if source.key not in weights]
-    missing = sorted({key for key in missing if not key.endswith(COUNTER)})
+    absent = {source.key for source in wanted.values()} - weights.keys()
     problems = []
-    if missing:
+    if missing := sorted(key for key in absent if not key.endswith(COUNTER)):
         problems.append(f"missing keys: {listed(missing)}")
     if unknown := sorted(unread.difference(left_out)):
         problems.append(f"keys that have no place in the model: {listed(unknown)}")
@@ -311,11 +305,11 @@ def _renamed(
         raise ValueError(f"taken for {layout.title}, but it has {'; '.join(problems)}.")
     if any(key == "head.bias" and bool(weights[key].any()) for key in left_out):
         raise ValueError("its head is a classifier's (head.bias is not zero), where a CLIP has its projection.")
-    ours = {}
-    for name, source in wanted.items():
-        if source.key in weights:
-            value = source.take(weights[source.key], own[name].shape)
-            ours[name] = value.to(own[name].dtype)
+    ours = {
+        name: source.take(weights[source.key], own[name].shape).to(own[name].dtype)
+        for name, source in wanted.items()
+        if source.key in weights
+    }
     return ours, left_out
 
 
@@ -347,10 +341,3 @@ def _read_config(file: Path) -> dict[str, Any]:
     if unknown := [key for key in content if key not in CONFIG_KEYS]:
         raise ValueError(f"{file}: unknown key {unknown[0]!r}; the keys are {', '.join(CONFIG_KEYS)}.")
     return content
-
-
-def _save(model: SindModel, output: Path) -> None:
-    side = int(model.config.view_size or 224)
-    with atomic_folder(output) as folder:
-        model.save_pretrained(folder)
-        SindImageProcessor(size={"height": side, "width": side}).save_pretrained(folder)

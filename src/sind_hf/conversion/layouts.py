@@ -127,7 +127,8 @@ class ResNetLayout(Layout):
         """Return the source of a weight of the ResNet."""
         *path, kind, part = own.split(".")
         if "embedder" in path:
-            return Source(f"{self.prefix}{self.convolution if kind == 'convolution' else self.normalization}.{part}")
+            name = self.convolution if kind == "convolution" else self.normalization
+            return Source(f"{self.prefix}{name}.{part}")
         stage, block = int(path[3]), path[5]  # vision_model.encoder.stages.S.layers.B.shortcut, or … .layer.I
         if path[6] == "shortcut":
             name = "downsample.0" if kind == "convolution" else "downsample.1"

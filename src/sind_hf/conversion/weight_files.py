@@ -97,9 +97,7 @@ def _unwrapped(file: Path, content: Any) -> Mapping[Any, Any]:
     if not isinstance(content, Mapping):
         raise ValueError(f"{file}: contains a {type(content).__name__} instead of named tensors.")
     if not any(isinstance(value, Tensor) for value in content.values()):
+        places = f"neither directly nor in an entry {' or '.join(WRAPPERS)}"
         entries = listed([str(key) for key in content]) or "nothing"
-        raise ValueError(
-            f"{file}: contains no weights, neither directly nor in an entry {' or '.join(WRAPPERS)}; "
-            f"it contains {entries}."
-        )
+        raise ValueError(f"{file}: contains no weights, {places}; it contains {entries}.")
     return content

@@ -36,7 +36,7 @@ class OnnxExport:
 
     Attributes:
         path: Path of the file.
-        size: Its size in bytes.
+        size: Size of the file in bytes.
         difference: Largest difference of its scores from PyTorch's on generated views.
     """
 
@@ -67,12 +67,12 @@ def export_onnx(model: SindModel, processor: SindImageProcessor, path: str | os.
     it was checked, and its scores were compared with PyTorch's.
 
     Args:
-        model: With float32 weights. Its mode is as before afterwards.
-        processor: Of the same checkpoint.
-        path: The file to make, `….onnx`; one that is there is replaced.
+        model: Model with float32 weights.
+        processor: Image processor of the same checkpoint.
+        path: File to write, `….onnx`; an existing one is replaced.
 
     Raises:
-        ValueError: When a package is missing, the model or the path is unusable, the backbone cannot be exported, or
+        ValueError: If a package is missing, the model or the path is unusable, the backbone cannot be exported, or
             the file's scores are not PyTorch's.
     """
     path = Path(path)
@@ -89,10 +89,10 @@ def export_onnx(model: SindModel, processor: SindImageProcessor, path: str | os.
 
 
 def require_onnx() -> None:
-    """Say how to get the packages of the export where one is missing.
+    """Check that the packages of the export are installed.
 
     Raises:
-        ValueError: When one is not installed.
+        ValueError: If one is not. The message says how to install it.
     """
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
@@ -105,17 +105,16 @@ def _check_request(model: SindModel, processor: SindImageProcessor, path: Path) 
         raise ValueError(f"{path}: the file must end in {SUFFIX}, by which it is known when it scores.")
     if path.is_dir() or not path.parent.is_dir():
         raise ValueError(f"{path}: {'is a folder' if path.is_dir() else f'there is no folder {path.parent}'}.")
-    sides = processor.size["height"], model.config.view_size
-    if sides[0] != sides[1]:
-        raise ValueError(f"The image processor makes views of {sides[0]} px, but the model reads {sides[1]} px.")
+    made, read = processor.size["height"], model.config.view_size
+    if made != read:
+        raise ValueError(f"The image processor makes views of {made} px, but the model reads {read} px.")
     weights = [*model.parameters(), *model.buffers()]
     if other := {str(weight.dtype) for weight in weights if weight.is_floating_point()} - {"torch.float32"}:
         raise ValueError(f"The weights are {' and '.join(sorted(other))}: export it in float32.")
     size = sum(weight.numel() * weight.element_size() for weight in weights)
     if size > LARGEST:
-        raise ValueError(
-            f"The model's {size / 1e9:.1f} GB are too much for one ONNX file, which ends at 2 GB: use a smaller one."
-        )
+        what = f"The model's {size / 1e9:.1f} GB are too much for one ONNX file"
+        raise ValueError(f"{what}, which ends at 2 GB: use a smaller one.")
 
 
 def _write(model: SindModel, processor: SindImageProcessor, path: Path) -> None:
@@ -186,11 +185,10 @@ def _compare(model: SindModel, path: Path) -> float:
             wanted = expected[name].cpu()
             difference = float((value - wanted).abs().max())
             if not difference <= TOLERANCE * max(1.0, float(wanted.abs().max())):
-                raise ValueError(
-                    f"The exported {name} differs from PyTorch's by {difference:.1e}, more than {TOLERANCE:.0e} of "
-                    "it: nothing was written."
-                )
-            largest = max(largest, difference) if name == "quality" else largest
+                what = f"The exported {name} differs from PyTorch's by {difference:.1e}"
+                raise ValueError(f"{what}, more than {TOLERANCE:.0e} of it: nothing was written.")
+            if name == "quality":
+                largest = max(largest, difference)
     return largest
 
 

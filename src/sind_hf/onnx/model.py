@@ -19,6 +19,8 @@ SUFFIX = ".onnx"
 METADATA_KEY = "sind_hf"
 METADATA_FORMAT = 1
 ERRORS_ONLY = 3  # severity in onnxruntime's log
+# Fields that an image processor has under the same names.
+PROCESSOR_FIELDS = ("views", "resize_backend", "fast_decode", "color_management", "image_mean", "image_std")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,30 +116,20 @@ class OnnxSindModel(ImageScorer):
             self.config = OnnxConfig.from_json(text)
         except ValueError as error:
             raise ValueError(f"{path}: {error}: export the model again.") from None
-        config = self.config
-        self.image_processor = SindImageProcessor(
-            size={"height": config.view_size, "width": config.view_size},
-            views=config.views,
-            resize_backend=config.resize_backend,
-            fast_decode=config.fast_decode,
-            color_management=config.color_management,
-            image_mean=config.image_mean,
-            image_std=config.image_std,
-        )
+        same = {name: getattr(self.config, name) for name in PROCESSOR_FIELDS}
+        side = self.config.view_size
+        self.image_processor = SindImageProcessor(size={"height": side, "width": side}, **same)
 
     def __call__(
         self, pixel_values: Tensor, local_pixel_values: Tensor | None = None, output_quality_map: bool = False
     ) -> SindOutput:
-        """Score images by their views.
+        """Score images by their views. The output holds `quality` and, if asked for, `quality_map`.
 
         Args:
             pixel_values: Global views, uint8, (B, 3, s, s), or T of them per image, (B, T, 3, s, s), whose scores are
                 averaged.
             local_pixel_values: Local views of the same shape; not needed when `config.local_branch` is `"none"`.
             output_quality_map: Whether to return the 7×7 map.
-
-        Returns:
-            `SindOutput` with `quality` and, when asked for, `quality_map`.
 
         Raises:
             ValueError: If views have another type or shape, or a map is asked of a variant without patch tokens.
@@ -161,9 +153,8 @@ class OnnxSindModel(ImageScorer):
     def _check(self, name: str, view: Tensor) -> None:
         side = self.config.view_size
         if view.dtype != torch.uint8:
-            raise ValueError(
-                f"{name} is {view.dtype}: the exported model normalizes its input, so give it uint8 views."
-            )
+            what = "the exported model normalizes its input, so give it uint8 views"
+            raise ValueError(f"{name} is {view.dtype}: {what}.")
         if view.ndim not in (4, 5) or tuple(view.shape[-3:]) != (3, side, side) or 0 in view.shape:
             raise ValueError(
                 f"{name} has shape {tuple(view.shape)}: expected (B, 3, {side}, {side}) or (B, T, 3, {side}, {side})."
@@ -208,7 +199,6 @@ def _open(path: Path, device: str | None, threads: int | None) -> Any:
         reason = str(error).partition(" : ")[2] or str(error)
         raise ValueError(f"{path}: onnxruntime cannot load this file ({' '.join(reason.split())}).") from error
     if session.get_providers()[0] != provider[0]:  # it silently continues without a device that does not start
-        raise ValueError(
-            f"device {device!r} cannot be used: onnxruntime could not start it; leave it out for the CPU."
-        )
+        what = "onnxruntime could not start it; leave it out for the CPU"
+        raise ValueError(f"device {device!r} cannot be used: {what}.")
     return session

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from sind_hf.bundled import CheckpointInfo, bundled_checkpoint, list_checkpoints
 from sind_hf.registration import register_with_transformers
-from sind_hf.version import __version__
+
+__version__ = "0.1.0"  # the one place that names it
 
 if TYPE_CHECKING:
     from sind_hf.calibration import Calibration
@@ -32,37 +33,28 @@ if TYPE_CHECKING:
     from sind_hf.training.trainer import SindTrainer
     from sind_hf.training.training_args import SindTrainingArguments
 
-_MODULE_OF = {
-    "Calibration": "calibration",
-    "ImageError": "image_processing_sind",
-    "Manifest": "data.manifests.manifest",
-    "ManifestEntry": "data.manifests.manifest",
-    "SceneBatchSampler": "data.sampling",
-    "ScoreInfo": "data.manifests.manifest",
-    "ScoredImage": "scoring.scorer",
-    "ShuffledBatchSampler": "data.sampling",
-    "SindConfig": "configuration_sind",
-    "SindImageProcessor": "image_processing_sind",
-    "SindModel": "modeling_sind",
-    "SindOutput": "modeling_sind",
-    "SindPipeline": "pipeline_sind",
-    "SindTrainer": "training.trainer",
-    "SindTrainingArguments": "training.training_args",
-    "ViewDataset": "data.views",
-    "convert_checkpoint": "conversion.convert",
-    "differentiable_views": "image_processing_sind",
-    "evaluate_manifest": "experiments.evaluation",
-    "export_onnx": "onnx.export",
-    "grade": "data.synthetic",
-    "import_manifest": "data.importing.importer",
-    "load": "checkpoints",
-    "load_image": "image_processing_sind",
-    "load_prepared": "data.prepared.folder",
-    "packaged_photographs": "data.synthetic",
-    "push_model": "hub.publish",
-    "score": "checkpoints",
-    "score_images": "scoring.scorer",
+_NAMES_IN = {
+    "calibration": ("Calibration",),
+    "checkpoints": ("load", "score"),
+    "configuration_sind": ("SindConfig",),
+    "conversion.convert": ("convert_checkpoint",),
+    "data.importing.importer": ("import_manifest",),
+    "data.manifests.manifest": ("Manifest", "ManifestEntry", "ScoreInfo"),
+    "data.prepared.folder": ("load_prepared",),
+    "data.sampling": ("SceneBatchSampler", "ShuffledBatchSampler"),
+    "data.synthetic": ("grade", "packaged_photographs"),
+    "data.views": ("ViewDataset",),
+    "experiments.evaluation": ("evaluate_manifest",),
+    "hub.publish": ("push_model",),
+    "image_processing_sind": ("ImageError", "SindImageProcessor", "differentiable_views", "load_image"),
+    "modeling_sind": ("SindModel", "SindOutput"),
+    "onnx.export": ("export_onnx",),
+    "pipeline_sind": ("SindPipeline",),
+    "scoring.scorer": ("ScoredImage", "score_images"),
+    "training.trainer": ("SindTrainer",),
+    "training.training_args": ("SindTrainingArguments",),
 }
+_MODULE_OF = {name: module for module, names in _NAMES_IN.items() for name in names}
 # Modules that are attributes of the package without an import of their own, as in `sind_hf.losses.by_scene`.
 _MODULES = ("image_processing_sind", "losses", "metrics", "metrics_torch", "modeling_sind")
 

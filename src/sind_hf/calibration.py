@@ -14,15 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from sind_hf.metrics import paired_arrays
 
-__all__ = ["Calibration", "CalibrationWarning", "fit_affine"]
-
 
 class CalibrationWarning(RuntimeWarning):
-    """Raw scores could not be calibrated and stay as they are.
-
-    Attributes:
-        reason: Reason why scores could not be calibrated.
-    """
+    """Raw scores could not be calibrated and stay as they are; `reason` says why."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)  # the only argument: copies and pickles are made from it

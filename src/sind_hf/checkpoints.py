@@ -33,7 +33,7 @@ HUB_FILES = (
     "adapter_config.json",
     "adapter_model.safetensors",
 )
-MOST_LABELS = 100_000
+MOST_LABELS = 100_000  # transformers keeps a name for each
 # Parameters that a configuration may declare beyond those in the weight files: a checkpoint that lacks a few weights
 # is loaded, so that the message can name them.
 SPARE_PARAMETERS = 10_000_000
@@ -240,11 +240,7 @@ def load_scorer(
 
 
 def default_device() -> str:
-    """Return the accelerator of this process: the first one, or its own if several processes share a machine.
-
-    Returns:
-        A name such as `"cuda"` or `"cuda:1"`; `"cpu"` if torch finds no accelerator.
-    """
+    """Return the device of this process: `"cuda"`, `"cuda:1"` if several processes share a machine, else `"cpu"`."""
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     if accelerator is None:
         return "cpu"
@@ -283,9 +279,7 @@ def check_folder(path: str, name: str | None = None) -> None:
     if kind != "sind":
         raise ValueError(f"{path}: is a checkpoint of {kind!r}, not of SIND; start a SIND model from it by training.")
     for key, value in _settings_in(config):
-        if (
-            key == "num_labels" and isinstance(value, (int, float)) and value > MOST_LABELS
-        ):  # each gets a name in memory
+        if key == "num_labels" and isinstance(value, (int, float)) and value > MOST_LABELS:
             raise ValueError(f"{path}/config.json: num_labels is {value:,}: at most {MOST_LABELS:,} are allowed.")
         if _is_elsewhere(key, value):
             raise ValueError(

@@ -27,7 +27,6 @@ PATIENCE = timedelta(days=30)
 _DEATH = re.compile(r"DataLoader worker \(pid\S* [\d, ]+\) (?:is killed by signal: ([^.]+)|exited unexpectedly)")
 _NEWS_TIME = 1.0  # seconds to wait for the signal that reports a death
 
-
 # Options of glibc's `mallopt`: no memory from `mmap`, nothing given back, and one arena for all threads.
 _KEEP_FREED = ((-4, 0), (-1, -1), (-8, 1))  # M_MMAP_MAX, M_TRIM_THRESHOLD, M_ARENA_MAX
 
@@ -51,8 +50,7 @@ def keep_freed_memory() -> None:
 def join_launch(device: str | None = None) -> None:
     """Join the process group if `accelerate launch` or `torchrun` started several processes.
 
-    Args:
-        device: Device that the user chose for this process, see `load_checkpoint`.
+    `device` is the one that the user chose for this process, see `load_checkpoint`.
     """
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         on_cpu = not torch.accelerator.is_available() if device is None else torch.device(device).type == "cpu"

@@ -15,8 +15,9 @@ import math
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -141,9 +142,7 @@ def write_json(path: str | os.PathLike[str], document: Any) -> None:
 def remove_leftovers(folder: str | os.PathLike[str], targets: str) -> None:
     """Remove the temporary files and folders of killed runs from a folder; those of running ones stay.
 
-    Args:
-        folder: Folder of the targets; need not exist.
-        targets: Pattern of their names, such as `"shard-*"`.
+    `targets` is the pattern of the names that were to be written, such as `"shard-*"`. The folder need not exist.
     """
     for path in Path(folder).glob(f".{targets}.tmp"):
         _remove_leftover(path)
@@ -163,12 +162,9 @@ def sync_folder(folder: str | os.PathLike[str]) -> None:
 
 @contextmanager
 def sole_use(output: str | os.PathLike[str]) -> Iterator[None]:
-    """Lock an output file or folder against other runs while the `with` block lasts.
+    """Lock an output file or folder, which need not exist, against other runs while the `with` block lasts.
 
     The operating system holds the lock, on a hidden file beside the output, and releases it when the process ends.
-
-    Args:
-        output: File or folder; need not exist.
 
     Raises:
         ValueError: If another run holds the lock, or the folder above the output cannot be written to.
@@ -223,12 +219,13 @@ def _temporary(place: Path, name: str, *, folder: bool) -> Iterator[Path]:
     if len(os.fsencode(hidden)) > LONGEST_NAME:
         hidden = f".{hashlib.sha256(os.fsencode(name)).hexdigest()}.tmp"
     path = place / hidden
+    make: Callable[[Path], None] = Path.mkdir if folder else partial(Path.touch, exist_ok=False)
     _remove_leftover(path)
     try:
-        _make(path, folder=folder)
+        make(path)
     except FileExistsError:  # another run is writing the same target
         path = place / f".{uuid.uuid4().hex}.tmp"
-        _make(path, folder=folder)
+        make(path)
     lock = _lock(path)
     try:
         yield path
@@ -236,18 +233,6 @@ def _temporary(place: Path, name: str, *, folder: bool) -> Iterator[Path]:
         _remove(path)
         if lock is not None:
             os.close(lock)
-
-
-def _make(path: Path, *, folder: bool) -> None:
-    """Make an empty file or folder.
-
-    Raises:
-        FileExistsError: If the name is taken.
-    """
-    if folder:
-        path.mkdir()
-    else:
-        path.touch(exist_ok=False)
 
 
 def _remove(path: Path) -> None:

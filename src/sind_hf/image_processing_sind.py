@@ -66,21 +66,13 @@ _TIFF_SHORT = 3  # the type of a tag that holds 16-bit integers
 
 
 class ImageFormat(NamedTuple):
-    """A format of image files.
-
-    Attributes:
-        name: Name of the format.
-        suffixes: Extensions of its files, separated by blanks.
-        decoders: Names of Pillow's decoders for it. Without any, the format is never decoded.
-        package: Package that adds the decoder to Pillow, where Pillow has none.
-        module: Module of that package.
-    """
+    """A format of image files. Without decoders it is known, but never decoded."""
 
     name: str
-    suffixes: str
-    decoders: tuple[str, ...] = ()
-    package: str | None = None
-    module: str | None = None
+    suffixes: str  # extensions of its files, separated by blanks
+    decoders: tuple[str, ...] = ()  # names of Pillow's decoders
+    package: str | None = None  # adds the decoder to Pillow, where Pillow has none
+    module: str | None = None  # of that package
 
 
 # Every format that is known, decoded or not: the only list of them. Pillow has more decoders. Some of those start a
@@ -128,7 +120,7 @@ KNOWN_FORMATS = (
 # Formats that are decoded, as Pillow names them.
 IMAGE_FORMATS: tuple[str, ...] = tuple(name for known in KNOWN_FORMATS for name in known.decoders)
 _FORMAT_OF_SUFFIX = {suffix: known for known in KNOWN_FORMATS for suffix in known.suffixes.split()}
-_FORMAT_OF_DECODER = {name: known for known in KNOWN_FORMATS for name in known.decoders}
+FORMAT_OF_DECODER = {name: known for known in KNOWN_FORMATS for name in known.decoders}
 _AVIF_BRANDS = {b"avif", b"avis"}
 _HEIC_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1"}
 _JXL_CODESTREAM, _JXL_CONTAINER = b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n"
@@ -276,7 +268,7 @@ def open_image(source: bytes | str | os.PathLike, name: object = None) -> Iterat
             file.seek(0)
         metered = _MeteredFile(file, size, shown)
         try:
-            image = Image.open(metered, formats=_supported_formats())
+            image = Image.open(metered, formats=[kind for kind in IMAGE_FORMATS if kind in Image.OPEN])
         except UnidentifiedImageError:
             raise ImageError(f"{shown}: {'not an image in a supported format' if size else 'is empty'}") from None
         with image:
@@ -333,10 +325,7 @@ def image_suffixes() -> frozenset[str]:
 
 
 def why_not_read(suffix: str) -> str | None:
-    """Say why image files with an extension are not read.
-
-    Args:
-        suffix: Extension of a file, with its dot.
+    """Say why image files with an extension (with its dot) are not read.
 
     Returns:
         One sentence; None when they are read, or when the extension is not one of images.
@@ -366,7 +355,7 @@ def _load_plugin(head: bytes, name: str) -> None:
     decoder = _plugin_decoder(head)
     if decoder is None or decoder in Image.OPEN:
         return
-    known = _FORMAT_OF_DECODER[decoder]
+    known = FORMAT_OF_DECODER[decoder]
     try:
         module = importlib.import_module(str(known.module))
     except ImportError as error:
@@ -383,10 +372,6 @@ def _plugin_decoder(head: bytes) -> str | None:
         return None
     brands = {head[start : start + 4] for start in range(8, len(head), 4)}
     return "AVIF" if brands & _AVIF_BRANDS else "HEIF" if brands & _HEIC_BRANDS else None
-
-
-def _supported_formats() -> list[str]:
-    return [kind for kind in IMAGE_FORMATS if kind in Image.OPEN]
 
 
 def _jxl_size(data: bytes) -> tuple[int, int]:
@@ -506,14 +491,10 @@ def _damage_named(name: str) -> Iterator[None]:
 
 
 def printable(text: object, length: int = 300) -> str:
-    """Make a name or a message safe to print: one line of bounded length, without characters that steer a terminal.
+    """Make a name, a path or a message safe to print: one line of at most `length` characters that steer no terminal.
 
     Control characters (line ends and ESC among them), bidirectional overrides, and the bytes of a name that is not
     UTF-8 are written as escapes. The middle of a long text, such as a base64 string given as a path, is left out.
-
-    Args:
-        text: A name, a path or a message.
-        length: Longest text to return, in characters.
     """
     whole = os.fsdecode(text) if isinstance(text, (bytes, os.PathLike)) else str(text)
     if len(whole) > 2 * length:  # cut first: the text may have millions of characters
@@ -590,14 +571,9 @@ def _srgb_transform_of(image: Image.Image) -> ImageCms.ImageCmsTransform | None:
 
 @lru_cache(maxsize=8)
 def _srgb_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """Make the transform from a profile to sRGB. The images of a camera share one profile, so it is made once.
+    """Make the transform from a profile to sRGB; None if the profile is sRGB, damaged or of another mode.
 
-    Args:
-        profile: Content of the ICC profile.
-        mode: Mode of the images: `"RGB"`, `"L"` or `"CMYK"`.
-
-    Returns:
-        A transform to RGB; None if the profile is sRGB, damaged or of another mode.
+    The images of a camera share one profile, so it is made once.
     """
     try:
         transform = ImageCms.buildTransform(
@@ -640,9 +616,9 @@ def is_in_unit_range(source: Any) -> bool:
     return isinstance(source, Image.Image) and source.mode == "F" and source.getextrema()[1] <= 1  # type: ignore[operator]
 
 
-def _strips(image: Image.Image) -> Iterator[tuple[int, int, int, int]]:
-    """Yield boxes of a few megapixels that cover an image."""
-    rows = max(1, STRIP_PIXELS // image.width)
+def _strips(image: Image.Image, pixels: int = STRIP_PIXELS) -> Iterator[tuple[int, int, int, int]]:
+    """Yield boxes that cover an image, each as wide as the image and of about so many pixels."""
+    rows = max(1, pixels // image.width)
     for top in range(0, image.height, rows):
         yield 0, top, image.width, min(top + rows, image.height)
 
@@ -808,16 +784,11 @@ class _NotPublicError(Exception):
 
 
 class _BoundedNetwork:
-    """A network for httpcore that connects to public addresses only, and ends in time, whatever a server sends.
-
-    Args:
-        network: Network of httpcore that makes the connections.
-        end: Time to end at, by `time.monotonic`.
-    """
+    """A network for httpcore that connects to public addresses only, and ends in time, whatever a server sends."""
 
     def __init__(self, network: Any, end: float) -> None:
-        self.network = network
-        self.end = end
+        self.network = network  # of httpcore
+        self.end = end  # by `time.monotonic`
         self.public_only = True
 
     def seconds_left(self) -> float:
@@ -833,10 +804,8 @@ class _BoundedNetwork:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         addresses = list(dict.fromkeys(str(place[0]) for *_, place in found))
         if self.public_only and (bad := [address for address in addresses if not _is_public(address)]):
-            at = "" if bad[0] == host else f" at {bad[0]}, which"
-            raise _NotPublicError(
-                f"{host} is{at} is not a public address" if at else f"{host} is not a public address"
-            )
+            behind = "" if bad[0] == host else f" is at {bad[0]}, which"
+            raise _NotPublicError(f"{host}{behind} is not a public address")
         for number, address in enumerate(addresses, start=1):
             try:
                 # Connect to the address that was checked, not to what the name server answers a second time.
@@ -1010,21 +979,16 @@ def _resize(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
 def _as_array(image: Image.Image) -> np.ndarray:
     """Copy the pixels of an RGB image, a few rows at a time: Pillow's own way copies the whole image thrice."""
     array = np.empty((image.height, image.width, 3), np.uint8)
-    rows = max(1, COPIED_PIXELS // image.width)
-    for top in range(0, image.height, rows):
-        bottom = min(top + rows, image.height)
-        array[top:bottom] = np.asarray(image.crop((0, top, image.width, bottom)))
+    for box in _strips(image, COPIED_PIXELS):
+        _, top, _, bottom = box
+        array[top:bottom] = np.asarray(image.crop(box))
     return array
 
 
 class StripImage:
-    """A local image too long to be made whole. Only the seven strips with fragments are resized.
+    """A local image of a size (height, width) too large to make: only the seven strips with fragments are resized.
 
     A 20,000×50 panorama would otherwise become 268,800×672 pixels.
-
-    Args:
-        image: The RGB source.
-        size: (height, width) of the local image that this replaces.
     """
 
     def __init__(self, image: Image.Image, size: tuple[int, int]) -> None:
@@ -1033,22 +997,22 @@ class StripImage:
 
     def take(self, ys: np.ndarray, xs: np.ndarray) -> np.ndarray:
         """Return the pixels at rows `ys` and columns `xs`, both `GRID` ascending runs, as (len(ys), len(xs), 3)."""
-        wide = self.shape[1] >= self.shape[0]
-        runs = np.split(xs if wide else ys, GRID)
-        strips = [self._strip(int(run[0]), int(run[-1]) + 1, wide) for run in runs]
-        if wide:
+        height, width, _ = self.shape
+        if width >= height:
+            scale = self.image.width / width
+            strips = [
+                self._resized((run[0] * scale, 0, (run[-1] + 1) * scale, self.image.height), (len(run), height))
+                for run in np.split(xs, GRID)
+            ]
             return np.concatenate(strips, axis=1)[ys]
+        scale = self.image.height / height
+        strips = [
+            self._resized((0, run[0] * scale, self.image.width, (run[-1] + 1) * scale), (width, len(run)))
+            for run in np.split(ys, GRID)
+        ]
         return np.concatenate(strips, axis=0)[:, xs]
 
-    def _strip(self, start: int, stop: int, wide: bool) -> np.ndarray:
-        height, width, _ = self.shape
-        box: tuple[float, float, float, float]
-        if wide:
-            scale = self.image.width / width
-            box, size = (start * scale, 0, stop * scale, self.image.height), (stop - start, height)
-        else:
-            scale = self.image.height / height
-            box, size = (0, start * scale, self.image.width, stop * scale), (width, stop - start)
+    def _resized(self, box: tuple[float, float, float, float], size: tuple[int, int]) -> np.ndarray:
         return np.asarray(self.image.resize(size, Image.Resampling.BILINEAR, box=box))
 
 
@@ -1101,13 +1065,7 @@ def _decoded_fraction(fast_decode: Any, view_size: int) -> dict[str, Any]:
 
 
 class SindImagesKwargs(ImagesKwargs, total=False):
-    """Options of `SindImageProcessor` beyond those of every image processor.
-
-    views: `"center"` (one pair of views per image) or `"nine"` (nine pairs, whose scores the model averages).
-    resize_backend: `"torch"` (fast) or `"pillow"` (the published resize, bit for bit).
-    fast_decode: Whether to decode large JPEG files at a fraction of their size, or `"auto"`.
-    color_management: Whether to convert colors from embedded ICC profiles to sRGB.
-    """
+    """Options beyond those of every image processor; `SindImageProcessor` describes them."""
 
     views: str | None
     resize_backend: str | None
@@ -1120,7 +1078,7 @@ class SindImageProcessor(PilBackend):
 
     Args:
         size: `{"height": s, "width": s}`, the side of both views. Default 224.
-        views: `"center"` or `"nine"`.
+        views: `"center"` (one pair of views per image) or `"nine"` (nine pairs, whose scores the model averages).
         resize_backend: `"torch"` or `"pillow"`, see `resize_images`.
         fast_decode: Whether to decode JPEG files that are at least twice as large as the views need (short side 6s) at
             1/2, 1/4 or 1/8 of their size: several times faster, and slightly other scores. `"auto"` does so from 4
@@ -1241,14 +1199,9 @@ class SindImageProcessor(PilBackend):
         if not many:
             raise ValueError("No images: give at least one.")
         fraction = _decoded_fraction(kwargs.get("fast_decode"), kwargs["size"]["height"])
-        layout, managed = kwargs.get("input_data_format"), kwargs.get("color_management", True)
-        return [
-            (
-                load_image(_channels_last(image, layout), color_management=managed, **fraction),
-                is_in_unit_range(image),
-            )
-            for image in many
-        ]
+        layout = kwargs.get("input_data_format")
+        options = {"color_management": kwargs.get("color_management", True), **fraction}
+        return [(load_image(_channels_last(image, layout), **options), is_in_unit_range(image)) for image in many]
 
     def _preprocess(  # type: ignore[override]  # of the options of all processors, those that views have
         self,
@@ -1337,9 +1290,9 @@ def differentiable_views(
         raise ValueError(f"views must be 'center' or 'nine', not {mode!r}.")
     side = processor.size["height"]
     height, width = images.shape[2:]
-    square = 8 * side // 7
-    local_height, local_width = local_image_size(width, height, side)
-    cell_y, cell_x, fragment = local_height // GRID, local_width // GRID, side // GRID
+    square = (8 * side // 7, 8 * side // 7)
+    local = local_image_size(width, height, side)
+    cell_y, cell_x, fragment = local[0] // GRID, local[1] // GRID, side // GRID
     mean, std = (
         torch.from_numpy(_per_channel(name, getattr(processor, name)).copy()).to(images.device)
         for name in ("image_mean", "image_std")
@@ -1354,12 +1307,12 @@ def differentiable_views(
     global_views, local_views = [], []
     with torch.autocast(images.device.type, enabled=False):
         pixels = images.float()
-        for plan in plan_views(mode, (local_height, local_width), side):
+        for plan in plan_views(mode, local, side):
             top, left = plan.crop
-            global_views.append(cut(top + np.arange(side), left + np.arange(side), (square, square)))
+            global_views.append(cut(top + np.arange(side), left + np.arange(side), square))
             rows = _fragment_indices(plan.rows, cell_y, fragment)
             columns = _fragment_indices(plan.columns, cell_x, fragment)
-            local_views.append(cut(rows, columns, (local_height, local_width)))
+            local_views.append(cut(rows, columns, local))
         joined = (v[0] if mode == "center" else torch.stack(v, dim=1) for v in (global_views, local_views))
         return BatchFeature(dict(zip(SindImageProcessor.model_input_names, joined, strict=True)))
 

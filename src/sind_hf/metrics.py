@@ -17,23 +17,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, special, stats
-from scipy.stats import ConstantInputWarning
-
-__all__ = [
-    "ConstantInputWarning",
-    "FitWarning",
-    "LogisticFit",
-    "correlations",
-    "fit_logistic",
-    "krcc",
-    "pair_accuracy",
-    "paired_arrays",
-    "plcc",
-    "plcc_logistic",
-    "report",
-    "rmse",
-    "srcc",
-]
+from scipy.stats import ConstantInputWarning as ConstantInputWarning  # for those who catch it
 
 Array = NDArray[np.float64]
 Label = TypeVar("Label", bound=Hashable)
@@ -210,7 +194,7 @@ def correlations(prediction: ArrayLike, target: ArrayLike) -> dict[str, float]:
     n = values.pop("n")
     values["plcc_logistic4"] = float("nan") if constant else plcc_logistic(x, y, 4)
     values["plcc_logistic5"] = float("nan") if constant else plcc_logistic(x, y, 5)
-    return {**values, "n": n}
+    return values | {"n": n}
 
 
 def report(

@@ -46,21 +46,13 @@ HUB_OPTIONS = ("cache_dir", "local_files_only", "revision", "subfolder")
 
 @dataclass(frozen=True)
 class TokenLayout:
-    """What a backbone returns for one view.
+    """What a backbone returns for one view. The cells of a convolutional backbone's feature map are its tokens."""
 
-    Attributes:
-        side: Patch tokens per side of the view; the cells of a convolutional backbone's feature map are its tokens.
-        prefix: Tokens before the patch tokens; the first of them is the class token.
-        width: Features per token.
-        global_width: Features of the class token, or of the pooled features where there is no class token.
-        final_norm: Name of the norm that the backbone applies to its pooled features only, if it does: its tokens are
-            read after that norm, too.
-    """
-
-    side: int
-    prefix: int
-    width: int
-    global_width: int
+    side: int  # patch tokens per side of the view
+    prefix: int  # tokens before the patch tokens; the first of them is the class token
+    width: int  # features per token
+    global_width: int  # features of the class token, or of the pooled features where there is no class token
+    # The norm that the backbone applies to its pooled features only, if it does: tokens are read after it, too.
     final_norm: str | None
 
 
@@ -161,13 +153,7 @@ class ImageScorer:
         batch_size: int = 8,
         views: str | None = None,
     ) -> Tensor:
-        """Map the quality of images over 7×7 fragments.
-
-        Args:
-            images: See `score`.
-            processor: See `score`.
-            batch_size: See `score`.
-            views: See `score`.
+        """Map the quality of images over 7×7 fragments. The arguments are those of `score`.
 
         Returns:
             (N, 7, 7) float32 on the CPU, also for one image: what each fragment adds to the raw score.
@@ -368,12 +354,8 @@ class SindModel(ImageScorer, PreTrainedModel):
     ) -> Any:
         """Load a checkpoint: a folder, a Hub repository ID, or `"bundled"`.
 
-        The model remembers where its image processor is: `model.score(images)` loads it from the same place.
-
-        Args:
-            pretrained_model_name_or_path: Folder, Hub repository ID or `"bundled"`.
-            *args: See `PreTrainedModel.from_pretrained`.
-            **kwargs: See `PreTrainedModel.from_pretrained`.
+        The model remembers where its image processor is: `model.score(images)` loads it from the same place. The
+        options are those of `PreTrainedModel.from_pretrained`.
 
         Returns:
             The model in evaluation mode, and details of the loading if `output_loading_info=True`.
@@ -537,12 +519,12 @@ class SindModel(ImageScorer, PreTrainedModel):
                 quality_map = pool_to_grid(without_bias.squeeze(-1))
             loss = None if labels is None else by_scene(quality, labels, scene_ids, self.config.loss_type)
 
-        hidden_states = attentions = None
-        if kwargs.get("output_hidden_states") or self._backbone_config.output_hidden_states:
-            hidden_states = getattr(features, "hidden_states", None)
-        if kwargs.get("output_attentions") or self._backbone_config.output_attentions:
-            attentions = getattr(features, "attentions", None)
-        output = SindOutput(loss, quality, quality_map, global_embeds, local_embeds, hidden_states, attentions)
+        inner = {
+            name: getattr(features, name, None)
+            for name in ("hidden_states", "attentions")
+            if kwargs.get(f"output_{name}") or getattr(self._backbone_config, f"output_{name}")
+        }
+        output = SindOutput(loss, quality, quality_map, global_embeds, local_embeds, **inner)
         wants_dict = self.config.return_dict if return_dict is None else return_dict
         return output if wants_dict else output.to_tuple()
 
@@ -630,8 +612,7 @@ class SindModel(ImageScorer, PreTrainedModel):
                 values = {"pixel_values": pixels, **self.backbone_options}
                 output = functional_call(backbone.eval(), shapes, kwargs=values)
         except Exception as error:  # backbones of other authors raise anything
-            reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-            raise ValueError(f"{refused}: {reason}.") from error
+            raise ValueError(f"{refused}: {_reason(error)}.") from error
         finally:
             backbone.config._attn_implementation = attention
             backbone.train(was_training)
@@ -682,40 +663,36 @@ class SindModel(ImageScorer, PreTrainedModel):
         return int(patch is None and math.isqrt(tokens) ** 2 != tokens)
 
 
-def pool_to_grid(tokens: Tensor, grid: int = GRID) -> Tensor:
-    """Average a square of token values over a `grid` × `grid` of fragments, by overlap area.
+def pool_to_grid(tokens: Tensor) -> Tensor:
+    """Average a square of token values, (B, p²) row by row, over the fragments by overlap area: (B, 7, 7).
 
     Tokens that straddle two fragments count for both in proportion (ViT-L/14: 16 tokens over 7 fragments), so that
     the mean over the grid is exactly the mean over the tokens.
-
-    Args:
-        tokens: (B, p²), row by row.
-        grid: Cells per side.
-
-    Returns:
-        (B, grid, grid).
     """
     side = math.isqrt(tokens.shape[-1])
-    edges = torch.arange(grid + 1, dtype=torch.float64) * side / grid
+    edges = torch.arange(GRID + 1, dtype=torch.float64) * side / GRID
     starts = torch.arange(side, dtype=torch.float64)
     overlap = torch.minimum(edges[1:, None], starts + 1) - torch.maximum(edges[:-1, None], starts)
-    weights = (overlap.clamp_min(0) * grid / side).to(tokens)
+    weights = (overlap.clamp_min(0) * GRID / side).to(tokens)
     return weights @ tokens.unflatten(-1, (side, side)) @ weights.T
 
 
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
+
+
 def _backbone(vision: Any) -> PreTrainedModel:
+    refused = f"Cannot use {vision.model_type!r} as a backbone"
     if type(vision) not in MODEL_MAPPING:
-        raise ValueError(f"Cannot use {vision.model_type!r} as a backbone: transformers has no base model for it.")
+        raise ValueError(f"{refused}: transformers has no base model for it.")
     backbone_class: Any = MODEL_MAPPING[type(vision)]
     vision.return_dict = True  # its output is read by name
-    refused = f"Cannot use {vision.model_type!r} as a backbone"
     has_choice = _may_leave_out_pooler(backbone_class)
     try:
         with torch.device("meta"):  # takes no memory for weights
             sketch = backbone_class(vision, **({"add_pooling_layer": True} if has_choice else {}))
     except Exception as error:  # any configuration is possible; some need timm or natten
-        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-        raise ValueError(f"{refused}: {reason}.") from error
+        raise ValueError(f"{refused}: {_reason(error)}.") from error
     count = sum(parameter.numel() for parameter in sketch.parameters())
     if count > MAX_PARAMETERS:
         raise ValueError(

@@ -21,11 +21,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class TrainingInterrupted(KeyboardInterrupt):
-    """Raised when a signal has ended a training; its last checkpoint holds everything.
-
-    Attributes:
-        signal: Number of the signal.
-    """
+    """Raised when a signal, whose number is `signal`, has ended a training; its last checkpoint holds everything."""
 
     def __init__(self, message: str, number: int) -> None:
         super().__init__(message)
@@ -142,11 +138,8 @@ class TrainingScores:
     def correlations(self, gather: Callable[[Tensor], Tensor]) -> dict[str, float]:
         """Return `train_srcc` and `train_plcc` of what was added, and start again.
 
-        Args:
-            gather: Function that joins a tensor of (n, 2) numbers over all processes, each of which must call this.
-
-        Returns:
-            The correlations; empty if there are no scores, or they are constant or not finite.
+        `gather` joins a tensor of (n, 2) numbers over all processes, each of which must call this. The result is empty
+        if there are no scores, or they are constant or not finite.
         """
         if not self._batches:
             return {}

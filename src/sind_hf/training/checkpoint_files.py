@@ -26,10 +26,7 @@ ADAPTER_CONFIG = "adapter_config.json"  # PEFT's name for it
 def whole_checkpoints(folder: str | os.PathLike[str]) -> list[Path]:
     """Return the complete checkpoints of a training run, oldest first.
 
-    The Trainer writes its state last, so a checkpoint without it is incomplete.
-
-    Args:
-        folder: Run folder; it need not exist.
+    The Trainer writes its state last, so a checkpoint without it is incomplete. The folder need not exist.
     """
     found = {}
     for path in Path(folder).glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
@@ -41,9 +38,6 @@ def whole_checkpoints(folder: str | os.PathLike[str]) -> list[Path]:
 
 def require_undamaged(checkpoint: str | os.PathLike[str]) -> None:
     """Check the files of a checkpoint before a training resumes from it. Only tensors are unpickled.
-
-    Args:
-        checkpoint: Folder of a checkpoint.
 
     Raises:
         ValueError: If a file is cut off or overwritten, is a pickle of anything but tensors, or is not a regular
@@ -124,9 +118,7 @@ _READERS = {".json": _read_json, ".safetensors": _read_header, ".pt": _read_tens
 def sync_after_state(state: TrainerState, checkpoint: Path) -> Iterator[None]:
     """Sync a checkpoint that is saved inside a `with` block before the Trainer removes older ones.
 
-    Args:
-        state: State of the Trainer, which writes it last.
-        checkpoint: Folder of the checkpoint.
+    The Trainer writes its state last.
     """
     save = state.save_to_json
 
@@ -142,27 +134,20 @@ def sync_after_state(state: TrainerState, checkpoint: Path) -> Iterator[None]:
 
 
 @contextmanager
-def removed_unless_whole(checkpoint: Path, before: Path | None) -> Iterator[None]:
+def removed_unless_whole(checkpoint: Path) -> Iterator[None]:
     """Remove a checkpoint if saving it fails inside a `with` block.
 
-    Args:
-        checkpoint: Folder of the checkpoint.
-        before: The last complete checkpoint, for the message.
-
     Raises:
-        ValueError: If the checkpoint cannot be written.
+        ValueError: If the checkpoint cannot be written; the message names the last complete one.
     """
+    before = whole_checkpoints(checkpoint.parent)
     try:
         yield
     except (OSError, SafetensorError, RuntimeError, ValueError) as error:
         if not (checkpoint / TRAINER_STATE_NAME).is_file():
             shutil.rmtree(checkpoint, ignore_errors=True)
-        kept = f"make room, then resume from {before}" if before else "there is no checkpoint to resume from"
-        raise ValueError(f"{checkpoint}: cannot be saved ({_reason(error)}); {kept}.") from error
-
-
-def _reason(error: Exception) -> str:
-    """Return what went wrong, without the path that the message already names."""
-    if isinstance(error, ValueError) and isinstance(error.__cause__, (OSError, SafetensorError)):
-        return reason(error.__cause__)
-    return reason(error)
+        kept = f"make room, then resume from {before[-1]}" if before else "there is no checkpoint to resume from"
+        cause = error
+        if isinstance(error, ValueError) and isinstance(error.__cause__, (OSError, SafetensorError)):
+            cause = error.__cause__  # its text has no path, which the message names already
+        raise ValueError(f"{checkpoint}: cannot be saved ({reason(cause)}); {kept}.") from error

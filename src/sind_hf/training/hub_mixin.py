@@ -20,6 +20,7 @@ from transformers import Trainer
 from transformers.trainer_utils import HubStrategy, SaveStrategy
 from transformers.utils.hub import PushInProgress
 
+from sind_hf import __version__
 from sind_hf.data.sampling import EpochBatchSampler, SceneBatchSampler
 from sind_hf.hub.model_card import CARD, METRICS, model_card, write_card
 from sind_hf.hub.model_facts import ModelFacts, SetResult, measure_weights
@@ -36,7 +37,6 @@ from sind_hf.hub.publish import (
 from sind_hf.image_processing_sind import SindImageProcessor
 from sind_hf.modeling_sind import SindModel
 from sind_hf.training.training_args import SindTrainingArguments
-from sind_hf.version import __version__
 
 logger = logging.getLogger(__name__)
 
@@ -183,25 +183,33 @@ class HubMixin(_Base):
 
     def model_facts(self) -> ModelFacts:
         """Return what the trainer knows about its model: options, training data, metrics of the current weights."""
-        config = self.model.config.to_dict()
-        options: dict[str, Any] = {name: getattr(self.args, name) for name in _SHOWN_OPTIONS}
-        trained = self.state.global_step > 0
-        if trained:
-            options |= {"steps": self.state.global_step, "processes": self.args.world_size}
-            options |= {} if self.state.epoch is None else {"epochs": round(self.state.epoch, 3)}
         pushed = self._output / _STAGED  # during a training, only pushed files are beside their weights
         parameters, file_size = measure_weights(pushed if pushed.is_dir() else self._output)
         facts = ModelFacts(
-            config,
+            self.model.config.to_dict(),
             tests=self._test_results(),
-            trained_on=self._training_sets() if trained else {},
-            scenes=self._scene_count() if trained else None,
-            training=options if trained else {},
             versions={"sind_hf": __version__, "transformers": transformers.__version__},
             parameters=parameters,
             file_size=file_size,
         )
+        if self.state.global_step > 0:
+            facts = replace(facts, **self._facts_of_training())
         return replace(facts, **self.run_facts)
+
+    def _facts_of_training(self) -> dict[str, Any]:
+        options: dict[str, Any] = {name: getattr(self.args, name) for name in _SHOWN_OPTIONS}
+        options |= {"steps": self.state.global_step, "processes": self.args.world_size}
+        if self.state.epoch is not None:
+            options["epochs"] = round(self.state.epoch, 3)
+        dataset: Any = self.train_dataset
+        name = getattr(getattr(dataset, "info", None), "dataset_name", None) or "a dataset without a name"
+        count = len(dataset) if isinstance(dataset, Sized) else None
+        sampler = self.train_sampler
+        return {
+            "trained_on": {} if dataset is None else {str(name): count},
+            "scenes": sampler.scene_count if isinstance(sampler, SceneBatchSampler) else None,
+            "training": options,
+        }
 
     # --- pushes ------------------------------------------------------------------------------------------------------
 
@@ -281,16 +289,6 @@ class HubMixin(_Base):
         sets: Any = self.eval_dataset
         chosen = sets.get(name) if isinstance(sets, dict) else sets if name == "evaluation set" else None
         return len(chosen) if isinstance(chosen, Sized) else None
-
-    def _training_sets(self) -> dict[str, int | None]:
-        dataset: Any = self.train_dataset
-        if dataset is None:
-            return {}
-        name = getattr(getattr(dataset, "info", None), "dataset_name", None) or "a dataset without a name"
-        return {str(name): len(dataset) if isinstance(dataset, Sized) else None}
-
-    def _scene_count(self) -> int | None:
-        return self.train_sampler.scene_count if isinstance(self.train_sampler, SceneBatchSampler) else None
 
 
 def _listed(value: str | list[str] | None) -> list[str]:

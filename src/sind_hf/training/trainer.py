@@ -9,7 +9,7 @@ import re
 import signal
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -95,25 +95,18 @@ class SindTrainer(HubMixin, Trainer):
     A model with adapters of PEFT is saved as adapter and base model in one folder, with the calibration.
     `SindModel.from_pretrained` loads both from there.
 
-    The arguments are those of `Trainer`, in the same order.
+    The arguments are those of `Trainer`, in the same order. These differ from it or have a meaning of their own:
 
     Args:
-        model: Model to train. Give either this or `model_init`.
         args: Training options. Default: the published recipe, with the output folder `tmp_trainer`.
-        data_collator: Function that joins samples into a batch.
         train_dataset: Images with scores and scenes. A streamed dataset is refused.
         eval_dataset: Images with scores, or several such datasets by name.
         processing_class: Image processor that makes the views; required.
-        model_init: Function that makes a new model for every training, as `hyperparameter_search` needs.
         compute_loss_func: Loss that replaces `args.loss_type`. It is called with the model's output, the labels
             (float32) and `num_items_in_batch`.
         compute_metrics: Function that replaces the metrics. `label_ids` are the labels and scene IDs, or only the
             labels with `args.label_names=["labels"]`. If the best checkpoint is chosen by `srcc` and the function
             does not return it, the trainer adds it.
-        callbacks: Additional callbacks.
-        optimizers: Optimizer and learning rate schedule; each may be None.
-        optimizer_cls_and_kwargs: Class and arguments of the optimizer.
-        preprocess_logits_for_metrics: Function that changes the scores before the metrics are computed.
 
     Example:
         ```python
@@ -277,33 +270,27 @@ class SindTrainer(HubMixin, Trainer):
 
         The dataset needs no scores. Without them, predictions have no labels and no metrics.
         """
-        if _has_scores(test_dataset, self.args.score_column):
-            return self._evaluation_loader(test_dataset, self.args.eval_views)
-        options = self._view_options(self.args.eval_views) | {"score_column": None, "scene_column": None}
-        return self._load_in_order(ViewDataset(test_dataset, **options))
+        with_scores = _has_scores(test_dataset, self.args.score_column)
+        return self._evaluation_loader(test_dataset, self.args.eval_views, with_scores)
 
-    def _evaluation_loader(self, dataset: Dataset, mode: ViewMode) -> DataLoader:
-        return self._load_in_order(self._views(dataset, mode))
-
-    def _load_in_order(self, views: ViewDataset) -> DataLoader:
+    def _evaluation_loader(self, dataset: Dataset, mode: ViewMode, with_scores: bool = True) -> DataLoader:
+        views = self._views(dataset, mode, with_scores)
         loader = DataLoader(views, batch_size=self.args.eval_batch_size, **self._loader_options(persistent=False))
         return self.accelerator.prepare(loader)
 
-    def _views(self, dataset: Dataset, mode: ViewMode) -> ViewDataset:
-        return ViewDataset(dataset, **self._view_options(mode))
-
-    def _view_options(self, mode: ViewMode) -> dict[str, Any]:
+    def _views(self, dataset: Dataset, mode: ViewMode, with_scores: bool = True) -> ViewDataset:
         # Training without scenes ignores the scene column; evaluation always reports on scenes.
-        scene_column = self.args.scene_column if mode != "train" or self.args.scene_sampling else None
-        return {
-            "processor": self.processing_class,
-            "mode": mode,
-            "seed": self._data_seed,
-            "image_column": self.args.image_column,
-            "score_column": self.args.score_column,
-            "scene_column": scene_column,
-            "with_rows": mode == "train",
-        }
+        with_scenes = with_scores and (mode != "train" or self.args.scene_sampling)
+        return ViewDataset(
+            dataset,
+            self.processing_class,
+            mode,
+            seed=self._data_seed,
+            image_column=self.args.image_column,
+            score_column=self.args.score_column if with_scores else None,
+            scene_column=self.args.scene_column if with_scenes else None,
+            with_rows=mode == "train",
+        )
 
     @property
     def _data_seed(self) -> int:
@@ -564,18 +551,8 @@ class SindTrainer(HubMixin, Trainer):
     ) -> BestRun | list[BestRun]:
         """Search for hyperparameters as `Trainer.hyperparameter_search` does; the trainer needs a `model_init`.
 
-        Args:
-            hp_space: Function that returns the options of a trial.
-            compute_objective: Function that returns the value to compare. Default: the SRCC, averaged over the
-                evaluation sets.
-            n_trials: Number of trials.
-            direction: "minimize" or "maximize". Default: "maximize" for the SRCC, else "minimize".
-            backend: Name of the search library.
-            hp_name: Function that returns the name of a trial.
-            **kwargs: Arguments of the search library.
-
-        Returns:
-            The best run, or the best runs of a search with several objectives.
+        Without `compute_objective`, the search maximizes the SRCC, averaged over the evaluation sets. With it, the
+        default of `direction` is "minimize".
 
         Raises:
             ValueError: If the SRCC is to be minimized.
@@ -695,10 +672,8 @@ class SindTrainer(HubMixin, Trainer):
 
     # --- checkpoints ---------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def _averaged(self) -> Iterator[None]:
-        with self.ema.averaged(self.model) if self.ema is not None else nullcontext():
-            yield
+    def _averaged(self) -> AbstractContextManager[None]:
+        return nullcontext() if self.ema is None else self.ema.averaged(self.model)
 
     def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
         prepared = super()._prepare_for_training(*args, **kwargs)
@@ -734,12 +709,8 @@ class SindTrainer(HubMixin, Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         output = Path(str(self._get_output_dir(trial=trial)))
-        before = whole_checkpoints(output)
         checkpoint = output / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-        with (
-            removed_unless_whole(checkpoint, before[-1] if before else None),
-            sync_after_state(self.state, checkpoint),
-        ):
+        with removed_unless_whole(checkpoint), sync_after_state(self.state, checkpoint):
             super()._save_checkpoint(model, trial)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:

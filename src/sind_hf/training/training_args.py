@@ -161,10 +161,7 @@ class SindTrainingArguments(TrainingArguments):
     def ignored_options(self, *, own_optimizer: bool, own_schedule: bool, own_loss: bool) -> list[str]:
         """Return the options that were set but have no effect, each with the reason.
 
-        Args:
-            own_optimizer: Whether the trainer was given an optimizer.
-            own_schedule: Whether the trainer was given a schedule.
-            own_loss: Whether the trainer was given a loss function.
+        The arguments tell whether the trainer was given an optimizer, a schedule or a loss function.
         """
         reasons = {
             "label_smoothing_factor": (self.label_smoothing_factor != 0, "scores are numbers, not classes"),

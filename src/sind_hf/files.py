@@ -197,6 +197,11 @@ def reason(error: Exception) -> str:
     return "the disk is full" if error.errno == errno.ENOSPC else error.strerror or os.strerror(error.errno)
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a count and its noun: `1 image`, `1,200 images`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}

@@ -50,6 +50,13 @@ def test_a_page_without_maps_or_scores(tiny_model: SindModel, tmp_path: Path) ->
     assert "no declared scale" in page and "a.png: no such file" in page and "<figure>" not in page
 
 
+def test_one_image_is_counted_in_the_singular(tiny_model: SindModel, tmp_path: Path) -> None:
+    write_report(
+        tmp_path / "r.html", [ScoredImage("a.png", 1.0)], {}, tiny_model, SindImageProcessor(), ReportSettings("m")
+    )
+    assert "1 image scored;" in (tmp_path / "r.html").read_text()
+
+
 def test_every_score_is_in_one_bin() -> None:
     bins = histogram([1, 1, 2, 3.5, 5])
     assert sum(count for *_, count in bins) == 5 and bins[0] == (1, 1.4, 2) and bins[-1][1:] == (5, 1)

@@ -46,7 +46,7 @@ class DatasetRows:
         subset: Configuration of the dataset; None for its only one.
         split: Name of the split; None for the only one.
         column: Image column; None finds it by its type.
-        rows: Number of rows; None if it is not known.
+        total: Number of rows; None if it is not known.
         image_root: Folder that the paths in rows start from and stay in, relative or absolute; None for the folder of
             the dataset, in which only relative paths are taken.
         fetch_urls: Whether to download the images of rows that hold http(s) addresses.
@@ -56,7 +56,7 @@ class DatasetRows:
     subset: str | None = None
     split: str | None = None
     column: str | None = None
-    rows: int | None = None
+    total: int | None = None
     image_root: str | None = None
     fetch_urls: bool = False
 
@@ -65,11 +65,6 @@ class DatasetRows:
         """Beginning of the names of the rows."""
         parts = [self.address.removeprefix(HUB_PREFIX), self.subset, self.split]
         return "/".join(part for part in parts if part)
-
-    @property
-    def total(self) -> int | None:
-        """Number of images; None if it is not known."""
-        return self.rows
 
     def checked(self) -> DatasetRows:
         """Open the dataset, and return a copy of this with split, column and number of rows filled in.
@@ -88,7 +83,7 @@ class DatasetRows:
         known = (dataset.info.splits or {}).get(split)
         # A Parquet file or saved split has one split, whose name its owner never chose.
         named = split if self.split is not None or not split_is_made_up(self.address, splits) else None
-        return replace(self, split=named, column=column, rows=known.num_examples if known else None)
+        return replace(self, split=named, column=column, total=known.num_examples if known else None)
 
     def __iter__(self) -> Iterator[LocatedImage]:
         assert self.column is not None, "iterate over what checked() returns"
@@ -118,23 +113,18 @@ class DatasetRows:
             return LocatedImage(name, Unusable(f"{name}: {error}"))
 
     def _file(self, text: str) -> str | Path | HubFile:
-        """Find the file that a row names.
-
-        Raises:
-            ValueError: If the row may not refer to this file. The caller adds the name of the row.
-        """
+        """Find the file that a row names; the caller adds the name of the row to errors."""
         if text.lower().startswith(URLS):
             if self.fetch_urls:
                 return text
             raise ValueError(f"names the address {shown(text)}; add --fetch-urls to download images from addresses")
         if self.address.startswith(HUB_PREFIX) and self.image_root is None:
             return self._hub_file(text)
-        foreign = f"names {shown(text)}, which is not a file of this dataset"
         if "://" in text or "::" in text:
-            raise ValueError(foreign)
+            raise ValueError(_foreign(text))
         root = Path(self.image_root or (self.address if os.path.isdir(self.address) else Path(self.address).parent))
         if self.image_root is None and (os.path.isabs(text) or path_fault("path", text)):
-            raise ValueError(f"{foreign}; name the folder of its images with --image-root")
+            raise ValueError(f"{_foreign(text)}; name the folder of its images with --image-root")
         path = (root / text).resolve()
         if not path.is_relative_to(root.resolve()):
             raise ValueError(
@@ -143,7 +133,7 @@ class DatasetRows:
         return path
 
     def _hub_file(self, text: str) -> HubFile:
-        name, _, revision = self.address.removeprefix(HUB_PREFIX).strip("/").partition("@")
+        name, revision = _hub_name(self.address)
         member = None
         if match := _IN_ARCHIVE.fullmatch(text):
             text, member = match["archive"], match["member"]
@@ -153,8 +143,18 @@ class DatasetRows:
         else:
             place, path = f"datasets/{name}{'@' if revision else ''}{revision}/{text}", text
         if "://" in path or "::" in path or path_fault("path", path):
-            raise ValueError(f"names {shown(text)}, which is not a file of this dataset")
+            raise ValueError(_foreign(text))
         return HubFile(place, member)
+
+
+def _foreign(text: str) -> str:
+    return f"names {shown(text)}, which is not a file of this dataset"
+
+
+def _hub_name(address: str) -> tuple[str, str]:
+    """Split an address on the Hub into `USER/NAME` and a revision, which may be empty."""
+    name, _, revision = address.removeprefix(HUB_PREFIX).strip("/").partition("@")
+    return name, revision
 
 
 def split_is_made_up(address: str, splits: dict[str, IterableDataset]) -> bool:
@@ -165,10 +165,7 @@ def split_is_made_up(address: str, splits: dict[str, IterableDataset]) -> bool:
 def _open(address: str, subset: str | None, column: str | None = None) -> dict[str, IterableDataset]:
     """Return the splits of a dataset by name; only descriptions are read, and rows will not be decoded.
 
-    Args:
-        address: See `DatasetRows`.
-        subset: Configuration of the dataset.
-        column: The only column to read from files on disk; None for all.
+    From files on disk only `column` is read, unless it is None.
     """
     # Decoding would open whatever a row names. Our own loaders decode the images, by our own rules.
     return {
@@ -183,7 +180,7 @@ def _load(address: str, subset: str | None, column: str | None) -> dict[str, Ite
     options: dict[str, Any] = {"streaming": True}
     try:
         if address.startswith(HUB_PREFIX):
-            name, _, revision = address.removeprefix(HUB_PREFIX).strip("/").partition("@")
+            name, revision = _hub_name(address)
             check_hub_data_files(name, revision or None)
             return dict(load_dataset(name, subset, revision=revision or None, **options))
         if "::" in address:
@@ -205,11 +202,6 @@ def _load(address: str, subset: str | None, column: str | None) -> dict[str, Ite
         raise ValueError(f"{address}: cannot be opened as a dataset ({reason(error)}).") from error
 
 
-def _features(dataset: IterableDataset) -> Any:
-    # Formats without a schema have no features before their first rows were read.
-    return dataset.features or dataset._resolve_features().features
-
-
 def _image_column(address: str, dataset: IterableDataset, wanted: str | None) -> str:
     from datasets import Image, Value
 
@@ -221,7 +213,8 @@ def _image_column(address: str, dataset: IterableDataset, wanted: str | None) ->
             and all(isinstance(field, Value) for field in feature.values())
         )
 
-    features = _features(dataset)
+    # Formats without a schema have no features before their first rows were read.
+    features: Any = dataset.features or dataset._resolve_features().features
     if wanted is not None:
         if wanted not in features:
             raise ValueError(f"{address}: has no column {wanted!r}: choose one of {', '.join(features)}.")

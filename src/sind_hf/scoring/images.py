@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -41,10 +42,6 @@ class PreparedRow(NamedTuple):
     written: int
     row: int
 
-    def open(self) -> PreparedImage:
-        """Find the image in the memory map; nothing is read yet."""
-        return open_prepared(self.folder, self.written)[self.row]
-
 
 class HubFile(NamedTuple):
     """A file of a Hub dataset, read where it is decoded. Nothing but the Hub can be reached through it.
@@ -61,7 +58,6 @@ class HubFile(NamedTuple):
         """Return the content.
 
         Raises:
-            OSError: If it cannot be read.
             ValueError: If it has more than `LARGEST_FILE` bytes.
         """
         if self.member is None:
@@ -99,24 +95,21 @@ class LocatedImage:
     def make_stamp(self) -> str:
         """Return a digest that changes when the image does, without decoding it.
 
-        It covers the absolute path, size and modification time of a file, the content of encoded
-        bytes, or else the place.
+        It covers the absolute path, size and modification time of a file, the content of encoded bytes, or else the
+        place.
         """
-        digest = hashlib.blake2b(digest_size=12)
         source = self.source
         if isinstance(source, dict):
-            digest.update(source.get("bytes") or b"")
+            identity = source.get("bytes") or b""
         elif isinstance(source, PreparedRow):
-            digest.update(os.fsencode(f"{os.path.abspath(source.folder)} {source.written} {source.row}"))
-        elif isinstance(source, (str, Path)):
-            try:
-                state = os.stat(source)
-                digest.update(os.fsencode(f"{os.path.abspath(source)} {state.st_size} {state.st_mtime_ns}"))
-            except (OSError, ValueError):  # an address, or a file that is missing
-                digest.update(repr(source).encode())
+            identity = os.fsencode(f"{os.path.abspath(source.folder)} {source.written} {source.row}")
         else:
-            digest.update(repr(source).encode())
-        return digest.hexdigest()
+            identity = repr(source).encode()
+            if isinstance(source, (str, Path)):
+                with suppress(OSError, ValueError):  # an address, or a file that is missing
+                    state = os.stat(source)
+                    identity = os.fsencode(f"{os.path.abspath(source)} {state.st_size} {state.st_mtime_ns}")
+        return hashlib.blake2b(identity, digest_size=12).hexdigest()
 
     def make_views(self, processor: SindImageProcessor, mode: ViewMode) -> tuple[np.ndarray, np.ndarray]:
         """Cut the views: uint8 (T, 3, s, s) each.
@@ -140,8 +133,9 @@ class LocatedImage:
         return load_image(self._plain_source())
 
     def _prepared(self) -> PreparedImage | None:
-        source = self.source.open() if isinstance(self.source, PreparedRow) else self.source
-        return source if isinstance(source, PreparedImage) else None
+        if isinstance(self.source, PreparedRow):
+            return open_prepared(self.source.folder, self.source.written)[self.source.row]
+        return self.source if isinstance(self.source, PreparedImage) else None
 
     def _plain_source(self) -> ImageSource:
         """Return the source in a form that `load_image` takes; bytes get the name of the image, for messages."""
@@ -158,7 +152,6 @@ class LocatedImage:
 
 @lru_cache(maxsize=4)
 def _open_archive(path: str) -> ZipFile:
-    """Open a ZIP archive of a Hub dataset, once in every process."""
     from huggingface_hub import HfFileSystem
 
     return ZipFile(HfFileSystem().open(path, "rb"))

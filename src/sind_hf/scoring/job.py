@@ -86,13 +86,10 @@ def run_job(
     taken to the end. The output is one file of all.
 
     Args:
-        model: See `score_images`, as `processor`, `views`, `batch_size` and `workers`.
-        processor: Image processor of the same checkpoint.
+        model: See `score_images`, as `processor`, `views` and `batch_size`.
         paths: Files, folders, lists, manifests, prepared folders, datasets; see `open_sources`. An image named twice
             is scored once.
         source_options: Options for manifests and datasets.
-        views: `"center"` or `"nine"`; default: the processor's own.
-        batch_size: Images per forward pass.
         workers: Loader processes; None chooses, see `choose_workers`.
         output: CSV, JSON Lines or Parquet file for the scores; see `ScoreFile`.
         quality_maps: Folder for one overlay per image.
@@ -121,12 +118,12 @@ def run_job(
         settings = _settings(model, processor, views, folder)
         file = on_main_process(lambda: ScoreFile(output, settings, prefix_formulas=prefix_formulas))
 
-    def open_job() -> tuple[Sources, Mapping[str, str | None]]:
+    def open_job() -> tuple[Sources, Mapping[str, str | None] | None]:
         sources = open_sources(paths, source_options)
         if next(iter(sources), None) is None:
             raise ValueError("No images to score: the lists are empty.")
         sources.require(processor)
-        return sources, {} if file is None else file.collect(resume=resume)
+        return sources, None if file is None else file.collect(resume=resume)
 
     with only_run_in(output) if output is not None else nullcontext():
         sources, done = on_main_process(open_job)
@@ -142,8 +139,7 @@ def run_job(
         state = PartialState()
         names: dict[str, None] = {}
         own_rows: list[tuple[int, ScoredImage]] = []  # rows of this process, if no file keeps them
-        shares = (batch_size, state.process_index, state.num_processes)
-        mine = _to_do(sources, None if file is None else done, names, *shares)
+        mine = _to_do(sources, done, names, batch_size, state.process_index, state.num_processes)
         kept = "nothing was kept" if file is None else f"the scores so far are in {file.part}, resume to continue"
         with worker_deaths_named(kept), file.open_part(state.process_index) if file else nullcontext() as part:
             for number, (image, row) in enumerate(score(mine), start=1):
@@ -178,12 +174,9 @@ def run_job(
 
 
 def choose_workers(images: int | None) -> int:
-    """Return the default number of loader processes of a job: one for every core.
+    """Return the default number of loader processes of a job, whose number of images may be unknown: one per core.
 
     Loading an image takes about as long as the network of the bundled checkpoint on a CPU, and longer on a GPU.
-
-    Args:
-        images: Number of images; None if unknown.
     """
     if images is not None and images <= FEW_IMAGES:
         return 0
@@ -202,13 +195,8 @@ def _to_do(
 ) -> Iterator[LocatedImage]:
     """Yield the images that one process has to score: whole batches in turn, as a single process would score them.
 
-    Args:
-        sources: All images.
-        done: Stamps of the images that have a score, by name; None when nothing is kept.
-        names: Dictionary that receives the names of all images of the job, each once, in order.
-        batch_size: Images per forward pass.
-        process: Number of the process.
-        processes: Number of processes.
+    `done` holds the stamps of the images that have a score, and is None when nothing is kept; `names` receives the
+    names of all images of the job, each once, in order.
     """
     dealt = {True: 0, False: 0}
     for image in sources:

@@ -13,7 +13,7 @@ import os
 import pickle
 import warnings
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal
 
@@ -39,14 +39,9 @@ class RayEngine:
 
     Args:
         checkpoint: Folder, Hub repository, or `.onnx` file.
-        device: Device of each actor, see `load_checkpoint`. With GPUs in the cluster each actor takes one, unless this
-            is `"cpu"`.
-        dtype: See `load_checkpoint`.
-        fast_decode: See `load_scorer`.
+        device: Device of each actor, see `load_scorer`, as `dtype` and `fast_decode`. With GPUs in the cluster each
+            actor takes one, unless this is `"cpu"`.
         views: See `score_images`, as `batch_size`, `workers` (of each actor) and `quality_maps`.
-        batch_size: Images per forward pass.
-        workers: Loader processes of each actor.
-        quality_maps: Whether results have maps.
         actors: Number of actors; default: one for each GPU, or else as many as the CPUs allow with their
             loaders.
 
@@ -104,7 +99,7 @@ class RayEngine:
             [{"images": pickle.dumps(chunk)} for chunk in chunks], override_num_blocks=len(chunks)
         ).map_batches(
             _Actor,
-            fn_constructor_args=(asdict(self), os.getcwd()),
+            fn_constructor_args=(self, os.getcwd()),
             batch_size=1,
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(size=actors),
@@ -118,17 +113,14 @@ class RayEngine:
 
 
 class _Actor:
-    """An actor: a process that holds the model."""
+    """A process that holds the model."""
 
-    def __init__(self, engine: dict[str, Any], folder: str) -> None:
-        self.engine = RayEngine(**engine)
+    def __init__(self, engine: RayEngine, folder: str) -> None:
+        self.engine = engine
         if os.path.isdir(folder):
             os.chdir(folder)  # relative paths mean what they meant where the job was started
         self.model, self.processor = load_scorer(
-            self.engine.checkpoint,
-            device=self.engine.device,
-            dtype=self.engine.dtype,
-            fast_decode=self.engine.fast_decode,
+            engine.checkpoint, device=engine.device, dtype=engine.dtype, fast_decode=engine.fast_decode
         )
 
     def __call__(self, table: Any) -> Any:

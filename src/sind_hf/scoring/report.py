@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from sind_hf.files import write_text
+from sind_hf.files import counted, write_text
 from sind_hf.image_processing_sind import ImageError, SindImageProcessor, ViewMode, printable
 from sind_hf.onnx.model import ScoringModel
 from sind_hf.scoring.images import LocatedImage
@@ -61,8 +61,7 @@ def summary_lines(
     Args:
         scores: At least one.
         min_score: The threshold.
-        percentile: Function that returns the share of reference images that score lower, in percent; None if there
-            are no reference images.
+        percentile: Returns the share of reference images that score lower, in percent; None without such images.
     """
     if min_score is not None:
         below = sum(score < min_score for score in scores)
@@ -118,9 +117,8 @@ def write_report(
         rows: Results of all images.
         images: The images that `extremes` returns, by name.
         model: Model that made the scores; it also makes the quality maps of the images on the page.
-        processor: Image processor of the same checkpoint.
+        processor: See `score_images`, as `views`.
         settings: Facts that the page states beside the results.
-        views: `"center"` or `"nine"`; default: the processor's own.
 
     Raises:
         ValueError: If the page cannot be written.
@@ -130,7 +128,8 @@ def write_report(
     scores = [row.score for row in rows if row.score is not None]
     failures = [str(row.error) for row in rows if row.score is None]
     scale = "no declared scale" if settings.score_range is None else "{:g} to {:g}".format(*settings.score_range)
-    facts = [f"{len(scores):,} images scored", f"{len(failures):,} left out", f"scale: {scale}, higher is better"]
+    facts = [f"{counted(len(scores), 'image')} scored", f"{len(failures):,} left out"]
+    facts += [f"scale: {scale}, higher is better"]
     if settings.min_score is not None:
         below = sum(score < settings.min_score for score in scores)
         facts.insert(1, f"{below:,} below {settings.min_score:g}")

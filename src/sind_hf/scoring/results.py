@@ -61,9 +61,6 @@ class ScoreFile:
     def collect(self, *, resume: bool = False) -> dict[str, str | None]:
         """Find what an interrupted job has left behind, and join its parts.
 
-        Args:
-            resume: Whether to continue the interrupted job, if there is one.
-
         Returns:
             The images that have a score, with their stamps. Images that failed are tried again.
 
@@ -71,9 +68,9 @@ class ScoreFile:
             ValueError: If parts hold scores that were made with other settings, or that are not to be resumed.
         """
         done: dict[str, str | None] = {}
-        for part in (self.part, *self._shards()):
-            if part.exists():
-                self._read_done(part, done)
+        parts = [part for part in (self.part, *self._shards()) if part.exists()]
+        for part in parts:
+            self._read_done(part, done)
         if done and not resume:
             raise ValueError(
                 f"{self.part}: holds {len(done)} scores of an interrupted job: continue it (--resume) or delete this "
@@ -82,8 +79,8 @@ class ScoreFile:
         if done:
             self._join()
         else:
-            for part in (self.part, *self._shards()):
-                part.unlink(missing_ok=True)
+            for part in parts:
+                part.unlink()
         return done
 
     def open_part(self, process: int = 0) -> Part:
@@ -257,7 +254,6 @@ def _write_csv(rows: Iterator[dict[str, Any]], path: Path, *, prefix_formulas: b
 
 
 def _prefixed(value: Any) -> Any:
-    """Return text that no spreadsheet runs as a formula; numbers are returned unchanged."""
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA_STARTS) else value
 
 

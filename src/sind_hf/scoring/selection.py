@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import filecmp
+import math
 import os
 import shutil
 import uuid
@@ -37,13 +38,13 @@ class Selection:
 
     def choose(self, rows: Iterable[ScoredImage]) -> list[ScoredImage]:
         """Return the results that are kept, in order; equal scores stay in the order of the input."""
-        chosen = [row for row in rows if not self.drops or (row.score is not None and self._is_enough(row.score))]
+        chosen = list(rows)
+        if self.drops:
+            lowest = -math.inf if self.min_score is None else self.min_score
+            chosen = [row for row in chosen if row.score is not None and row.score >= lowest]
         if self.sort or self.top is not None:
             chosen.sort(key=lambda row: (row.score is None, -(row.score or 0)))
         return chosen[: self.top]
-
-    def _is_enough(self, score: float) -> bool:
-        return self.min_score is None or score >= self.min_score
 
 
 def common_folder(images: Iterable[str]) -> str:
@@ -56,16 +57,10 @@ def common_folder(images: Iterable[str]) -> str:
 
 
 def place_files(images: Sequence[str], folder: Path, base: str, *, move: bool = False) -> Iterator[str | None]:
-    """Copy or move image files to a folder; an existing file is never overwritten.
+    """Copy or move image files to a folder, created if needed; an existing file is never overwritten.
 
-    A file keeps its path below `base`, so that `a/1.jpg` and `b/1.jpg` stay two. Files that are in `folder` already,
-    or copied there before, are left as they are.
-
-    Args:
-        images: Paths of the files.
-        folder: Folder to put them into, created if needed.
-        base: Folder that the images are below; see `common_folder`.
-        move: Whether to move the files instead of copying them.
+    A file keeps its path below `base` (see `common_folder`), so that `a/1.jpg` and `b/1.jpg` stay two. Files that are
+    in `folder` already, or copied there before, are left as they are.
 
     Yields:
         None for each image in the folder, or the reason why it is not there.
@@ -88,12 +83,7 @@ def place_files(images: Sequence[str], folder: Path, base: str, *, move: bool = 
 
 
 def _place(source: str, target: Path, *, move: bool) -> None:
-    """Copy or move one file. If the process is killed, the file is complete in one of the two places, or in both.
-
-    Raises:
-        FileExistsError: If the target is another file.
-        OSError: If it cannot be written, or the source is not a file on this disk.
-    """
+    """Copy or move one file. If the process is killed, the file is complete in one of the two places, or in both."""
     if not os.path.isfile(source):
         raise OSError("it is not a file on this disk")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -107,11 +97,7 @@ def _place(source: str, target: Path, *, move: bool) -> None:
 
 
 def _link(source: str | Path, target: Path) -> bool:
-    """Give a file a second name, if that name is free and the file system has hard links.
-
-    Raises:
-        FileExistsError: If the name is taken.
-    """
+    """Give a file a second name, if the file system has hard links; raise `FileExistsError` if the name is taken."""
     if os.path.islink(source):  # a relative link would lead elsewhere from another folder
         return False
     try:

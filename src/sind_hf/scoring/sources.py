@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from sind_hf.data.importing.hub_datasets import is_saved_dataset
 from sind_hf.data.manifests.manifest import Manifest
@@ -15,7 +14,7 @@ from sind_hf.data.manifests.validation import require_image_root
 from sind_hf.data.prepared.folder import PreparedFolder, is_prepared, load_prepared
 from sind_hf.files import read_text
 from sind_hf.image_processing_sind import SindImageProcessor, image_suffixes, printable, why_not_read
-from sind_hf.scoring.dataset_rows import HUB_PREFIX, PARQUET, DatasetRows
+from sind_hf.scoring.dataset_rows import HUB_PREFIX, PARQUET, URLS, DatasetRows
 from sind_hf.scoring.images import LocatedImage, PreparedRow, Unusable, open_prepared, prepared_place
 
 LIST_SUFFIX, MANIFEST_SUFFIX = ".txt", ".json"
@@ -43,16 +42,6 @@ class SourceOptions:
     fetch_urls: bool = False
     follow_links: bool = False
     need_files: bool = False
-
-
-class Source(Protocol):
-    """Images of one kind. It can be iterated over again and again, and be sent to other processes."""
-
-    @property
-    def total(self) -> int | None:
-        """Number of images; None if unknown."""
-
-    def __iter__(self) -> Iterator[LocatedImage]: ...
 
 
 @dataclass(frozen=True)
@@ -90,9 +79,9 @@ class Files:
 
 @dataclass(frozen=True)
 class Sources:
-    """All images of a job, in order."""
+    """All images of a job, in order. They can be iterated over again and again, and be sent to other processes."""
 
-    parts: Sequence[Source]
+    parts: Sequence[Files | DatasetRows]
 
     @property
     def total(self) -> int | None:
@@ -117,10 +106,6 @@ def open_sources(paths: Sequence[str | os.PathLike[str]], options: SourceOptions
     Besides what `list_images` takes, a `.json` file is a manifest; a folder that `prepare` wrote stands for its
     images; `hf://datasets/USER/NAME`, a `.parquet` file, a folder that `save_to_disk` wrote and a folder with
     Parquet files and no images are datasets, which are read row by row.
-
-    Args:
-        paths: Files, folders, lists, patterns and addresses.
-        options: Options for manifests and datasets.
 
     Raises:
         ValueError: If one cannot be opened, holds no image, or needs another option.
@@ -154,9 +139,6 @@ def list_images(paths: Sequence[str | os.PathLike[str]]) -> Iterator[str]:
     `.txt` file for the paths on its lines, relative to the working directory, a pattern such as `"photos/*.jpg"` for
     the files that match it, anything else for itself, whether it exists or not: scoring names what cannot be read.
 
-    Args:
-        paths: Files, folders, lists, patterns and http(s) addresses.
-
     Raises:
         ValueError: If a folder holds no image, or a list cannot be read.
     """
@@ -181,10 +163,10 @@ def _expand_patterns(paths: Sequence[str | os.PathLike[str]]) -> Iterator[str]:
 
 
 def _is_address(path: str) -> bool:
-    return path.startswith(("http://", "https://", HUB_PREFIX))
+    return path.startswith((*URLS, HUB_PREFIX))
 
 
-def _open_source(path: str, options: SourceOptions) -> Source:
+def _open_source(path: str, options: SourceOptions) -> Files | DatasetRows:
     folder = Path(path)
     if path.lower().endswith(MANIFEST_SUFFIX) and not _is_address(path):
         return _manifest_files(path, options)
@@ -200,11 +182,7 @@ def _open_source(path: str, options: SourceOptions) -> Source:
 
 
 def _list_one(named: str) -> Iterator[tuple[str, str | Unusable]]:
-    """Yield name and source of the images that one path stands for.
-
-    Raises:
-        ValueError: See `list_images`.
-    """
+    """Yield name and source of the images that one path stands for; raises as `list_images`."""
     path = Path(named)
     if _is_address(named):
         yield named, named  # as it is: a Path would make one slash of two
@@ -264,15 +242,15 @@ def prepared_files(folder: str, manifest: Manifest | None) -> Files:
     load_prepared(folder, wanted.filter(lambda entry: entry.image not in failed))
     whole = [entry.image for entry in prepared.manifest.entries if entry.image not in failed]
     rows = {image: row for row, image in enumerate(whole)}
-    place, written = prepared_place(folder)
+    place = prepared_place(folder)
     images: list[tuple[str, PreparedRow | Unusable]] = []
     for image in (entry.image for entry in wanted.entries):
         name = os.path.join(prepared.image_root, image)
-        row = rows.get(image)
-        images.append(
-            (name, Unusable(f"{name}: {failed[image]}") if row is None else PreparedRow(place, written, row))
-        )
-    return Files(images, (place, written))
+        if image in failed:
+            images.append((name, Unusable(f"{name}: {failed[image]}")))
+        else:
+            images.append((name, PreparedRow(*place, rows[image])))
+    return Files(images, place)
 
 
 def _holds_parquet_only(folder: Path) -> bool:
@@ -289,11 +267,7 @@ def _holds_parquet_only(folder: Path) -> bool:
 
 
 def _in_folder(folder: Path) -> Iterator[tuple[str, str | None]]:
-    """Yield the images in a folder, and the files and folders that are passed over, with the reason.
-
-    Raises:
-        ValueError: If there are neither.
-    """
+    """Yield the images in a folder, and the files and folders that are passed over, with the reason."""
     empty = True
     readable = image_suffixes()
     for path, reason in _walk(folder):

@@ -17,15 +17,13 @@ import typer
 
 from sind_hf.cli import terminal
 from sind_hf.cli.app import web_app
-from sind_hf.cli.convert import convert
+from sind_hf.cli.convert import convert, export
 from sind_hf.cli.data import data
-from sind_hf.cli.demo import demo
 from sind_hf.cli.evaluate import evaluate
 from sind_hf.cli.experiment import experiment
-from sind_hf.cli.export import export
 from sind_hf.cli.push import push
 from sind_hf.cli.score import score
-from sind_hf.cli.train import train
+from sind_hf.cli.train import demo, train
 from sind_hf.version import __version__
 
 app = typer.Typer(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -17,6 +17,7 @@ from sind_hf.cli.options import (
     ManifestArgument,
     ManifestOutput,
     SeedOption,
+    VerifyOption,
     WorkersOption,
     key_values,
 )
@@ -34,7 +35,7 @@ def build(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Manifest to write (.json), or a folder for <name>/all.json.")
     ] = Path("data_json"),
-    verify: Annotated[bool, typer.Option("--verify", help="Decode every image.")] = False,
+    verify: VerifyOption = False,
     option: Annotated[
         list[str] | None,
         typer.Option(metavar="KEY=VALUE", help="Option of the reader, for example score=quality for para."),
@@ -94,6 +95,8 @@ def build(
 
 
 def _report(result: BuildResult, path: Path) -> None:
+    from sind_hf.files import counted
+
     for image in result.missing:
         terminal.complain(f"{image}: missing")
     for place, reason in result.unreadable:
@@ -102,7 +105,7 @@ def _report(result: BuildResult, path: Path) -> None:
     for note in result.notes:
         terminal.say(f"{manifest.dataset}: {note}")
     left_out = len(result.missing) + len(result.unreadable)
-    counts = f"{terminal.counted(len(manifest), 'image')}, {left_out:,} left out"
+    counts = f"{counted(len(manifest), 'image')}, {left_out:,} left out"
     terminal.say(f"{manifest.dataset}: {counts}; image root {result.image_root} -> {path}")
 
 
@@ -146,6 +149,7 @@ def import_scores(
     """
     from sind_hf.data.importing.importer import import_manifest
     from sind_hf.data.manifests.manifest import ScoreInfo
+    from sind_hf.files import counted
 
     terminal.quiet_libraries()
     result = import_manifest(
@@ -166,9 +170,8 @@ def import_scores(
     for note in result.notes:
         terminal.say(f"note: {note}")
     terminal.say(
-        f"{result.manifest.dataset}: {terminal.counted(len(result.manifest), 'image')}, "
-        f"{terminal.counted(len(result.left_out), 'row')} left out; "
-        f"image root {result.image_root} -> {output}"
+        f"{result.manifest.dataset}: {counted(len(result.manifest), 'image')}, "
+        f"{counted(len(result.left_out), 'row')} left out; image root {result.image_root} -> {output}"
     )
     if result.left_out:
         raise typer.Exit(1)
@@ -179,7 +182,7 @@ def validate(
     image_root: Annotated[
         Path | None, typer.Option(help="Folder that the image paths start from. Default: check only the file.")
     ] = None,
-    verify: Annotated[bool, typer.Option("--verify", help="Decode every image.")] = False,
+    verify: VerifyOption = False,
     follow_links: FollowLinksOption = False,
 ) -> None:
     """Check a manifest and its images, and compare it with the catalog.
@@ -188,6 +191,7 @@ def validate(
     """
     from sind_hf.data.manifests.manifest import Manifest
     from sind_hf.data.statistics import compare_with_catalog
+    from sind_hf.files import counted
 
     if verify and image_root is None:
         raise ValueError("--verify decodes the images; name their folder with --image-root")
@@ -203,9 +207,8 @@ def validate(
     for check in checks:
         terminal.say(f"{check.level}: {check.what}")
     checked = "decoded" if verify else "found" if image_root is not None else "well formed"
-    terminal.say(
-        f"{loaded.dataset}: {len(loaded) - len(bad_entries):,} of {terminal.counted(len(loaded), 'image')} {checked}"
-    )
+    good = len(loaded) - len(bad_entries)
+    terminal.say(f"{loaded.dataset}: {good:,} of {counted(len(loaded), 'image')} {checked}")
     if problems or any(check.level == "problem" for check in checks):
         raise typer.Exit(1)
 
@@ -226,7 +229,7 @@ def stats(
     from sind_hf.experiments.plots import plot_scene_distributions
 
     loaded = Manifest.load(manifest)
-    terminal.show(render_statistics(manifest_statistics(loaded)))
+    terminal.output.print(render_statistics(manifest_statistics(loaded)))
     if plot is not None:
         terminal.say(f"figure written to {plot_scene_distributions(loaded, plot)}")
 
@@ -261,38 +264,25 @@ def label_scenes(
     """
     from sind_hf.data.manifests.manifest import Manifest
     from sind_hf.data.scenes import labeling as scene_labels
+    from sind_hf.files import counted
 
     terminal.quiet_libraries()
     if clusters is not None and (scene or cache):
         raise ValueError("--clusters finds the scenes itself: leave --scene and --cache out")
     loaded = Manifest.load(manifest)
     with terminal.progress(loaded.dataset) as update:
+        shared: dict[str, Any] = {
+            "batch_size": batch_size,
+            "workers": workers,
+            "device": device,
+            "progress": update,
+            "follow_links": follow_links,
+        }
         if clusters is not None:
-            labels = scene_labels.pseudo_scenes(
-                loaded,
-                image_root,
-                clip,
-                clusters,
-                seed=seed,
-                batch_size=batch_size,
-                workers=workers,
-                device=device,
-                progress=update,
-                follow_links=follow_links,
-            )
+            labels = scene_labels.pseudo_scenes(loaded, image_root, clip, clusters, seed=seed, **shared)
         else:
             labels = scene_labels.label_scenes(
-                loaded,
-                image_root,
-                clip,
-                scenes=scene or None,
-                prompt=prompt,
-                batch_size=batch_size,
-                workers=workers,
-                device=device,
-                cache=cache,
-                progress=update,
-                follow_links=follow_links,
+                loaded, image_root, clip, scenes=scene or None, prompt=prompt, cache=cache, **shared
             )
     if labels.failures and not labels.labels:
         image, reason = labels.failures[0]
@@ -301,7 +291,7 @@ def label_scenes(
     for image, reason in labels.failures:
         terminal.complain(f"{image}: {reason}")
     terminal.show_table("", ["scene", "images"], [[name, f"{count:,}"] for name, count in labels.counts().items()])
-    terminal.say(f"{loaded.dataset}: {terminal.counted(len(labels.labels), 'image')} labeled -> {output}")
+    terminal.say(f"{loaded.dataset}: {counted(len(labels.labels), 'image')} labeled -> {output}")
     if labels.failures:
         raise typer.Exit(1)
 
@@ -328,6 +318,7 @@ def prepare(
     """
     from sind_hf.data.manifests.manifest import Manifest
     from sind_hf.data.prepared import prepare as preparation
+    from sind_hf.files import counted
 
     loaded = Manifest.load(manifest)
     with terminal.progress(f"preparing {loaded.dataset}") as update:
@@ -348,7 +339,7 @@ def prepare(
     if not result.done:
         raise ValueError(f"{loaded.dataset}: none of the {len(loaded):,} images could be prepared")
     terminal.say(
-        f"{loaded.dataset}: {terminal.counted(result.done, 'image')} prepared ({result.reused:,} by an earlier run), "
+        f"{loaded.dataset}: {counted(result.done, 'image')} prepared ({result.reused:,} by an earlier run), "
         f"{len(result.failures):,} left out; {result.bytes / 1e9:,.2f} GB in {output}"
     )
     if result.failures:
@@ -393,6 +384,7 @@ def split(
     from sind_hf.data.splits.library import write_folds
     from sind_hf.data.splits.published_lists import make_folds
     from sind_hf.data.splits.splits import shared_scenes
+    from sind_hf.files import counted
 
     loaded = Manifest.load(manifest)
     keep_scenes = not mix_scenes and loaded.dataset not in CATALOG
@@ -408,7 +400,7 @@ def split(
         terminal.say(f"{shared or 'none'} of {tested} test scenes also in train")
     else:
         terminal.say("the images have no scenes; `sind-hf data label-scenes` gives them some")
-    terminal.say(f"{terminal.counted(len(written), 'manifest')} written to {output}")
+    terminal.say(f"{counted(len(written), 'manifest')} written to {output}")
 
 
 data = typer.Typer(

@@ -48,7 +48,7 @@ def evaluate(
     from sind_hf.experiments.checkpoint_calibration import calibrate_checkpoint, check_calibration
     from sind_hf.experiments.evaluation import evaluate_manifest
     from sind_hf.experiments.figures import draw_evaluation, prepare_figures
-    from sind_hf.files import sole_use, write_json
+    from sind_hf.files import counted, sole_use, write_json
 
     terminal.quiet_libraries()
     keep_freed_memory()
@@ -81,20 +81,14 @@ def evaluate(
         rows += [[f"  {scene}", *_cells(values)] for scene, values in evaluation.report["by_scene"].items()]
         terminal.show_table("", ["", *COLUMNS], rows)
         within = evaluation.report["within_scene"]
-        scenes = terminal.counted(within["scenes"], "scene")
+        scenes = counted(within["scenes"], "scene")
         terminal.say(f"mean within {scenes}: SRCC {within['srcc']:.4f}, PLCC {within['plcc']:.4f}")
         terminal.say()
     if output is not None:
-        document = {
-            "model": model,
-            "views": views,
-            "datasets": [
-                {key: value for key, value in asdict(evaluation).items() if key != "failures"}
-                | {"left_out": evaluation.failures}
-                for evaluation in evaluations
-            ],
-        }
-        write_json(output, document)
+        datasets = [asdict(evaluation) for evaluation in evaluations]
+        for dataset in datasets:
+            dataset["left_out"] = dataset.pop("failures")
+        write_json(output, {"model": model, "views": views, "datasets": datasets})
         terminal.say(f"report written to {output}")
     incomplete = any(evaluation.failures for evaluation in evaluations)
     if calibrate:

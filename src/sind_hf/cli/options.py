@@ -37,9 +37,6 @@ RuntimeOption = Annotated[
         help="With --static: copy of the npm package onnxruntime-web (.tgz or folder). Default: npm fetches it."
     ),
 ]
-CardOption = Annotated[
-    str | None, typer.Option(metavar="URL", help="With --static: the model card that the page links to.")
-]
 DtypeOption = Annotated[str, typer.Option(help="Number type of the backbone: float32, bfloat16 or float16.")]
 BatchSizeOption = Annotated[int, typer.Option(min=1, help="Images per forward pass.")]
 WorkersOption = Annotated[
@@ -48,6 +45,7 @@ WorkersOption = Annotated[
 ManifestArgument = Annotated[Path, typer.Argument(help="Manifest of a dataset (.json).", show_default=False)]
 ManifestOutput = Annotated[Path, typer.Option("--output", "-o", help="Manifest to write (.json).")]
 ImageRootOption = Annotated[Path, typer.Option(help="Folder that the manifest's image paths start from.")]
+VerifyOption = Annotated[bool, typer.Option("--verify", help="Decode every image.")]
 FollowLinksOption = Annotated[
     bool, typer.Option("--follow-links", help="Use images that symbolic links name outside the image root.")
 ]

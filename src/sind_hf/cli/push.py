@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from sind_hf.cli import terminal
-from sind_hf.cli.options import CardOption, RuntimeOption
+from sind_hf.cli.options import RuntimeOption
 
 CARDS = {
     "written": "the card is {folder}/README.md",
@@ -47,7 +47,9 @@ def push(
     ] = False,
     title: Annotated[str | None, typer.Option(help="With --space: title of the Space and its page.")] = None,
     runtime: RuntimeOption = None,
-    card: CardOption = None,
+    card: Annotated[
+        str | None, typer.Option(metavar="URL", help="With --static: the model card that the page links to.")
+    ] = None,
 ) -> None:
     """Push a checkpoint to the Hub: weights, image processor, code, and a model card with the results of its run.
 
@@ -62,6 +64,7 @@ def push(
 
     from sind_hf.app.static_site import push_site
     from sind_hf.experiments.figures import draw_scores
+    from sind_hf.files import counted
     from sind_hf.hub.model_card import shown_size
     from sind_hf.hub.publish import EXAMPLE_IMAGE, preview_model, push_model, require_complete
     from sind_hf.hub.space import push_space
@@ -72,8 +75,9 @@ def push(
     if not static and (runtime is not None or card is not None):
         raise ValueError("--runtime and --card need --space --static: add those, or leave them out.")
     if space:
-        if of_models := [name for name, given in _model_options(license, example, dry_run) if given]:
-            raise ValueError(f"{of_models[0]} is for pushing a model: leave it out, or leave --space out.")
+        for_models = {"--license": license, "--example": example, "--dry-run": dry_run}
+        if given := [name for name, value in for_models.items() if value]:
+            raise ValueError(f"{given[0]} is for pushing a model: leave it out, or leave --space out.")
         if static:
             made = push_site(
                 model,
@@ -87,7 +91,7 @@ def push(
             )
         else:
             made = push_space(model, repo_id, title=title, private=private, revision=revision, message=message)
-        terminal.say(f"{terminal.counted(len(made.files), 'file')} pushed to {made.repo_id}: {made.commit_url}")
+        terminal.say(f"{counted(len(made.files), 'file')} pushed to {made.repo_id}: {made.commit_url}")
         terminal.say(f"the page will be at {made.url} when the Hub has built it")
         return
     if static:
@@ -126,9 +130,5 @@ def push(
             figures=figures,
             example=shown,
         )
-    terminal.say(f"{terminal.counted(len(done.files), 'file')} pushed to {done.repo_id}: {done.url}")
+    terminal.say(f"{counted(len(done.files), 'file')} pushed to {done.repo_id}: {done.url}")
     terminal.say(CARDS[done.card].format(folder=folder))
-
-
-def _model_options(license: str | None, example: Path | None, dry_run: bool) -> list[tuple[str, object]]:
-    return [("--license", license), ("--example", example), ("--dry-run", dry_run)]

@@ -26,11 +26,8 @@ anywhere on the line it becomes a traceback. Results go to standard output, prog
 
 def commands_page() -> str:
     """Return the page as Markdown: a section per command, a row per argument and option."""
-    return INTRODUCTION + "".join(_section(path, command) for path, command in _walk("sind-hf", _root()))
-
-
-def _root() -> Any:
-    return typer.main.get_command(app)
+    root = typer.main.get_command(app)
+    return INTRODUCTION + "".join(_section(path, command) for path, command in _walk("sind-hf", root))
 
 
 def _walk(path: str, command: Any) -> Iterator[tuple[str, Any]]:

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from sind_hf.scoring.job import JobResults
     from sind_hf.scoring.scorer import ScoredImage
 
-Engine = Literal["local", "ray"]
 FAST_DECODE: dict[str, bool | Literal["auto"]] = {"auto": "auto", "on": True, "off": False}
 
 
@@ -114,7 +113,7 @@ def score(
         ),
     ] = None,
     engine: Annotated[
-        Engine, typer.Option(help="ray: score on the actors of a Ray cluster, or of a local one.")
+        Literal["local", "ray"], typer.Option(help="ray: score on the actors of a Ray cluster, or of a local one.")
     ] = "local",
     actors: Annotated[
         int | None, typer.Option(min=1, help="Number of Ray actors. Default: one for each GPU, else as CPUs allow.")
@@ -139,7 +138,7 @@ def score(
     from sind_hf.checkpoints import load_scorer
     from sind_hf.configuration_sind import resolve_checkpoint
     from sind_hf.distributed import in_all, is_main_process, join_launch, keep_freed_memory
-    from sind_hf.files import sole_use
+    from sind_hf.files import counted, sole_use
     from sind_hf.scoring.job import run_job
     from sind_hf.scoring.ray_engine import RayEngine
     from sind_hf.scoring.report import ReportSettings, extremes, summary_lines, write_report
@@ -224,9 +223,7 @@ def score(
         rate = f"; {(scored + failed) / max(seconds, 1e-9):.1f} images/s"
         left_out = f"; {failed} left out" if failed else ""
         earlier = f" and {len(scores) - scored:,} before the interruption" if len(scores) > scored else ""
-        terminal.note(
-            f"{terminal.counted(scored, 'image')} scored{earlier}{where}; higher is better, {scale}{left_out}{rate}"
-        )
+        terminal.note(f"{counted(scored, 'image')} scored{earlier}{where}; higher is better, {scale}{left_out}{rate}")
         if unread:
             kinds = ", ".join(f"{count:,} {kind}" for kind, count in unread.most_common())
             terminal.note(f"formats that are not read: {kinds}")
@@ -245,6 +242,7 @@ def _print(row: ScoredImage) -> None:
 
 def _place(results: JobResults, chosen: list[ScoredImage], copy_good: Path | None, move_bad: Path | None) -> int:
     """Copy the good files and move the bad ones; return how many could not be put where they belong."""
+    from sind_hf.files import counted
     from sind_hf.scoring.selection import common_folder, place_files
 
     if copy_good is None and move_bad is None:
@@ -260,6 +258,6 @@ def _place(results: JobResults, chosen: list[ScoredImage], copy_good: Path | Non
         problems = [line for line in place_files(images, folder, base, move=done == "moved") if line is not None]
         for line in problems:
             terminal.complain(line)
-        terminal.note(f"{terminal.counted(len(images) - len(problems), 'image')} {done} to {folder}")
+        terminal.note(f"{counted(len(images) - len(problems), 'image')} {done} to {folder}")
         misplaced += len(problems)
     return misplaced

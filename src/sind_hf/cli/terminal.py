@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
 
-from rich.console import Console, RenderableType
+from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -63,19 +63,9 @@ def in_one_line(error: object) -> str:
     return text
 
 
-def counted(count: int, noun: str) -> str:
-    """Return a count and its noun: `1 image`, `1,200 images`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
 def note(line: str) -> None:
     """Print a line that is not part of the result."""
     messages.print(one_line(line), markup=False)
-
-
-def show(renderable: RenderableType) -> None:
-    """Print a table or another rich object as part of the result."""
-    output.print(renderable)
 
 
 def complain(line: str) -> None:
@@ -83,9 +73,9 @@ def complain(line: str) -> None:
     messages.print(f"left out: {one_line(line)}", style="yellow", markup=False)
 
 
-def say(line: str = "", style: str | None = None) -> None:
+def say(line: str = "") -> None:
     """Print a line of the result."""
-    output.print(one_line(line), style=style, markup=False)
+    output.print(one_line(line), markup=False)
 
 
 def one_line(text: object, length: int = LONGEST_LINE) -> str:

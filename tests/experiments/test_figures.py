@@ -12,7 +12,7 @@ from sind_hf.data.manifests.manifest import Manifest, ManifestEntry, ManifestErr
 from sind_hf.experiments import figures, plots
 from sind_hf.experiments.evaluation import Evaluation
 from sind_hf.experiments.figures import draw_evaluation, draw_figures, draw_scores
-from sind_hf.experiments.plots import curves, fit_scatter, radar, scene_bars, training_curves
+from sind_hf.experiments.plots import fit_scatter, radar, scene_bars, training_curves
 
 pytest.importorskip("matplotlib", reason='needs matplotlib: pip install "sind-hf[eval]"')
 CURVES = {
@@ -51,14 +51,6 @@ def test_scatter(tmp_path, constant):
     prediction = np.ones(200) if constant else truth / 50 + rng.normal(0, 0.2, 200)
     fit_scatter(tmp_path / "s.png", truth, prediction)
     assert ink(tmp_path / "s.png") > 0.01
-
-
-def test_curves_with_wide_intervals_have_more_ink(tmp_path):
-    for name, width in (("narrow", 0.01), ("wide", 0.2)):
-        points = [(x, 0.8 - 0.1 * x, 0.8 - 0.1 * x - width, 0.8 - 0.1 * x + width) for x in (0, 1, 2)]
-        flat = [(x, 0.7, 0.7 - width, 0.7 + width) for x in (0, 1, 2)]
-        curves(tmp_path / f"{name}.png", {"l1": points, "scale_shift": flat}, x_label="bias", y_label="SRCC")
-    assert ink(tmp_path / "narrow.png") + 0.05 < ink(tmp_path / "wide.png")
 
 
 def test_bars_name_scenes_without_a_correlation(tmp_path):

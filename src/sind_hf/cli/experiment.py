@@ -85,7 +85,7 @@ def show_experiment(config: RunConfig, *, resume: bool = True) -> None:
     from sind_hf.distributed import is_main_process
     from sind_hf.experiments.figures import draw_figures
     from sind_hf.experiments.records import load_records
-    from sind_hf.experiments.report import summary_rows
+    from sind_hf.experiments.report import statistics_cells, summary_rows
     from sind_hf.experiments.runner import run_experiment
 
     config.training.disable_tqdm = True
@@ -98,11 +98,7 @@ def show_experiment(config: RunConfig, *, resume: bool = True) -> None:
         [
             row["test"],
             SHORT[row["metric"]],
-            str(row["folds"]),
-            f"{row['mean']:.3f}",
-            f"{row['median']:.3f}",
-            "" if row["std"] is None else f"{row['std']:.3f}",
-            "" if row["low"] is None else f"{row['low']:.3f} to {row['high']:.3f}",
+            *statistics_cells(row),
             "" if row["published"] is None else f"{row['published']:.3f} {row['published_statistic']}",
         ]
         for row in summary_rows(records)

@@ -112,9 +112,6 @@ def paired_bootstrap(
         confidence: Share of the resamples inside the interval.
         seed: Seed of the resampling.
 
-    Returns:
-        The difference with its percentile interval and two-sided p-value.
-
     Raises:
         ValueError: If the correlation is unknown, an option is out of range, or see `sind_hf.metrics.paired_arrays`.
     """

@@ -62,10 +62,6 @@ class CheckpointCalibration:
 def check_calibration(path: str, manifests: int) -> None:
     """Check before scoring that a calibration can be fitted and stored.
 
-    Args:
-        path: Checkpoint, as the user named it.
-        manifests: Number of manifests.
-
     Raises:
         ValueError: If there is more than one manifest, or the checkpoint is not a writable folder.
     """

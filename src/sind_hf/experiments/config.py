@@ -18,28 +18,26 @@ from sind_hf.files import read_text, reason, write_text
 from sind_hf.training.training_args import SindTrainingArguments
 
 
+def _option(default: Any, help: str) -> Any:
+    """Return the field of an option; `list` and `dict` as a default stand for an empty one."""
+    kind = "default_factory" if default in (list, dict) else "default"
+    return field(metadata={"help": help}, **{kind: default})
+
+
 @dataclass
 class ModelOptions:
     """Model to start from."""
 
-    backbone: str | None = field(
-        default=None, metadata={"help": "Vision model to start from: a Hub repository ID or a folder."}
+    backbone: str | None = _option(None, "Vision model to start from: a Hub repository ID or a folder.")
+    vision_config: dict[str, Any] | None = _option(
+        None, "Configuration of a backbone to train from scratch, with its model_type."
     )
-    vision_config: dict[str, Any] | None = field(
-        default=None, metadata={"help": "Configuration of a backbone to train from scratch, with its model_type."}
-    )
-    checkpoint: str | None = field(
-        default=None, metadata={"help": "SIND checkpoint to start from: a folder, a Hub repository ID, or bundled."}
-    )
-    local_branch: str = field(
-        default="patch", metadata={"help": "Local branch: patch, class or none; see SindConfig."}
-    )
-    view_size: int | None = field(
-        default=None, metadata={"help": "Side of the views in pixels. Default: the backbone's."}
-    )
-    freeze_backbone: bool = field(default=False, metadata={"help": "Train only the head."})
-    freeze_batch_norm: bool = field(default=False, metadata={"help": "Keep the statistics of BatchNorm."})
-    resize_backend: str = field(default="torch", metadata={"help": "Library that resizes images: torch or pillow."})
+    checkpoint: str | None = _option(None, "SIND checkpoint to start from: a folder, a Hub repository ID, or bundled.")
+    local_branch: str = _option("patch", "Local branch: patch, class or none; see SindConfig.")
+    view_size: int | None = _option(None, "Side of the views in pixels. Default: the backbone's.")
+    freeze_backbone: bool = _option(False, "Train only the head.")
+    freeze_batch_norm: bool = _option(False, "Keep the statistics of BatchNorm.")
+    resize_backend: str = _option("torch", "Library that resizes images: torch or pillow.")
 
     def __post_init__(self) -> None:
         given = [name for name in ("backbone", "vision_config", "checkpoint") if getattr(self, name)]
@@ -54,28 +52,15 @@ class ModelOptions:
 class DataOptions:
     """Datasets to train and to test on."""
 
-    image_root: str = field(default="data", metadata={"help": "Folder that the manifests' image paths start from."})
-    json_dir: str | None = field(
-        default=None, metadata={"help": "Folder of manifests and folds, in our layout or the published one."}
-    )
-    train: list[str] = field(
-        default_factory=list,
-        metadata={"help": "Datasets to train on: manifests (.json), or names of datasets in json_dir."},
-    )
-    test: list[str] = field(default_factory=list, metadata={"help": "Datasets to test on, named like those of train."})
-    hold_out_scenes: list[str] = field(
-        default_factory=list, metadata={"help": "Scenes to test on, which are taken out of the training manifests."}
-    )
-    dataset_domain: bool = field(
-        default=False, metadata={"help": "Align datasets instead of scenes (SPAQ keeps its scenes)."}
-    )
-    train_lists: dict[str, str] = field(
-        default_factory=dict, metadata={"help": "Published train list by dataset: Q-Align's JSON, PARA's CSV."}
-    )
-    test_lists: dict[str, str] = field(default_factory=dict, metadata={"help": "Published test list by dataset."})
-    liqe_splits: str | None = field(
-        default=None, metadata={"help": "Folder of LIQE's split lists: <set>/<number>/<set>_train_clip.txt."}
-    )
+    image_root: str = _option("data", "Folder that the manifests' image paths start from.")
+    json_dir: str | None = _option(None, "Folder of manifests and folds, in our layout or the published one.")
+    train: list[str] = _option(list, "Datasets to train on: manifests (.json), or names of datasets in json_dir.")
+    test: list[str] = _option(list, "Datasets to test on, named like those of train.")
+    hold_out_scenes: list[str] = _option(list, "Scenes to test on, which are taken out of the training manifests.")
+    dataset_domain: bool = _option(False, "Align datasets instead of scenes (SPAQ keeps its scenes).")
+    train_lists: dict[str, str] = _option(dict, "Published train list by dataset: Q-Align's JSON, PARA's CSV.")
+    test_lists: dict[str, str] = _option(dict, "Published test list by dataset.")
+    liqe_splits: str | None = _option(None, "Folder of LIQE's split lists: <set>/<number>/<set>_train_clip.txt.")
 
 
 PROTOCOLS = ("leave-one-out", "cross-set", "random-split")
@@ -85,21 +70,15 @@ PROTOCOLS = ("leave-one-out", "cross-set", "random-split")
 class ExperimentOptions:
     """Protocol of an experiment and its folds."""
 
-    name: str = field(default="run", metadata={"help": "Name in tables and records."})
-    protocol: str | None = field(
-        default=None, metadata={"help": "Protocol: leave-one-out, cross-set or random-split."}
-    )
-    splits: int = field(default=10, metadata={"help": "Number of splits to draw in random-split."})
-    k_folds: int = field(
-        default=0, metadata={"help": "Number of folds in random-split, which test on every image once. 0: see splits."}
-    )
-    split_seed: int = field(default=0, metadata={"help": "Seed of the splits that are drawn."})
-    seeds: list[int] = field(
-        default_factory=list, metadata={"help": "Seeds; every fold is trained with each. Default: training.seed."}
-    )
-    folds: list[str] = field(default_factory=list, metadata={"help": "Names of the folds to run. Default: all."})
-    evaluate_every: int | None = field(
-        default=None, metadata={"help": "Epochs between evaluations. 0: never. Default: 1 in cross-set, 5 otherwise."}
+    name: str = _option("run", "Name in tables and records.")
+    protocol: str | None = _option(None, "Protocol: leave-one-out, cross-set or random-split.")
+    splits: int = _option(10, "Number of splits to draw in random-split.")
+    k_folds: int = _option(0, "Number of folds in random-split, which test on every image once. 0: see splits.")
+    split_seed: int = _option(0, "Seed of the splits that are drawn.")
+    seeds: list[int] = _option(list, "Seeds; every fold is trained with each. Default: training.seed.")
+    folds: list[str] = _option(list, "Names of the folds to run. Default: all.")
+    evaluate_every: int | None = _option(
+        None, "Epochs between evaluations. 0: never. Default: 1 in cross-set, 5 otherwise."
     )
 
     def __post_init__(self) -> None:
@@ -170,9 +149,6 @@ def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
         path: YAML file with the groups model, data, training, experiment.
         overrides: `group.key=value`, or `key=value` if only one group has that key. The value is YAML.
 
-    Returns:
-        The parsed configuration.
-
     Raises:
         ValueError: If the file cannot be read, a group or key is unknown (the message names the nearest), or a value
             has a wrong type.
@@ -197,11 +173,7 @@ def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
 
 
 def parse_config(source: dict[str, dict[str, Any]], where: str) -> RunConfig:
-    """Check plain values against the options of their groups.
-
-    Args:
-        source: Values by group and key; groups may be missing.
-        where: Name of the source in error messages.
+    """Check plain values by group and key against the options of the groups; error messages begin with `where`.
 
     Raises:
         ValueError: As `load_config`.
@@ -212,7 +184,9 @@ def parse_config(source: dict[str, dict[str, Any]], where: str) -> RunConfig:
         for key in source[group]:
             _check_name(key, _keys(options), f"{where}: {group}", "key")
         try:
-            given = _typed(source[group], options)
+            # YAML reads 1e-5 as text, and dataclasses check nothing. HfArgumentParser rewrites the fields' own types.
+            hints = get_type_hints(options)
+            given = {key: _fit(key, value, hints[key]) for key, value in source[group].items()}
             (parsed[group],) = HfArgumentParser(options).parse_dict(given)  # type: ignore[arg-type]
         except (TypeError, ValueError) as error:
             raise ValueError(f"{where}: {group}: {reason(error)}") from None
@@ -228,14 +202,8 @@ def parse_config(source: dict[str, dict[str, Any]], where: str) -> RunConfig:
     return RunConfig(source=resolved, **parsed)
 
 
-def _typed(values: Mapping[str, Any], options: type) -> dict[str, Any]:
-    """Convert plain values to the types of the fields: YAML reads 1e-5 as text, and dataclasses check nothing."""
-    # The `type` of a field cannot be used, because HfArgumentParser rewrites it.
-    hints = get_type_hints(options)
-    return {key: _fit(key, value, hints[key]) for key, value in values.items()}
-
-
 def _fit(key: str, value: Any, hint: Any) -> Any:
+    """Convert a plain value to the type of its field."""
     kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     plain = [get_origin(kind) or kind for kind in kinds]
     classes = tuple(kind for kind in plain if isinstance(kind, type))
@@ -272,15 +240,13 @@ def _parse_override(override: str) -> tuple[str, str, Any]:
         raise ValueError(f"{override!r}: overrides are written key=value.")
     group, dot, key = name.partition(".")
     if not dot:
-        group, key = "", name
+        key = name
+        every = sorted({each for options in GROUPS.values() for each in _keys(options)})
+        _check_name(key, every, "command line", "key")
         owners = [each for each, options in GROUPS.items() if key in _keys(options)]
-        if len(owners) == 1:
-            group = owners[0]
-        elif not owners:
-            every = sorted({each for options in GROUPS.values() for each in _keys(options)})
-            _check_name(key, every, "command line", "key")
-        else:
+        if len(owners) > 1:
             raise ValueError(f"{override!r}: {' and '.join(owners)} both have {key}; write {owners[0]}.{key}=….")
+        group = owners[0]
     _check_name(group, GROUPS, "command line", "group")
     _check_name(key, _keys(GROUPS[group]), f"command line: {group}", "key")
     try:

@@ -35,7 +35,6 @@ HELD_OUT = ("cat", "coffee", "motorcycle", "rocket")
 ALIGNED, PLAIN = LOSSES = ("plcc", "l1")
 BEFORE = "before"
 TEST = "graded_held_out"  # name of the held-out scenes in the record of a run
-CROPS = 1
 SHEET_SCENE = "motorcycle"
 SHEET = {"clean": "clean", "blurred": "gaussian_blur-5", "noisy": "white_noise-5"}
 
@@ -115,8 +114,8 @@ def run_demo(
 
     Args:
         output: Folder of all results. A graded set in it is used again; the trainings start anew.
-        stage: Function that shows the progress of a stage: `with stage("…") as update: update(done, total)`.
-        callback: Function that makes a Trainer callback, which reports to an `update`.
+        stage: Shows the progress of a stage: `with stage("…") as update: update(done, total)`.
+        callback: Makes a Trainer callback, which reports to an `update`.
 
     Raises:
         ValueError: If an extra is not installed, or `output` contains something else.
@@ -126,7 +125,7 @@ def run_demo(
     output.mkdir(parents=True, exist_ok=True)
     graded = output / "graded"
     with stage("making the graded set") as update:
-        manifest = grade(packaged_photographs(), graded, crops=CROPS, progress=update)
+        manifest = grade(packaged_photographs(), graded, crops=1, progress=update)
     held_out = manifest.filter(lambda entry: entry.scene in HELD_OUT)
 
     config = demo_config(output, ALIGNED)
@@ -171,9 +170,8 @@ def run_demo(
     maps = _map_panels(model, processor, graded)
     quality_map_sheet(sheet, maps, title="Where the score comes from (a scene that the training never saw)")
     seconds = round(time.time() - started, 1)
-    result = DemoResult(within, model_dir, scores, scatter, sheet, len(manifest), len(held_out), seconds)
     write_json(output / "results.json", {"within_scene": within, "seconds": seconds})
-    return result
+    return DemoResult(within, model_dir, scores, scatter, sheet, len(manifest), len(held_out), seconds)
 
 
 def _map_panels(model: SindModel, processor: SindImageProcessor, graded: Path) -> list[MapPanel]:

@@ -76,7 +76,7 @@ def evaluate_manifest(
         paths = [str(Path(image_root) / entry.image) for entry in manifest.entries]
         images = Files([(path, path) for path in paths])
     names, classes = manifest.scene_classes()
-    targets = manifest.oriented_scores()
+    oriented = manifest.oriented_scores()
     kept, predictions, failures = [], [], []
     results = score_stream(model, processor, images, views=views, batch_size=batch_size, workers=workers)
     with worker_deaths_named("and evaluate again"):
@@ -91,20 +91,11 @@ def evaluate_manifest(
     if len(kept) < 2:
         reason = f" First: {failures[0]}" if failures else ""
         raise ValueError(f"{manifest.dataset}: fewer than two images could be scored.{reason}")
+    entries = [manifest.entries[index] for index in kept]
     scenes = [names[classes[index]] for index in kept]
-    references = [manifest.entries[index].reference for index in kept]
-    report = metrics.report(
-        predictions,
-        [targets[index] for index in kept],
-        scene=scenes,
-        reference=references if any(reference is not None for reference in references) else None,
-    )
-    return Evaluation(
-        dataset=manifest.dataset,
-        report=report,
-        images=[manifest.entries[index].image for index in kept],
-        predictions=predictions,
-        targets=[targets[index] for index in kept],
-        scenes=scenes,
-        failures=failures,
-    )
+    targets = [oriented[index] for index in kept]
+    references = [entry.reference for entry in entries]
+    has_references = any(reference is not None for reference in references)
+    report = metrics.report(predictions, targets, scene=scenes, reference=references if has_references else None)
+    scored = [entry.image for entry in entries]
+    return Evaluation(manifest.dataset, report, scored, predictions, targets, scenes, failures)

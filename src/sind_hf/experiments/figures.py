@@ -30,9 +30,6 @@ def draw_figures(records: Sequence[Mapping[str, Any]], folder: Path) -> list[Pat
         records: Records from `load_records`.
         folder: Folder of the experiment; the figures go into its folder `figures`.
 
-    Returns:
-        The files written.
-
     Raises:
         ValueError: If matplotlib is not installed.
     """
@@ -44,12 +41,13 @@ def draw_figures(records: Sequence[Mapping[str, Any]], folder: Path) -> list[Pat
         path = target / f"training_{_safe(record['fold'])}_{record['seed']}.png"
         training_curves(path, record["history"]["loss"], record["history"]["tests"], title=name)
         written.append(path)
-    if records and records[0].get("protocol") == "leave-one-out":
+    protocol = records[0].get("protocol") if records else None
+    if protocol == "leave-one-out":
         path = target / "scenes.png"
         scene_bars(path, _scenes(records), title=f"{records[0]['name']}: each scene, trained on the others")
         written.append(path)
     summary = [row for row in summary_rows(records) if row["metric"] == "srcc_plcc"]
-    if records and records[0].get("protocol") == "cross-set" and len(summary) > 2:
+    if protocol == "cross-set" and len(summary) > 2:
         path = target / "radar.png"
         radar(path, _radar_models(records, summary), title=records[0]["name"])
         written.append(path)
@@ -57,11 +55,7 @@ def draw_figures(records: Sequence[Mapping[str, Any]], folder: Path) -> list[Pat
 
 
 def prepare_figures(folder: Path, datasets: Sequence[str]) -> None:
-    """Check before a long evaluation that its figures can be drawn.
-
-    Args:
-        folder: Folder of the figures, created if needed.
-        datasets: Names of the datasets; the figures are named after them.
+    """Check before a long evaluation that its figures, which are named after the datasets, can be drawn.
 
     Raises:
         ValueError: If matplotlib is not installed, the folder cannot be created, or two datasets share a name.
@@ -79,11 +73,6 @@ def prepare_figures(folder: Path, datasets: Sequence[str]) -> None:
 def draw_evaluation(evaluation: Evaluation, manifest: Manifest, folder: Path) -> list[Path]:
     """Draw an evaluation: scatter with the logistic fit, bars by scene, score distributions as rated and aligned.
 
-    Args:
-        evaluation: Evaluation of the manifest.
-        manifest: Manifest with the opinion scores.
-        folder: Folder of the figures, created if needed.
-
     Returns:
         The files written; bars and distributions only if there is more than one scene.
 
@@ -94,9 +83,7 @@ def draw_evaluation(evaluation: Evaluation, manifest: Manifest, folder: Path) ->
     name = _safe(evaluation.dataset)
     written = [folder / f"{name}_scatter.png"]
     label = manifest.score.name if manifest.score.higher_is_better else f"{manifest.score.name}, flipped"
-    fit_scatter(
-        written[0], evaluation.targets, evaluation.predictions, truth_label=label, title=f"{evaluation.dataset}"
-    )
+    fit_scatter(written[0], evaluation.targets, evaluation.predictions, truth_label=label, title=evaluation.dataset)
     if len(evaluation.report["by_scene"]) > 1:
         path = folder / f"{name}_scenes.png"
         scene_bars(path, evaluation.report["by_scene"], title=f"{evaluation.dataset}: within each scene")
@@ -107,11 +94,7 @@ def draw_evaluation(evaluation: Evaluation, manifest: Manifest, folder: Path) ->
 
 
 def draw_scores(run: Path, folder: Path) -> list[Path]:
-    """Draw opinion scores over predictions for every test set of a run.
-
-    Args:
-        run: Run folder with its `scores_<set>.csv`.
-        folder: Folder of the figures.
+    """Draw opinion scores over predictions for every `scores_<set>.csv` of a run folder.
 
     Returns:
         The files `<set>_scatter.png`; none for test sets with fewer than two images.

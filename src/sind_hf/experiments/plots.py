@@ -81,12 +81,11 @@ def scene_scatter(
 
 
 def quality_map_sheet(path: str | os.PathLike[str], panels: Sequence[MapPanel], *, title: str = "") -> None:
-    """Plot images above their quality maps, all maps on one color scale.
-
-    Args:
-        panels: Columns, from left to right.
-    """
+    """Plot images above their quality maps, all maps on one color scale."""
     figure, axes = _panels(len(panels), width=3.4, height=6.9, rows=2)
+    from matplotlib.colors import LinearSegmentedColormap
+
+    colors = LinearSegmentedColormap.from_list("quality", COLORS / 255)
     values = np.stack([panel.quality_map for panel in panels])
     image: Any = None
     for column, panel in enumerate(panels):
@@ -94,7 +93,7 @@ def quality_map_sheet(path: str | os.PathLike[str], panels: Sequence[MapPanel], 
         top.imshow(panel.image)
         top.set_title(panel.title, fontsize=10)
         ratio = panel.image.height / panel.image.width
-        image = bottom.imshow(panel.quality_map, cmap=_color_map(), vmin=values.min(), vmax=values.max())
+        image = bottom.imshow(panel.quality_map, cmap=colors, vmin=values.min(), vmax=values.max())
         bottom.set_aspect(ratio)
         for axis in (top, bottom):
             axis.set_xticks([])
@@ -273,53 +272,19 @@ def training_curves(
     _write(figure, path, title)
 
 
-def curves(
-    path: str | os.PathLike[str],
-    series: Mapping[str, Sequence[tuple[float, float, float, float]]],
-    *,
-    x_label: str,
-    y_label: str,
-    title: str = "",
-) -> None:
-    """Plot how a measure changes with a condition, one line per series with its interval.
-
-    Args:
-        series: Points (x, y, low, high) from left to right, by name.
-        x_label: Label of the horizontal axis.
-        y_label: Label of the vertical axis.
-    """
-    figure, (axis,) = _panels(1, width=6.4, height=4.6)
-    for (name, points), color in zip(series.items(), _scene_colors(len(series)), strict=True):
-        x, y, low, high = np.array(points, np.float64).T
-        axis.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
-        axis.plot(x, y, color=color, marker="o", linewidth=2, label=name)
-    axis.set_xlabel(x_label)
-    axis.set_ylabel(y_label)
-    axis.grid(color="0.92")
-    axis.set_axisbelow(True)
-    axis.legend(frameon=False)
-    _write(figure, path, title)
-
-
 def plot_scene_distributions(manifest: Manifest, path: str | os.PathLike[str]) -> Path:
-    """Draw the score distribution of every scene before and after alignment, as a PNG.
+    """Draw the score distribution of every scene before and after alignment; return the path.
 
     Left: oriented scores (higher is better). Right: the scores of each scene minus their lower median, divided by
     their mean absolute deviation. Both panels state the mean overlap of the distributions of two scenes (1 if they
     are equal).
 
-    Args:
-        manifest: A manifest with at least two different scores in some scene.
-        path: Path of the figure.
-
-    Returns:
-        The path.
-
     Raises:
         ManifestError: If no scene has two different scores.
     """
     _, by_scene = scores_by_scene(manifest, manifest.oriented_scores())
-    scenes = {name: scores for name, scores in by_scene.items() if _varies(scores)}
+    # A density needs scores that differ by more than rounding.
+    scenes = {name: scores for name, scores in by_scene.items() if np.ptp(scores) > 1e-9 * np.abs(scores).max()}
     if not scenes:
         raise ManifestError(f"{manifest.dataset}: no scene has two different scores; there is no distribution to draw")
     order = sorted(scenes, key=lambda name: lower_median(scenes[name]))
@@ -377,11 +342,6 @@ def _draw_ridges(axes: Axes, scenes: dict[str, NDArray[np.float64]], bounds: tup
         axes.spines[side].set_visible(False)
 
 
-def _varies(scores: NDArray[np.float64]) -> bool:
-    """Whether the scores differ by more than rounding, as a density needs."""
-    return bool(np.ptp(scores) > 1e-9 * np.abs(scores).max())
-
-
 def _panels(count: int, *, width: float, height: float, rows: int = 1) -> tuple[Figure, list[Axes]]:
     figure = _figure(width * count, height)
     axes = figure.subplots(rows, count, squeeze=False)
@@ -418,9 +378,3 @@ def _scene_colors(count: int) -> list[Any]:
 
 def _number(value: float | None, otherwise: float) -> float:
     return otherwise if value is None or not np.isfinite(value) else float(value)
-
-
-def _color_map() -> Any:
-    from matplotlib.colors import LinearSegmentedColormap
-
-    return LinearSegmentedColormap.from_list("quality", COLORS / 255)

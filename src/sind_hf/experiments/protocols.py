@@ -55,12 +55,7 @@ class ExperimentFold:
 def build_folds(data: DataOptions, experiment: ExperimentOptions) -> list[ExperimentFold]:
     """Return the folds of an experiment, in the order in which they are run. Manifests are read, images are not.
 
-    Args:
-        data: Group `data` of a configuration.
-        experiment: Group `experiment` of a configuration; its `folds` select some of the folds.
-
-    Returns:
-        The folds; every side has entries, and no image is on both sides of a fold.
+    Every side has entries, and no image is on both sides of a fold. `experiment.folds` selects some of the folds.
 
     Raises:
         ValueError: If the protocol is missing or does not fit the data, a manifest or a fold cannot be found, or a
@@ -134,8 +129,11 @@ def _random_split(data: DataOptions, experiment: ExperimentOptions) -> list[Expe
 def _sides(name: str, data: DataOptions, experiment: ExperimentOptions) -> tuple[list[Fold], str]:
     """Return the folds of one dataset, and their origin in words."""
     protocol: Protocol = experiment.protocol  # type: ignore[assignment]  # checked by the options
-    dataset = name if name.endswith(".json") else canonical_name(name)
-    lists = [_named(mapping, dataset) for mapping in (data.train_lists, data.test_lists)]
+    dataset = _dataset_of(name)
+    lists = [
+        next((path for each, path in paths.items() if canonical_name(each) == dataset), None)
+        for paths in (data.train_lists, data.test_lists)
+    ]
     liqe = _liqe_folder(data, dataset) if protocol == "random-split" else None
     if any(lists) and protocol != "leave-one-out":
         manifest = load_manifest(data.json_dir, name).oriented()
@@ -154,8 +152,8 @@ def _sides(name: str, data: DataOptions, experiment: ExperimentOptions) -> tuple
     if protocol == "leave-one-out":
         return leave_one_out(manifest), "scenes of the manifest"
     if protocol == "cross-set":
-        trained = dataset in {each if each.endswith(".json") else canonical_name(each) for each in data.train}
-        tested = dataset in {each if each.endswith(".json") else canonical_name(each) for each in data.test}
+        trained = dataset in map(_dataset_of, data.train)
+        tested = dataset in map(_dataset_of, data.test)
         if trained != tested:
             return [cross_set(manifest, test_fraction=float(tested))], "the whole manifest"
         return [cross_set(manifest, seed=experiment.split_seed)], f"drawn with seed {experiment.split_seed}, 80/20"
@@ -166,24 +164,25 @@ def _sides(name: str, data: DataOptions, experiment: ExperimentOptions) -> tuple
     return folds, f"drawn with seed {experiment.split_seed}, 70/10/20"
 
 
+def _dataset_of(name: str) -> str:
+    """Return the dataset that an entry of the configuration names: a manifest (.json) by its path, others by name."""
+    return name if name.endswith(".json") else canonical_name(name)
+
+
 def _check_fold(fold: ExperimentFold, dataset_domain: bool) -> ExperimentFold:
     """Check a fold, remove test images from training, and choose the domains to align."""
     tested = {entry.image for manifest in fold.tests.values() for entry in manifest.entries}
     train = [manifest.filter(lambda entry: entry.image not in tested) for manifest in fold.train]
     if shared := sum(map(len, fold.train)) - sum(map(len, train)):
         logger.warning("fold %s: %d images are on both sides; they are only tested on", fold.name, shared)
-    for side, manifests in (("train", train), ("test", list(fold.tests.values()))):
-        for manifest in manifests:
-            if side == "test" and len(manifest.entries) == 1:
-                raise ValueError(
-                    f"fold {fold.name}: the test side of {manifest.dataset} has one image, and SRCC needs two; it "
-                    f"came from: {fold.origins.get(manifest.dataset)}."
-                )
-            if not manifest.entries:
-                raise ValueError(
-                    f"fold {fold.name}: the {side} side of {manifest.dataset} has no images; it came from: "
-                    f"{fold.origins.get(manifest.dataset)}."
-                )
+    sides = [("train", manifest) for manifest in train] + [("test", manifest) for manifest in fold.tests.values()]
+    for side, manifest in sides:
+        where = f"fold {fold.name}: the {side} side of {manifest.dataset}"
+        origin = fold.origins.get(manifest.dataset)
+        if not manifest.entries:
+            raise ValueError(f"{where} has no images; it came from: {origin}.")
+        if side == "test" and len(manifest.entries) == 1:
+            raise ValueError(f"{where} has one image, and SRCC needs two; it came from: {origin}.")
     return replace(fold, train=tuple(with_dataset_domains(train) if dataset_domain else train))
 
 
@@ -197,10 +196,6 @@ def _liqe_folder(data: DataOptions, dataset: str) -> Path | None:
     if (folder / dataset).is_dir():
         return folder / dataset
     return folder if len(data.train) == 1 and (folder / "1").is_dir() else None
-
-
-def _named(paths: dict[str, str], dataset: str) -> str | None:
-    return next((path for name, path in paths.items() if canonical_name(name) == dataset), None)
 
 
 def _by_dataset(manifests: Sequence[Manifest]) -> dict[str, Manifest]:

@@ -155,7 +155,8 @@ def training_history(log: Sequence[Mapping[str, Any]], tests: Sequence[str]) -> 
         for name in tests:
             values = by_name(entry, f"eval_{name}_")
             if "srcc" in values:  # the final evaluation replaces an earlier one of the last epoch
-                epochs[name][entry["epoch"]] = {"epoch": entry["epoch"], **_correlations(values)}
+                correlations = {metric: values[metric] for metric in CORRELATIONS if metric in values}
+                epochs[name][entry["epoch"]] = {"epoch": entry["epoch"], **correlations}
     return {
         "loss": curve,
         "tests": {name: [found[epoch] for epoch in sorted(found)] for name, found in epochs.items()},
@@ -177,12 +178,7 @@ def metrics_before_training(log: Sequence[Mapping[str, Any]], tests: Sequence[st
 
 
 def missing_within_scenes(record: Mapping[str, Any], test: str) -> str | None:
-    """Say why a test set of a record has no metrics within scenes; None if it has them.
-
-    Args:
-        record: Record of a run.
-        test: Name of the test set.
-    """
+    """Say why a test set of a record has no metrics within scenes; None if it has them."""
     if record["metrics"][test].get("within_scene_srcc") is not None:
         return None
     scenes = record["tests"][test].get("by_scene", {})
@@ -216,11 +212,7 @@ def load_records(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
 
 def require_same_config(folder: Path, source: Mapping[str, Mapping[str, Any]]) -> None:
-    """Refuse to resume a run that was started with another configuration.
-
-    Args:
-        folder: Run folder; nothing is checked if it has no `config.yaml`.
-        source: Configuration of this session, values by group and key.
+    """Refuse to resume a run whose folder has a `config.yaml` with another configuration than `source`.
 
     Raises:
         ValueError: If they differ in a value that results depend on; the message names the first difference.
@@ -255,7 +247,3 @@ def git_revision() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return answer.stdout.strip()
-
-
-def _correlations(values: Mapping[str, float]) -> dict[str, float]:
-    return {name: values[name] for name in CORRELATIONS if name in values}

@@ -22,16 +22,8 @@ from sind_hf.experiments.bootstrap import bootstrap_mean
 from sind_hf.files import atomic_file, write_json, write_text
 
 METRICS = ("srcc", "plcc", "srcc_plcc", "krcc", "rmse", "plcc_logistic4", "plcc_logistic5")
-TITLES = {
-    "srcc": "SRCC",
-    "plcc": "PLCC",
-    "srcc_plcc": "(SRCC+PLCC)/2",
-    "krcc": "KRCC",
-    "rmse": "RMSE",
-    "plcc_logistic4": "PLCC, 4-par. fit",
-    "plcc_logistic5": "PLCC, 5-par. fit",
-}
-_SHORT = ("srcc", "plcc", "srcc_plcc")  # the tables for people show these; CSV and JSON have the others
+# The tables for people show these; CSV and JSON have the others.
+_TITLES = {"srcc": "SRCC", "plcc": "PLCC", "srcc_plcc": "(SRCC+PLCC)/2"}
 Row = dict[str, Any]
 
 
@@ -171,15 +163,22 @@ def summary_rows(records: Sequence[Mapping[str, Any]]) -> list[Row]:
     return rows
 
 
+def statistics_cells(row: Row) -> list[str]:
+    """Return folds, mean, median, deviation and interval of a row of `summary_rows` as the cells of a table."""
+    return [
+        str(row["folds"]),
+        f"{row['mean']:.3f}",
+        f"{row['median']:.3f}",
+        "" if row["std"] is None else f"{row['std']:.3f}",
+        "" if row["low"] is None else f"{row['low']:.3f} to {row['high']:.3f}",
+    ]
+
+
 def write_report(records: Sequence[Mapping[str, Any]], folder: str | os.PathLike[str]) -> list[Path]:
     """Write `report.json`, `report.csv` (folds), `report_summary.csv`, `report.md` and `report.tex`.
 
-    Args:
-        records: Records from `load_records`. Without records nothing is written.
-        folder: Folder of the report.
-
     Returns:
-        The files written.
+        The files written; none without records.
     """
     if not records:
         return []
@@ -198,17 +197,17 @@ def markdown(records: Sequence[Mapping[str, Any]]) -> str:
     """Return the tables as Markdown."""
     first = records[0]
     title = f"# {first['name']}" + (f" ({first['protocol']})" if first.get("protocol") else "")
-    parts = [title, "", "Last epoch, averaged weights. " + _interval_note(records), ""]
-    head, body = _summary_cells(records)
-    parts += [_markdown_table(head, body), "", "## Folds", ""]
-    head, body = _fold_cells(records)
-    parts += [_markdown_table(head, body), ""]
-    parts += [
+    over = ", of the mean over the folds and of a fold over its images" if len(records) > 1 else " over the images"
+    parts = [
+        title,
+        f"Last epoch, averaged weights. Intervals: 95 % bootstrap{over}.",
+        _markdown_table(*_summary_cells(records)),
+        "## Folds",
+        _markdown_table(*_fold_cells(records)),
         "The best epoch of a test set was chosen on that test set. It is not a result; it only shows how far the last "
         "epoch is from it.",
-        "",
     ]
-    return "\n".join(parts)
+    return "\n\n".join(parts) + "\n"
 
 
 def latex(records: Sequence[Mapping[str, Any]]) -> str:
@@ -221,17 +220,15 @@ def latex(records: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _summary_cells(records: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    rows = [row for row in summary_rows(records) if row["metric"] in _SHORT]
     head = ["test set", "metric", "folds", "mean", "median", "std", "95 % interval", "published"]
     body = []
-    for row in rows:
+    for row in summary_rows(records):
+        if row["metric"] not in _TITLES:
+            continue
         paper = "" if row["published"] is None else f"{row['published']:.3f}"
         if paper and row["published_statistic"] != "value":
             paper += f" ({row['published_statistic']})"
-        interval = "" if row["low"] is None else f"{row['low']:.3f} to {row['high']:.3f}"
-        numbers = [f"{row[name]:.3f}" for name in ("mean", "median")]
-        std = "" if row["std"] is None else f"{row['std']:.3f}"
-        body.append([row["test"], TITLES[row["metric"]], str(row["folds"]), *numbers, std, interval, paper])
+        body.append([row["test"], _TITLES[row["metric"]], *statistics_cells(row), paper])
     return head, body
 
 
@@ -255,12 +252,6 @@ def _fold_cells(records: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[l
             ]
         )
     return head, body
-
-
-def _interval_note(records: Sequence[Mapping[str, Any]]) -> str:
-    if len(records) > 1:
-        return "Intervals: 95 % bootstrap, of the mean over the folds and of a fold over its images."
-    return "Intervals: 95 % bootstrap over the images."
 
 
 def _mean_of(values: Mapping[str, Any]) -> float | None:

@@ -18,6 +18,7 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from sind_hf.checkpoints import load_checkpoint
 from sind_hf.configuration_sind import SindConfig
 from sind_hf.data.training_sets import TrainingSets, open_named_sets, open_sets
 from sind_hf.distributed import on_main_process, only_run_in
-from sind_hf.experiments.config import ExperimentOptions, ModelOptions, RunConfig, parse_config
+from sind_hf.experiments.config import ModelOptions, RunConfig, parse_config
 from sind_hf.experiments.protocols import ExperimentFold, build_folds
 from sind_hf.experiments.records import (
     best_epoch,
@@ -79,11 +80,7 @@ class EvaluateEvery(TrainerCallback):
 
 
 def run_training(
-    config: RunConfig,
-    *,
-    resume: bool = False,
-    callbacks: Sequence[TrainerCallback] = (),
-    make_trainer: Callable[..., SindTrainer] = SindTrainer,
+    config: RunConfig, *, resume: bool = False, callbacks: Sequence[TrainerCallback] = ()
 ) -> dict[str, Any]:
     """Train a model by a configuration, test it, and save it with its record.
 
@@ -95,7 +92,6 @@ def run_training(
         config: Configuration from `load_config`.
         resume: Whether to resume from the last checkpoint in the run folder, if there is one.
         callbacks: Additional callbacks of the Trainer, such as a progress display.
-        make_trainer: Class of the trainer, a subclass of `SindTrainer`.
 
     Returns:
         The record in `results.json`.
@@ -126,7 +122,7 @@ def run_training(
     with only_run_in(output):
         if not resume:
             on_main_process(lambda: _require_no_run(output))
-        return _train(config, data, {}, resume=resume, callbacks=callbacks, make_trainer=make_trainer)
+        return _train(config, data, {}, resume=resume, callbacks=callbacks)
 
 
 def run_experiment(config: RunConfig, resume: bool = True, *, watch: Watch | None = None) -> list[dict[str, Any]]:
@@ -149,55 +145,36 @@ def run_experiment(config: RunConfig, resume: bool = True, *, watch: Watch | Non
     folds = build_folds(config.data, config.experiment)
     output = Path(str(config.training.output_dir))
     _ = config.training.device  # the first access chooses between CPU and accelerator, by this configuration
-    with only_run_in(output):
-        return _run_folds(config, folds, output, resume, watch)
-
-
-def _run_folds(
-    config: RunConfig, folds: Sequence[ExperimentFold], output: Path, resume: bool, watch: Watch | None
-) -> list[dict[str, Any]]:
-    on_main_process(lambda: _open_folder(output, config, resume))
     seeds = config.experiment.seeds or [config.training.seed]
     runs = [(fold, seed) for fold in folds for seed in seeds]
     records = []
-    for number, (fold, seed) in enumerate(runs, start=1):
-        folder = output / _safe_name(fold.name) / (f"seed_{seed}" if len(seeds) > 1 else "")
-        finished = on_main_process(lambda folder=folder: read_record(folder))  # type: ignore[misc]
-        if finished is None:
-            title = f"{config.experiment.name}: {fold.name}, seed {seed} ({number}/{len(runs)})"
-            with watch(title) if watch is not None else nullcontext(()) as callbacks:
-                finished = run_fold(config, fold, seed, folder, number - 1, callbacks)
-        records.append(finished)
-    on_main_process(lambda: write_report(load_records(output), output))
+    with only_run_in(output):
+        on_main_process(lambda: _open_folder(output, config, resume))
+        for number, (fold, seed) in enumerate(runs, start=1):
+            folder = output / _safe_name(fold.name) / (f"seed_{seed}" if len(seeds) > 1 else "")
+            finished = on_main_process(partial(read_record, folder))
+            if finished is None:
+                title = f"{config.experiment.name}: {fold.name}, seed {seed} ({number}/{len(runs)})"
+                with watch(title) if watch is not None else nullcontext(()) as callbacks:
+                    finished = _run_fold(config, fold, seed, folder, number - 1, callbacks)
+            records.append(finished)
+        on_main_process(lambda: write_report(load_records(output), output))
     return records
 
 
-def run_fold(
+def _run_fold(
     config: RunConfig,
     fold: ExperimentFold,
     seed: int,
     folder: Path,
-    position: int = 0,
-    callbacks: Sequence[TrainerCallback] = (),
+    position: int,
+    callbacks: Sequence[TrainerCallback],
 ) -> dict[str, Any]:
-    """Train on one fold, or resume it, and test.
-
-    Args:
-        config: Configuration of the experiment.
-        fold: Fold of the experiment.
-        seed: Seed of weights, order and crops.
-        folder: Run folder.
-        position: Number of the fold within the experiment, which orders the tables.
-        callbacks: Additional callbacks of the Trainer.
-
-    Returns:
-        The record, as from `run_training`, with the fold, the origins of its sides, and the protocol.
-
-    Raises:
-        ValueError: If images are missing, or the folder has another configuration.
-    """
-    own = fold_config(config, fold.name, seed, folder)
-    every = evaluation_interval(config.experiment)
+    """Train on one fold, or resume it, and test; return the record, as `run_training` does."""
+    own = _fold_config(config, fold.name, seed, folder)
+    every = config.experiment.evaluate_every  # published: 1 epoch in cross-set, 5 otherwise
+    if every is None:
+        every = 1 if config.experiment.protocol == "cross-set" else 5
     if every and own.training.eval_strategy == IntervalStrategy.NO:
         callbacks = [*callbacks, EvaluateEvery(every)]
     about = {
@@ -211,7 +188,7 @@ def run_fold(
     return _train(own, data, about, resume=True, callbacks=callbacks)
 
 
-def fold_config(config: RunConfig, name: str, seed: int, folder: Path) -> RunConfig:
+def _fold_config(config: RunConfig, name: str, seed: int, folder: Path) -> RunConfig:
     """Return the configuration of one fold: the experiment's, with seed, folder and the defaults of a fold."""
     source = {group: dict(values) for group, values in config.source.items()}
     source["training"] = _FOLD_DEFAULTS | source["training"] | {"output_dir": str(folder), "seed": seed}
@@ -222,13 +199,6 @@ def fold_config(config: RunConfig, name: str, seed: int, folder: Path) -> RunCon
     return parsed
 
 
-def evaluation_interval(options: ExperimentOptions) -> int:
-    """Return the epochs between evaluations (published: 1 in cross-set, 5 otherwise). 0: only after the last."""
-    if options.evaluate_every is not None:
-        return options.evaluate_every
-    return 1 if options.protocol == "cross-set" else 5
-
-
 def _train(
     config: RunConfig,
     data: TrainingSets,
@@ -236,7 +206,6 @@ def _train(
     *,
     resume: bool,
     callbacks: Sequence[TrainerCallback],
-    make_trainer: Callable[..., SindTrainer] = SindTrainer,
 ) -> dict[str, Any]:
     started = time.time()
     args = config.training
@@ -248,7 +217,7 @@ def _train(
         args.score_range = list(data.score_range)
     args.calibrate = args.calibrate and args.score_range is not None
     model, processor = build_model(config.model, args.loss_type, args.seed)
-    trainer = make_trainer(
+    trainer = SindTrainer(
         model=model,
         args=args,
         train_dataset=data.train,
@@ -314,12 +283,7 @@ def _train(
 
 
 def build_model(options: ModelOptions, loss_type: str, seed: int) -> tuple[SindModel, SindImageProcessor]:
-    """Return the model that a run starts from, and its image processor.
-
-    Args:
-        options: Group `model` of a configuration.
-        loss_type: Loss, which the checkpoint's config names.
-        seed: Seed of the new weights.
+    """Return the model that a run starts from, and its image processor; `seed` is that of new weights.
 
     Raises:
         ValueError: If a checkpoint cannot be loaded, or options contradict the backbone.

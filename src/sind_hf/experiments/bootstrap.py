@@ -29,9 +29,7 @@ class Difference:
     """The difference between two models on the same images, `first - second`.
 
     Attributes:
-        difference: Difference of the correlations.
-        low: Lower end of its interval.
-        high: Upper end of its interval.
+        difference: Difference of the correlations; `low` and `high` are the ends of its interval.
         p_value: Two-sided p-value: twice the share of resamples with the difference on the other side of zero.
     """
 
@@ -62,9 +60,7 @@ def bootstrap_intervals(
     Args:
         prediction: Predicted scores, shape (n,).
         target: Opinion scores, shape (n,).
-        resamples: Number of resamples.
         confidence: Share of the resamples inside the interval.
-        seed: Seed of the resampling.
 
     Returns:
         (low, high) of `srcc`, `plcc` and `srcc_plcc`; `nan` for constant input. Resamples without variation are left
@@ -108,9 +104,7 @@ def paired_bootstrap(
         second: Scores of the other model for the same images in the same order.
         target: Opinion scores, shape (n,).
         correlation: `"srcc"`, `"plcc"`, or `"srcc_plcc"` (their mean, as in the paper's cross-set table).
-        resamples: Number of resamples.
         confidence: Share of the resamples inside the interval.
-        seed: Seed of the resampling.
 
     Raises:
         ValueError: If the correlation is unknown, an option is out of range, or see `sind_hf.metrics.paired_arrays`.

@@ -56,7 +56,6 @@ def scene_scatter(
         truth: Opinion scores, shape (n,).
         predictions: Scores by each model, by the title of its panel; shape (n,) each.
         scenes: Scene of each image.
-        truth_label: Label of the horizontal axis.
     """
     figure, axes = _panels(len(predictions), width=5.2, height=4.9)
     names = sorted(set(scenes))
@@ -83,9 +82,6 @@ def scene_scatter(
 def quality_map_sheet(path: str | os.PathLike[str], panels: Sequence[MapPanel], *, title: str = "") -> None:
     """Plot images above their quality maps, all maps on one color scale."""
     figure, axes = _panels(len(panels), width=3.4, height=6.9, rows=2)
-    from matplotlib.colors import LinearSegmentedColormap
-
-    colors = LinearSegmentedColormap.from_list("quality", COLORS / 255)
     values = np.stack([panel.quality_map for panel in panels])
     image: Any = None
     for column, panel in enumerate(panels):
@@ -93,7 +89,7 @@ def quality_map_sheet(path: str | os.PathLike[str], panels: Sequence[MapPanel], 
         top.imshow(panel.image)
         top.set_title(panel.title, fontsize=10)
         ratio = panel.image.height / panel.image.width
-        image = bottom.imshow(panel.quality_map, cmap=colors, vmin=values.min(), vmax=values.max())
+        image = bottom.imshow(panel.quality_map, cmap=_color_map(), vmin=values.min(), vmax=values.max())
         bottom.set_aspect(ratio)
         for axis in (top, bottom):
             axis.set_xticks([])
@@ -126,7 +122,6 @@ def fit_scatter(
     Args:
         truth: Opinion scores, shape (n,).
         prediction: Predicted scores, shape (n,).
-        truth_label: Label of the vertical axis.
     """
     figure, (axis,) = _panels(1, width=5.6, height=5.0)
     x, y = np.asarray(prediction, np.float64), np.asarray(truth, np.float64)
@@ -374,6 +369,12 @@ def _scene_colors(count: int) -> list[Any]:
     if count <= 10:
         return [matplotlib.colormaps["tab10"](index) for index in range(count)]
     return [matplotlib.colormaps["turbo"](value) for value in np.linspace(0.05, 0.95, count)]
+
+
+def _color_map() -> Any:
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("quality", COLORS / 255)
 
 
 def _number(value: float | None, otherwise: float) -> float:

@@ -44,9 +44,9 @@ class Scores:
     """The scores of one test set, in its order.
 
     Attributes:
-        images: Name of each image.
-        predictions: Score of each image.
-        targets: Opinion score of each image; higher is better.
+        images: Names.
+        predictions: Scores by the model.
+        targets: Opinion scores; higher is better.
         scenes: Scene of each image.
         references: Reference of each image; None if the set has no references.
     """

@@ -126,7 +126,7 @@ def run_training(
 
 
 def run_experiment(config: RunConfig, resume: bool = True, *, watch: Watch | None = None) -> list[dict[str, Any]]:
-    """Run the folds of a protocol and report on them.
+    """Run the folds of a protocol and report on them; return the records of all folds.
 
     Finished folds are not run again, and an interrupted fold resumes from its last checkpoint. Under `accelerate
     launch` all processes work on one fold at a time.
@@ -135,9 +135,6 @@ def run_experiment(config: RunConfig, resume: bool = True, *, watch: Watch | Non
         config: Configuration from `load_config` with `experiment.protocol`; `training.output_dir` is the folder.
         resume: Whether to continue the experiment in the folder. False: refuse a folder that is not empty.
         watch: Function from the title of a fold to a context manager, which gives callbacks for the Trainer.
-
-    Returns:
-        The records of all folds.
 
     Raises:
         ValueError: If the configuration or the data cannot be used, or the folder has another configuration.

@@ -43,9 +43,7 @@ MOST_WORKERS = 8
 class JobResults:
     """The results of a finished job, including those of an earlier run that it resumed.
 
-    Attributes:
-        rows: Results in the order of the input, without quality maps.
-        sources: Sources of the images.
+    `rows` has the order of the input and no quality maps.
     """
 
     rows: Sequence[ScoredImage]

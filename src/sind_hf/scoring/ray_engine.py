@@ -42,8 +42,7 @@ class RayEngine:
         device: Device of each actor, see `load_scorer`, as `dtype` and `fast_decode`. With GPUs in the cluster each
             actor takes one, unless this is `"cpu"`.
         views: See `score_images`, as `batch_size`, `workers` (of each actor) and `quality_maps`.
-        actors: Number of actors; default: one for each GPU, or else as many as the CPUs allow with their
-            loaders.
+        actors: Number of actors; default: one for each GPU, or else as many as the CPUs allow with their loaders.
 
     Raises:
         ValueError: If Ray is not installed, or this is one of several processes of `accelerate launch`.

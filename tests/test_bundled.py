@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -20,6 +19,7 @@ from sind_hf import SindConfig, SindImageProcessor, SindModel, bundled_checkpoin
 from sind_hf.app.judge import Judge
 from sind_hf.bundled import percentile, reference_scores
 from sind_hf.checkpoints import load_checkpoint
+from sind_hf.cli import main
 from sind_hf.data.synthetic import packaged_photographs
 from sind_hf.experiments.config import ModelOptions
 from sind_hf.experiments.runner import build_model
@@ -58,19 +58,17 @@ def test_it_loads_quickly_and_whole() -> None:
     assert {tensor.dtype for tensor in stored.values()} <= {torch.float16, torch.int64}
 
 
-def test_the_command_scores_without_a_model_or_a_network(image_files: list[str]) -> None:
-    guard = (
-        "import socket, sys\n"
-        "def refuse(*_): raise OSError('no network')\n"
-        "socket.socket.connect = refuse\n"
-        "from sind_hf.cli import main\n"
-        f"sys.argv = ['sind-hf', 'score', *{image_files!r}, '--device', 'cpu']\n"
-        "main()"
-    )
-    done = subprocess.run([sys.executable, "-c", guard], capture_output=True, text=True, check=True)
-    scores = [float(line.split()[0]) for line in done.stdout.splitlines()]
-    assert len(scores) == len(image_files) and np.isfinite(scores).all()
-    assert "on the scale 1 to 5" in done.stderr
+def test_the_command_scores_without_a_model_or_a_network(
+    image_files: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("asks the network"))
+    monkeypatch.setattr(sys, "argv", ["sind-hf", "score", *image_files, "--device", "cpu"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    done = capsys.readouterr()
+    scores = [float(line.split()[0]) for line in done.out.splitlines()]
+    assert end.value.code in (None, 0) and len(scores) == len(image_files) and np.isfinite(scores).all()
+    assert "on the scale 1 to 5" in done.err
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections import namedtuple
 from dataclasses import replace
@@ -14,8 +12,8 @@ import pytest
 from filelock import FileLock
 from PIL import Image
 
-import sind_hf
 from helpers.prepared_sets import VIEW_SIZE, make_set
+from helpers.processes import FORKED
 from sind_hf.data.prepared import prepare as preparation
 from sind_hf.data.prepared.folder import PreparedFolder, load_prepared
 from sind_hf.data.prepared.prepare import estimate_bytes, prepare
@@ -81,37 +79,31 @@ def test_large_shards_are_written_in_several_batches(source, tmp_path, monkeypat
     assert many["local_picture"][:] == one["local_picture"][:]
 
 
-KILLED = """
-import sys, time
-from pathlib import Path
-from sind_hf.data.prepared import prepare as preparation
-from sind_hf.data.manifests.manifest import Manifest
+def prepare_slowly(manifest, root, folder, workers):
+    prepare_image = preparation._prepare_image
 
-prepare_image = preparation._prepare_image
-def slowly(*args):
-    time.sleep(0.2)
-    return prepare_image(*args)
-preparation._prepare_image = slowly
-root, folder, manifest, workers = sys.argv[1:]
-preparation.prepare(Manifest.load(manifest), root, folder, view_size=56, shard_images=3, workers=int(workers))
-"""
+    def slowly(*args):
+        time.sleep(0.2)
+        return prepare_image(*args)
+
+    preparation._prepare_image = slowly
+    run(manifest, root, folder, workers=workers)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_killed_run_is_continued(tmp_path, workers):
     root, folder = tmp_path / "source", tmp_path / "set"
     manifest = make_set(root, 20)
-    path = manifest.save(tmp_path / "manifest.json")
-    command = [sys.executable, "-c", KILLED, str(root), str(folder), str(path), str(workers)]
-    sources = str(Path(sind_hf.__file__).parents[1])
-    with subprocess.Popen(command, env=os.environ | {"PYTHONPATH": sources}) as process:
-        deadline = time.monotonic() + 120
-        # At least one shard is whole and another is being written.
-        while not (list(folder.glob("shard-*.json")) and list(folder.glob(".*.tmp"))):
-            assert process.poll() is None, "ended before it was killed"
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
+    process = FORKED.Process(target=prepare_slowly, args=(manifest, root, folder, workers))
+    process.start()
+    deadline = time.monotonic() + 120
+    # At least one shard is whole and another is being written.
+    while not (list(folder.glob("shard-*.json")) and list(folder.glob(".*.tmp"))):
+        assert process.is_alive(), "ended before it was killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.kill()
+    process.join()
     with pytest.raises(ValueError, match="not finished"):
         load_prepared(folder)
     with FileLock(folder.with_name(f".{folder.name}.lock"), timeout=120):

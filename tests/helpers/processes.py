@@ -16,8 +16,9 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-_FORKED = multiprocessing.get_context("forkserver")
-_FORKED.set_forkserver_preload(["sind_hf.experiments.runner", "sind_hf.scoring.dataset_rows", "sind_hf.scoring.job"])
+#: Makes processes from functions, as `multiprocessing` does.
+FORKED = multiprocessing.get_context("forkserver")
+FORKED.set_forkserver_preload(["sind_hf.experiments.runner", "sind_hf.scoring.dataset_rows", "sind_hf.scoring.job"])
 
 
 class Command:
@@ -27,7 +28,7 @@ class Command:
         self._folder = tempfile.TemporaryDirectory()
         self._streams = [Path(self._folder.name, name) for name in ("stdout", "stderr")]
         wanted = (module, [*map(str, arguments)], dict(environment), os.getcwd(), [*map(str, self._streams)])
-        self._process = _FORKED.Process(target=_run, args=wanted)
+        self._process = FORKED.Process(target=_run, args=wanted)
         self._process.start()
         assert self._process.pid is not None
         self.pid = self._process.pid

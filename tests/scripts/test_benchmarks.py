@@ -23,7 +23,7 @@ COMMANDS = {
     "views": ["--rounds", "1"],
     "prepared": ["--repeats", "1"],
     # Two scores would be too few for their deviation, against which the script measures the error of bfloat16.
-    "train_step": [*SMALL, "--batch-size", "4", "--rounds", "1"],
+    "train_step": [*SMALL, "--batch-size", "3", "--rounds", "1"],
     "epoch": [
         *SMALL,
         *["--batch-size", "4", "--steps", "1", "--images", "8", "--size", "400", "300", "--workers", "0"],

@@ -28,14 +28,8 @@ from sind_hf.modeling_sind import SindModel
 
 HEAD_WIDTH = 64  # features per attention head in every CLIP that OpenAI published
 CONFIG_KEYS = (
-    "image_size",
-    "patch_size",
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "intermediate_size",
-    "projection_dim",
-    "hidden_act",
+    *("image_size", "patch_size", "hidden_size", "num_hidden_layers", "num_attention_heads"),
+    *("intermediate_size", "projection_dim", "hidden_act"),
 )
 # Number of training batches. Nothing reads it, and torchvision's older files lack it.
 COUNTER = "num_batches_tracked"

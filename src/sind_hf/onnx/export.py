@@ -8,7 +8,7 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -211,14 +211,10 @@ def _first_cause(error: BaseException) -> str:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Suppress the exporter's messages about operators of torchvision and about itself."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+    with warnings.catch_warnings(), ExitStack() as levels:
+        warnings.simplefilter("ignore")
+        for name in ("torch.onnx", "onnxscript"):
+            logger = logging.getLogger(name)
+            levels.callback(logger.setLevel, logger.level)
+            logger.setLevel(logging.ERROR)
+        yield

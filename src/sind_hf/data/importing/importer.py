@@ -258,13 +258,10 @@ class _Images:
                 for name in names:
                     relative = Path(folder, name).relative_to(self.root).as_posix()
                     self._by_name.setdefault(_folded(name), []).append(relative)
-        found = self._by_name.get(_folded(PurePosixPath(path).name), [])
-        for same in (
-            lambda place: _folded(place) == _folded(path),
-            lambda place: PurePosixPath(place).name == PurePosixPath(path).name,
-        ):
-            found = [place for place in found if same(place)] or found
-        return found
+        name = PurePosixPath(path).name
+        found = self._by_name.get(_folded(name), [])
+        found = [place for place in found if _folded(place) == _folded(path)] or found
+        return [place for place in found if PurePosixPath(place).name == name] or found
 
     def _file_name(self, data: bytes, path: object, row: int) -> str:
         """Return a file name for an embedded image: its own if it is usable, else one made from the row number."""

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import partial
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -185,9 +185,7 @@ def _read_csv(path: Path, asked: Collection[str]) -> Table:
     def records() -> Iterator[tuple[int, Sequence[object] | str]]:
         with open_text(path, encoding, "surrogateescape", newline="") as file:
             reader = csv.reader(bounded_lines(file), delimiter=delimiter)
-            number = 0
-            while True:
-                number += 1
+            for number in count(1):
                 try:
                     cells = next(reader)
                 except StopIteration:

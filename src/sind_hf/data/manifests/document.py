@@ -103,7 +103,7 @@ def read_document(path: Path, max_bytes: int = MAX_BYTES) -> ManifestDocument:
 
 def _parse(text: str, max_entries: int) -> ManifestDocument:
     """Parse the text of a manifest. Duplicate keys, NaN and Infinity are errors, although `json` accepts them."""
-    require_few_values(text)
+    _require_few_values(text)
     decoder = json.JSONDecoder(object_pairs_hook=_unique_keys, parse_constant=_no_constant)
     try:
         header, end = decoder.raw_decode(text, len(text) - len(text.lstrip(_SPACE)))
@@ -130,19 +130,15 @@ def parse_json(text: str) -> Any:
     Raises:
         ValueError: If the text is not JSON, is nested too deeply or holds more than `MOST_VALUES` values.
     """
-    require_few_values(text)
+    _require_few_values(text)
     try:
         return json.loads(text)
     except RecursionError as error:
         raise ValueError("values are nested too deeply") from error
 
 
-def require_few_values(text: str) -> None:
-    """Refuse JSON text that would fill the memory once it is parsed.
-
-    Raises:
-        ManifestError: If it may hold more than `MOST_VALUES` values.
-    """
+def _require_few_values(text: str) -> None:
+    """Refuse JSON text that would fill the memory once it is parsed."""
     if (count := sum(map(text.count, ",[{"))) > MOST_VALUES:
         raise ManifestError(f"it may hold {count:,} values, more than {MOST_VALUES:,}; split the file")
 

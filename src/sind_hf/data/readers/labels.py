@@ -170,7 +170,7 @@ def score_list(path: Path, order: Literal["name score", "score name"] = "name sc
         LabelFileError: If a line does not have two fields, or the file is not text.
     """
     pairs = []
-    for line_number, line in enumerate(text_lines(path), start=1):
+    for line_number, line in enumerate(_text_lines(path), start=1):
         fields = re.split(r"\s*,\s*|\s+", line.strip())
         if fields == [""]:
             continue
@@ -181,12 +181,7 @@ def score_list(path: Path, order: Literal["name score", "score name"] = "name sc
     return pairs
 
 
-def text_lines(path: Path) -> list[str]:
-    """Return the lines of a text file.
-
-    Raises:
-        LabelFileError: If the file is not text.
-    """
+def _text_lines(path: Path) -> list[str]:
     try:
         with io.TextIOWrapper(_opened(path), encoding="utf-8-sig") as file:
             rows = _bounded(([line] for line in bounded_lines(file)), path)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from sind_hf.data.manifests.manifest import ScoreInfo
+from sind_hf.data.manifests.manifest import ManifestEntry, ScoreInfo
 
 
 class LabelFileError(ValueError):
@@ -59,13 +59,10 @@ class Download:
 
     Args:
         name: Name of the dataset, for messages.
-        folder: Folder of the dataset.
+        folder: Folder of the dataset. Its parent is the image root.
         labels: Spellings of each label file, by a short key.
         homepage: Address to get the dataset from, for messages.
         nested: Whether to look one folder below as well.
-
-    Attributes:
-        root: Image root: the parent of the dataset's folder.
     """
 
     def __init__(
@@ -93,18 +90,15 @@ class Download:
         if not top.is_dir():
             raise LabelFileError(f"{name}: {top} is not a folder; pass the folder that holds the dataset as root")
         known = [spelling.lower() for spelling in folders]
+        is_dataset = top.name.lower() in known
         inside = [folder for spelling in known if (folder := resolve_case(top, spelling)) and folder.is_dir()]
         # A folder with the dataset's name is the dataset, unless it holds another folder of the same name.
-        wrapped = [
-            folder for folder in inside if top.name.lower() in known and folder.name.lower() != top.name.lower()
-        ]
+        wrapped = [folder for folder in inside if is_dataset and folder.name.lower() != top.name.lower()]
         first = [folder for folder in inside if folder not in wrapped]
         # A linked dataset folder is resolved, because a manifest refuses links that lead out of its image root.
         places = dict.fromkeys(folder.resolve() for folder in [*first, top, *wrapped])
         # Label files one folder below a parent folder may be those of another dataset.
-        candidates = [
-            cls(name, place, labels, homepage, nested=place != top or top.name.lower() in known) for place in places
-        ]
+        candidates = [cls(name, place, labels, homepage, nested=place != top or is_dataset) for place in places]
         # Some of the label files are better than none: the error then names the missing ones.
         best = max(candidates, key=cls._found)
         if labels and not best._found():
@@ -190,25 +184,13 @@ def _files_below(folder: Path) -> Iterable[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class LabeledImage:
-    """An image as the label files of its dataset describe it.
+class LabeledImage(ManifestEntry):
+    """An image as the label files of its dataset describe it, present or not.
 
-    Attributes:
-        image: Path relative to the image root. For a missing image, its expected path.
-        score: Raw score on the scale of the dataset; NaN if the label file has no number there.
-        scene: Scene, if the label files name it.
-        domain_id: ID of the scene or distortion; see the catalog.
-        reference: File name of the pristine image that this one was made from.
-        distortion: Name of the distortion.
-        scenes: Scenes to choose from, if the label files leave a choice.
+    Its score is NaN if the label file has no number there, and its reference is the name of a file. `scenes` are those
+    to choose from, if the label files leave a choice.
     """
 
-    image: str
-    score: float
-    scene: str | None = None
-    domain_id: int | None = None
-    reference: str | None = None
-    distortion: str | None = None
     scenes: tuple[str, ...] = ()
 
 

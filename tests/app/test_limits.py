@@ -17,7 +17,7 @@ pytest.importorskip("gradio", reason="needs gradio, of the extra `app`")
 
 import httpx  # noqa: E402  (of gradio)
 
-from sind_hf.app import build_app, limits, page
+from sind_hf.app import build_app, middleware, page
 from sind_hf.app import judge as judging  # noqa: E402
 
 
@@ -98,7 +98,7 @@ def test_slow_images_do_not_stop_the_page(api, image_files, monkeypatch):
 
 def test_uploads_that_nobody_scores_take_bounded_room(api, monkeypatch):
     held = sum(path.stat().st_size for path in uploads())
-    monkeypatch.setattr(limits, "HELD_BYTES", held + 10_000)
+    monkeypatch.setattr(middleware, "HELD_BYTES", held + 10_000)
     first = upload(api, bytes(6000))
     assert first.status_code == 200
     refused = upload(api, bytes(6001))
@@ -111,7 +111,7 @@ def test_uploads_that_nobody_scores_take_bounded_room(api, monkeypatch):
 
 @pytest.mark.parametrize("chunked", [True, False])
 def test_long_messages_are_refused(api, chunked):
-    body = json.dumps({"data": ["x" * (limits.MESSAGE_BYTES + 1)]}).encode()
+    body = json.dumps({"data": ["x" * (middleware.MESSAGE_BYTES + 1)]}).encode()
     content = iter([body[:1000], body[1000:]]) if chunked else body
     answer = httpx.post(f"{api}/call/score", content=content, headers={"content-type": "application/json"})
     assert answer.status_code == 413 and answer.text == "The request is over the limit of 1 MB."
@@ -119,7 +119,7 @@ def test_long_messages_are_refused(api, chunked):
 
 def test_uploads_over_the_limit_are_refused_and_leave_nothing(api, monkeypatch):
     before = uploads()
-    monkeypatch.setattr(limits, "UPLOAD_BYTES", 100_000)
+    monkeypatch.setattr(middleware, "UPLOAD_BYTES", 100_000)
     assert upload(api, bytes(110_000)).status_code == 413
     files = [("files", (f"{number}.png", bytes(60_000))) for number in range(2)]  # each below the limit
     assert httpx.post(f"{api}/upload", files=files).status_code == 413
@@ -147,7 +147,7 @@ def receive_all(connection: socket.socket) -> bytes:
 
 def test_an_upload_that_stalls_is_refused_and_leaves_nothing(api, monkeypatch):
     before = uploads()
-    monkeypatch.setattr(limits, "STALLED_AFTER", 0.5)
+    monkeypatch.setattr(middleware, "STALLED_AFTER", 0.5)
     head = (
         "POST /gradio_api/upload HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\n"
         'Content-Length: 90000\r\n\r\n--b\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
@@ -161,7 +161,7 @@ def test_an_upload_that_stalls_is_refused_and_leaves_nothing(api, monkeypatch):
 
 
 def test_connections_without_a_request_are_closed(api, monkeypatch):
-    monkeypatch.setattr(limits, "IDLE_CONNECTION_SECONDS", 0.5)
+    monkeypatch.setattr(middleware, "IDLE_CONNECTION_SECONDS", 0.5)
     connections = [open_connection(api) for _ in range(50)]
     for number, connection in enumerate(connections):
         if number % 2:

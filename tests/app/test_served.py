@@ -17,7 +17,7 @@ gradio_client = pytest.importorskip("gradio_client", reason="needs gradio, of th
 import httpx  # noqa: E402  (of gradio_client)
 from gradio_client import Client, handle_file  # noqa: E402
 
-from sind_hf.app import build_app, document, launch_app, page  # noqa: E402
+from sind_hf.app import build_app, launch_app, middleware, page  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_examples_stay_when_a_client_names_them_as_its_upload(served):
 
 
 def test_heavy_uploads_are_refused_on_arrival(judge, example_folder, monkeypatch, free_port):
-    monkeypatch.setattr(page, "REFUSED_BYTES", 10_000)
+    monkeypatch.setattr(page, "UPLOAD_BYTES", 10_000)
     before = uploads()
     made = build_app(judge, examples=example_folder)
     url = launch_app(made, port=free_port, block=False)
@@ -87,11 +87,11 @@ def test_the_page_is_local_reports_to_nobody_and_is_not_shared(judge, example_fo
         shown = httpx.get(url).text
         assert "tiny" in shown and "on a scale of 0 to 100; higher is better" in shown
         tags = dict(re.findall(r'<meta property="(og:[^"]*)" content="([^"]*)"', shown))
-        assert tags == {"og:title": "How good does this photograph look?", "og:description": document.DESCRIPTION}
+        assert tags == {"og:title": "How good does this photograph look?", "og:description": middleware.DESCRIPTION}
         assert 'content="Gradio"' not in shown and "@Gradio" not in shown
-        for name, kind in document.FILES.items():
+        for name, kind in middleware.FILES.items():
             answer = httpx.get(f"{url}sind/{name}")
-            assert answer.text == (Path(document.__file__).with_name(name)).read_text(encoding="utf-8")
+            assert answer.text == (Path(middleware.__file__).with_name(name)).read_text(encoding="utf-8")
             assert answer.headers["content-type"].startswith(kind)
         assert httpx.get(f"{url}sind/page.py").status_code == 404
         with pytest.raises(ValueError, match=f"cannot listen on 127.0.0.1, port {free_port}: the port is taken"):

@@ -24,9 +24,8 @@ from sind_hf import app
 from sind_hf.app.judge import Judge
 from sind_hf.app.reference import ReferenceScores
 from sind_hf.app.static_site import runtime, site, write_site
-from sind_hf.app.static_site.half_weights import halve_weights
-from sind_hf.app.static_site.runtime import RuntimeFile, read_runtime
-from sind_hf.app.static_site.site import check_views
+from sind_hf.app.static_site.runtime import read_runtime
+from sind_hf.app.static_site.site import check_views, halve_weights
 from sind_hf.onnx.model import OnnxSindModel
 
 CONTENTS = {f"{kind}{suffix}": f"{kind}{suffix}".encode() * 100 for kind in ("a", "b") for suffix in (".mjs", ".wasm")}
@@ -35,11 +34,10 @@ CONTENTS = {f"{kind}{suffix}": f"{kind}{suffix}".encode() * 100 for kind in ("a"
 @pytest.fixture(scope="module", autouse=True)
 def small_runtime() -> Iterator[None]:
     """Files of a few bytes in place of onnxruntime-web's."""
-    files = {name: RuntimeFile(name, hashlib.sha256(data).hexdigest()) for name, data in CONTENTS.items()}
-    table = {"wasm": (files["a.mjs"], files["a.wasm"]), "webgpu": (files["b.mjs"], files["b.wasm"])}
+    hashes = {name: hashlib.sha256(data).hexdigest() for name, data in CONTENTS.items()}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runtime, "RUNTIMES", table)
-        patch.setattr(site, "RUNTIMES", table)
+        patch.setattr(runtime, "HASHES", hashes)
+        patch.setattr(site, "RUNTIMES", {"wasm": ("a.mjs", "a.wasm"), "webgpu": ("b.mjs", "b.wasm")})
         yield
 
 

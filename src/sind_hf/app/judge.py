@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Literal
@@ -16,7 +17,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from sind_hf.app.reference import ReferenceScores
-from sind_hf.app.uploads import MAX_PIXELS, read_image
+from sind_hf.app.uploads import MAX_PIXELS, read_image, small_copy
 from sind_hf.bundled import bundled_checkpoint
 from sind_hf.checkpoints import load_scorer
 from sind_hf.configuration_sind import resolve_checkpoint
@@ -33,23 +34,15 @@ Source = str | os.PathLike[str] | tuple[str, Image.Image]
 
 @dataclass(frozen=True)
 class Verdict:
-    """Result of one image.
+    """Result of one image."""
 
-    Attributes:
-        name: Name of the file, without its folder.
-        score: Score; higher is better. None when the image could not be used.
-        error: Reason why there is no score.
-        percentile: Share of the reference images with a lower score, in percent; None without a reference.
-        image: Small RGB copy of the image.
-        quality_map: (7, 7): points of the score that each part is above or below the mean of its image; None where
-            the model makes no map. If all parts were like the one of +2, the score would be 2 higher.
-    """
-
-    name: str
-    score: float | None = None
-    error: str | None = None
-    percentile: float | None = None
-    image: Image.Image | None = None
+    name: str  # of the file, without its folder
+    score: float | None = None  # higher is better; None when the image could not be used
+    error: str | None = None  # reason why there is no score
+    percentile: float | None = None  # share of the reference images with a lower score, in percent
+    image: Image.Image | None = None  # small RGB copy
+    # (7, 7): points of the score that each part is above or below the mean of its image; None where the model makes no
+    # map. If all parts were like the one of +2, the score would be 2 higher.
     quality_map: npt.NDArray[np.floating] | None = None
 
 
@@ -144,19 +137,11 @@ class Judge:
 
     def _judge(self, read: Sequence[tuple[str, Image.Image | str]], side: int) -> list[Verdict]:
         images = [image for _, image in read if isinstance(image, Image.Image)]
+        # Nine pairs of views of one image are already a batch.
+        batch_size = CHUNK if self.views == "center" else 1
+        score = partial(score_images, self.model, self.processor, views=self.views, batch_size=batch_size)
         with self._turn:
-            rows = list(
-                score_images(
-                    self.model,
-                    self.processor,
-                    images,
-                    views=self.views,
-                    # Nine pairs of views of one image are already a batch.
-                    batch_size=CHUNK if self.views == "center" else 1,
-                    quality_maps=self.makes_maps,
-                )
-            )
-        scored = iter(rows)
+            scored = iter(list(score(images, quality_maps=self.makes_maps)))
         verdicts = []
         for name, image in read:
             if isinstance(image, str):
@@ -166,14 +151,12 @@ class Judge:
             if row.score is None:
                 verdicts.append(Verdict(name, error=f"{name}: the model gave no finite score"))
                 continue
-            small = image.copy()
-            small.thumbnail((side, side))
             verdicts.append(
                 Verdict(
                     name,
                     row.score,
                     percentile=self.reference.percentile(row.score) if self.reference else None,
-                    image=small,
+                    image=small_copy(image, side),
                     quality_map=None if row.quality_map is None else self._in_points(row.quality_map),
                 )
             )

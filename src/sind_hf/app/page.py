@@ -22,18 +22,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from sind_hf.app import panels
-from sind_hf.app.document import PageDocument
 from sind_hf.app.judge import Judge
-from sind_hf.app.limits import UPLOAD_BYTES, RequestLimits, limit_connections
-from sind_hf.app.uploads import MAX_BYTES, MAX_IMAGES, MAX_PIXELS, Example, example_images, readable_formats
+from sind_hf.app.middleware import UPLOAD_BYTES, PageDocument, RequestLimits, limit_connections
+from sind_hf.app.uploads import (
+    MAX_BYTES,
+    MAX_IMAGES,
+    MAX_PIXELS,
+    Example,
+    example_images,
+    readable_formats,
+    small_copy,
+)
 
 if TYPE_CHECKING:
     from gradio import Blocks
 
 TITLE = "How good does this photograph look?"
 BATCH_SIDE = 360  # pixels of the images in a table
-# A file from MAX_BYTES to here is named and the others of its upload are scored; above, the upload is refused.
-REFUSED_BYTES = UPLOAD_BYTES
 WORKERS = 8  # requests that decode images at once; the model takes one image at a time
 WAITING = 40  # requests that may wait; more are told to try again
 ABANDONED_AFTER = 900  # seconds until an upload that nobody scored is deleted
@@ -184,7 +189,7 @@ def launch_app(
                 server_port=port,
                 inbrowser=open_browser,
                 share=False,
-                max_file_size=REFUSED_BYTES,
+                max_file_size=UPLOAD_BYTES,  # files from MAX_BYTES to here are named, and the others are scored
                 theme=theme,
                 i18n=gr.I18n(en={"common.complete": "Done"}),  # Gradio reads it to screen readers, and lacks the words
                 css_paths=Path(__file__).with_name("page.css"),
@@ -208,13 +213,7 @@ def launch_app(
 
 
 def score_files(judge: Judge, files: Sequence[str] | None, progress: Callable[[int, int], None] | None = None) -> str:
-    """Return the panel of one image, or the table of several, as HTML.
-
-    Args:
-        judge: Judge that scores the images.
-        files: Uploaded files.
-        progress: Called with (images done, images in all).
-    """
+    """Return the panel of one uploaded image, or the table of several, as HTML. `progress`: see `Judge.verdicts`."""
     scale = panels.Scale.of(judge)
     if not files:
         return panels.note(LIMITS)
@@ -278,13 +277,8 @@ def _gallery(gr: Any, examples: Sequence[Example]) -> Any:
     """Show the examples small; a click scores the whole image."""
     if not examples:
         return None
-    thumbs = []
-    for example in examples:
-        small = example.image.copy()
-        small.thumbnail((320, 320))
-        thumbs.append((small, example.name))
     return gr.Gallery(
-        thumbs,
+        [(small_copy(example.image, 320), example.name) for example in examples],
         label="Examples",
         show_label=False,
         elem_id="examples",

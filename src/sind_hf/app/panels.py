@@ -30,17 +30,11 @@ PAPER = "https://ieeexplore.ieee.org/search/searchresult.jsp?queryText=" + quote
 
 @dataclass(frozen=True)
 class Scale:
-    """Scale of the scores of one model.
+    """Scale of the scores of one model."""
 
-    Attributes:
-        range: Lowest and highest score of the training data's scale; None when the checkpoint declares none.
-        limits: The three scores at which the words `WORDS` change; empty when there are no words.
-        reference_size: Number of reference images; 0 without a reference.
-    """
-
-    range: tuple[float, float] | None
-    limits: tuple[float, ...] = ()
-    reference_size: int = 0
+    range: tuple[float, float] | None  # lowest and highest score of the training data's scale, if it is declared
+    limits: tuple[float, ...] = ()  # the three scores at which the words `WORDS` change; empty without words
+    reference_size: int = 0  # number of reference images
 
     @classmethod
     def of(cls, judge: Judge) -> Scale:
@@ -114,11 +108,7 @@ def caption(judge: Judge) -> str:
 
 
 def card_address(model: str | Judge, card: str | None) -> str | None:
-    """Return the address of a model card.
-
-    Args:
-        model: Checkpoint; a Hub repository has a page.
-        card: Address to use instead.
+    """Return the address of a model card: the page of a Hub repository, unless `card` is another address.
 
     Raises:
         ValueError: When `card` is not a web address.
@@ -132,11 +122,7 @@ def card_address(model: str | Judge, card: str | None) -> str | None:
 
 
 def links(card: str | None = None) -> str:
-    """Return the links below the caption, as HTML.
-
-    Args:
-        card: Address of the model card.
-    """
+    """Return the links below the caption, as HTML; `card` is the address of the model card."""
     addresses = {"Model card": card, "Paper": PAPER, "Code of the paper": CODE}
     shown = [
         f'<a href="{escape(address)}" target="_blank" rel="noopener">{name}</a>'
@@ -180,12 +166,8 @@ def note(text: str) -> str:
 def results(kind: Literal["score", "batch", "compare"], verdicts: Sequence[Verdict], scale: Scale) -> str:
     """Return verdicts as HTML that `page.js` replaces by a panel; a client without scripts reads plain lines.
 
-    The images are part of the HTML, so that no image of a visitor is kept on the server.
-
-    Args:
-        kind: Panel of one image, table of several, or comparison of two.
-        verdicts: Verdicts in the order of the files.
-        scale: Scale of the scores.
+    The panel shows one image, a table of several, or a comparison of two. The images are part of the HTML, so that no
+    image of a visitor is kept on the server.
     """
     data = json.dumps([_result(verdict) for verdict in verdicts], allow_nan=False)
     lines = "".join(f"<p>{escape(_line(verdict, scale))}</p>" for verdict in verdicts)

@@ -23,10 +23,7 @@ EQUAL = 1e-4
 
 
 class ReferenceScores:
-    """Scores that one model gave to many images.
-
-    Args:
-        scores: At least one finite number.
+    """Scores that one model gave to many images: finite numbers.
 
     Raises:
         ValueError: When there are no scores.
@@ -124,9 +121,5 @@ class ReferenceScores:
         return float(50 * (below + up_to) / len(self._sorted))
 
     def quantile(self, share: float) -> float:
-        """Return the score below which a share of the reference lies.
-
-        Args:
-            share: Share between 0 and 1.
-        """
+        """Return the score below which a share of the reference, between 0 and 1, lies."""
         return float(np.quantile(self._sorted, share))

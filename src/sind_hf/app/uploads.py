@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from sind_hf.data.synthetic import DISTORTIONS, packaged_photographs
-from sind_hf.image_processing_sind import ImageError, load_image, open_image, open_regular_file
+from sind_hf.image_processing_sind import FORMAT_OF_DECODER, ImageError, load_image, open_image, open_regular_file
 from sind_hf.scoring.sources import list_images
 
 MAX_BYTES = 50 * 2**20
@@ -26,47 +26,35 @@ PACKAGED_EXAMPLES = (
     ("motorcycle", "Motorcycle, noisy", "A noisy photograph of a motorcycle in a garage", ("white_noise", 4)),
     ("hubble", "Galaxies, compressed", "Galaxies in the night sky, with blocks of strong compression", ("jpeg", 5)),
 )
-# Names of Pillow's formats, in the order in which the page lists them; HEIC and JPEG XL need a package each.
-FORMATS = {
-    "JPEG": "JPEG",
-    "PNG": "PNG",
-    "WEBP": "WebP",
-    "AVIF": "AVIF",
-    "HEIF": "HEIC",
-    "JXL": "JPEG XL",
-    "TIFF": "TIFF",
-    "GIF": "GIF",
-    "BMP": "BMP",
-}
+# Names of Pillow's decoders, in the order in which the page lists their formats; HEIF and JXL need a package each.
+SHOWN_DECODERS = ("JPEG", "PNG", "WEBP", "AVIF", "HEIF", "JXL", "TIFF", "GIF", "BMP")
 
 
 @dataclass(frozen=True)
 class Example:
-    """An image that visitors can try.
+    """An image that visitors can try."""
 
-    Attributes:
-        name: Label of the image.
-        alt: What the image shows, for those who do not see it; empty when only the label is known.
-        image: RGB.
-    """
+    name: str  # label of the image
+    alt: str  # what the image shows, for those who do not see it; empty when only the label is known
+    image: Image.Image  # RGB
 
-    name: str
-    alt: str
-    image: Image.Image
+
+def small_copy(image: Image.Image, side: int) -> Image.Image:
+    """Return a copy of an image that is at most `side` pixels long; a smaller image keeps its size."""
+    small = image.copy()
+    small.thumbnail((side, side))
+    return small
 
 
 def readable_formats() -> str:
     """Return the formats that this machine reads, as text."""
     Image.init()
-    names = [name for kind, name in FORMATS.items() if kind in Image.OPEN]
+    names = [FORMAT_OF_DECODER[kind].name for kind in SHOWN_DECODERS if kind in Image.OPEN]
     return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def read_image(path: str | os.PathLike[str]) -> Image.Image:
-    """Read one image from disk if it is within the limits of the page.
-
-    Returns:
-        Upright RGB.
+    """Read one image from disk, as upright RGB, if it is within the limits of the page.
 
     Raises:
         ImageError: When it is too large or cannot be read. The message names the file without its folder, which the

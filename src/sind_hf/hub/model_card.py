@@ -34,7 +34,13 @@ METRICS = {
     "within_scene_plcc": "PLCC within scenes",
 }
 FEW_IMAGES = 30  # below this number of test images the card warns
+CHANCE = (
+    "With so few, chance alone can move a correlation by 0.2 or more: read these figures as a check that training "
+    "worked, not as a measure of the model."
+)
 SMALL_SET = 100  # below this number the third decimal of a correlation says nothing
+WITH_RANGE = "Scores are never clipped: very good and very bad images can lie outside the range."
+WITHOUT_RANGE = "Scores are on no declared scale: compare them with each other only, not with scores of other models."
 _TEMPLATE = Path(__file__).with_name("model_card_template.md")
 _TRAINING = {
     "learning_rate": "learning rate",
@@ -52,17 +58,11 @@ _TRAINING = {
 
 @dataclass(frozen=True)
 class Example:
-    """An image that a card shows with its score.
+    """An image that a card shows with its score."""
 
-    Attributes:
-        path: Path of the image, relative to the card.
-        score: Score by the card's model.
-        credit: Author and license of the image; None to leave them out.
-    """
-
-    path: str
-    score: float
-    credit: str | None = None
+    path: str  # relative to the card
+    score: float  # by the card's model
+    credit: str | None = None  # author and license of the image
 
 
 def model_card(
@@ -106,7 +106,7 @@ def model_card(
         model_name=title if results else None,
         tags=["sind", TASK, "no-reference", "iqa", *tags],
     )
-    config = facts.config
+    config, limits = facts.config, _range(facts.config)
     known = [find(name) for name in facts.trained_on]
     return ModelCard.from_template(
         data,
@@ -116,15 +116,19 @@ def model_card(
         repo_id=repo_id,
         backbone=plain((config.get("vision_config") or {}).get("model_type", "of an unknown kind")),
         size_text=_size_text(facts),
-        range_text=_range_text(config),
-        range_limit=_range_limit(config),
+        scale=f"the scale {limits} of the training scores" if limits else "no declared scale",
+        range_limit=WITH_RANGE if limits else WITHOUT_RANGE,
         view_size=config.get("view_size") or 224,
         example=example,
-        example_text=None if example is None else _example_text(example, config),
+        example_text=None if example is None else _example_text(example, limits),
         scores=_score_rows(facts),
         protocol_text=_protocol_text(facts),
         results=_result_rows(facts.tests),
-        warnings=[_few_images_text(test) for test in facts.tests if (test.images or FEW_IMAGES) < FEW_IMAGES],
+        warnings=[
+            f"{plain(test.dataset)} has only {test.images} test images. {CHANCE}"
+            for test in facts.tests
+            if (test.images or FEW_IMAGES) < FEW_IMAGES
+        ],
         has_intervals=any(test.intervals for test in facts.tests),
         has_before=any(test.before for test in facts.tests),
         figures=[(path, f"Opinion scores over predicted scores: {Path(path).stem}") for path in figures],
@@ -218,17 +222,6 @@ def _range(config: Mapping[str, Any]) -> str | None:
     return f"{limits[0]:g} to {limits[1]:g}" if limits else None
 
 
-def _range_text(config: Mapping[str, Any]) -> str:
-    limits = _range(config)
-    return f"scores are on the scale {limits} of the training scores" if limits else "scores are on no declared scale"
-
-
-def _range_limit(config: Mapping[str, Any]) -> str:
-    if _range(config):
-        return "Scores are never clipped: very good and very bad images can lie outside the range."
-    return "Scores are on no declared scale: compare them with each other only, not with scores of other models."
-
-
 def _score_rows(facts: ModelFacts) -> list[tuple[str, str]]:
     scale, shift = facts.config.get("score_scale", 1.0), facts.config.get("score_shift", 0.0)
     if (scale, shift) == (1, 0):
@@ -292,36 +285,23 @@ def _shown(test: SetResult, name: str) -> str:
     return f"{value:.{decimals}f} ({low:.{decimals}f} to {high:.{decimals}f})"
 
 
-def _few_images_text(test: SetResult) -> str:
-    return (
-        f"{plain(test.dataset)} has only {test.images} test images. With so few, chance alone can move a correlation "
-        "by 0.2 or more: read these figures as a check that training worked, not as a measure of the model."
-    )
-
-
 def _size_text(facts: ModelFacts) -> str | None:
     if facts.parameters is None or facts.file_size is None:
         return None
-    return f"{_count(facts.parameters)} parameters, {shown_size(facts.file_size)} of weights"
-
-
-def _count(number: int) -> str:
-    for unit, name in ((1e9, "billion"), (1e6, "million")):
-        if number >= unit:
-            return f"{number / unit:.1f} {name}"
-    return f"{number:,}"
+    count = _in_units(facts.parameters, {"billion": 1e9, "million": 1e6}) or f"{facts.parameters:,}"
+    return f"{count} parameters, {shown_size(facts.file_size)} of weights"
 
 
 def shown_size(size: int) -> str:
     """Return a number of bytes as text, such as `12.3 MB`."""
-    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if size >= unit:
-            return f"{size / unit:.1f} {name}"
-    return f"{size} bytes"
+    return _in_units(size, {"GB": 1e9, "MB": 1e6, "kB": 1e3}) or f"{size} bytes"
 
 
-def _example_text(example: Example, config: Mapping[str, Any]) -> str:
-    limits = _range(config)
+def _in_units(number: int, units: Mapping[str, float]) -> str | None:
+    return next((f"{number / unit:.1f} {name}" for name, unit in units.items() if number >= unit), None)
+
+
+def _example_text(example: Example, limits: str | None) -> str:
     text = f"The model gives this image **{example.score:.2f}**"
     text += f" on its scale of {limits}." if limits else "."
     return f"{text} ({plain(example.credit)})" if example.credit else text

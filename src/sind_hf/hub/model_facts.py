@@ -92,12 +92,12 @@ def facts_from_folder(folder: str | os.PathLike[str]) -> ModelFacts:
     path = Path(folder)
     check_folder(str(path))
     config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    record = read_record(path)
-    if record is not None:
+    if (record := read_record(path)) is not None:
         facts = _facts_of_record(config, record)
     else:
-        options = read_config(path)
-        facts = ModelFacts(config) if options is None else _facts_of_configuration(config, options)
+        options = read_config(path) or {}
+        start, base_model = _start(options.get("model") or {})
+        facts = ModelFacts(config, training=options.get("training") or {}, start=start, base_model=base_model)
     parameters, file_size = measure_weights(path)
     return replace(facts, parameters=parameters, file_size=file_size)
 
@@ -105,7 +105,7 @@ def facts_from_folder(folder: str | os.PathLike[str]) -> ModelFacts:
 def measure_weights(folder: Path) -> tuple[int | None, int | None]:
     """Return the number of parameters and the size in bytes of a folder's weights; None if they cannot be read."""
     parameters = size = 0
-    files = sorted(folder.glob("model*.safetensors"))
+    files = list(folder.glob("model*.safetensors"))
     try:
         for file in files:
             size += file.stat().st_size
@@ -116,11 +116,6 @@ def measure_weights(folder: Path) -> tuple[int | None, int | None]:
     except (OSError, SafetensorError):
         return None, None
     return (parameters, size) if files else (None, None)
-
-
-def _facts_of_configuration(config: Mapping[str, Any], options: Mapping[str, Any]) -> ModelFacts:
-    start, base_model = _start(options.get("model") or {})
-    return ModelFacts(config, training=dict(options.get("training") or {}), start=start, base_model=base_model)
 
 
 def _facts_of_record(config: Mapping[str, Any], record: Mapping[str, Any]) -> ModelFacts:
@@ -159,8 +154,7 @@ def _intervals(described: Mapping[str, Any] | None) -> dict[str, tuple[float, fl
 def facts_of_run(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a configured run knows beyond its trainer, as fields of `ModelFacts`.
 
-    Args:
-        record: Record of the run, with `config` and `train_images`; for a fold also with `protocol` and `fold`.
+    The record of the run has `config` and `train_images`; that of a fold also has `protocol` and `fold`.
     """
     start, base_model = _start(record["config"].get("model") or {})
     return {
@@ -186,9 +180,7 @@ def _part(name: str, record: Mapping[str, Any], data: Mapping[str, Any], origin:
 def without_paths(text: str, options: Mapping[str, Any] | None = None) -> str:
     """Replace the paths in a text by their last part, so that a card tells nothing of the machine.
 
-    Args:
-        text: Text that may hold paths.
-        options: Options of the run. Their paths are found in the text even when they contain spaces.
+    Paths among the options of the run are found in the text even when they contain spaces.
     """
     for value in _strings(options or {}):
         if "/" in value or "\\" in value:

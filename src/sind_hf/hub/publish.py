@@ -24,12 +24,12 @@ from huggingface_hub import (
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 from huggingface_hub.utils import filter_repo_objects
 
+from sind_hf import __version__
 from sind_hf.checkpoints import check_folder, load_checkpoint
 from sind_hf.files import atomic_file
 from sind_hf.hub.model_card import CARD, FIGURES, Example, has_own_card, is_ours, model_card
 from sind_hf.hub.model_facts import ModelFacts, facts_from_folder, local_path_in
 from sind_hf.run_record import read_record
-from sind_hf.version import __version__
 
 RepoType = Literal["model", "space"]
 # The only files that leave a model's folder: no optimizer states, no pickles, no records or scores with local paths.
@@ -76,17 +76,11 @@ class Push:
 
 @dataclass(frozen=True)
 class Preview:
-    """The files that a push would upload, as far as is known without asking the Hub.
+    """The files that a push would upload, as far as is known without asking the Hub."""
 
-    Attributes:
-        sizes: Size in bytes of each file, by path.
-        card: Text of the model card.
-        card_is_new: Whether the card was written for this push; otherwise it is the folder's own README.md.
-    """
-
-    sizes: dict[str, int]
-    card: str
-    card_is_new: bool
+    sizes: dict[str, int]  # in bytes, by path
+    card: str  # text of the model card
+    card_is_new: bool  # whether it was written for this push; otherwise it is the folder's own README.md
 
 
 def push_model(
@@ -129,12 +123,13 @@ def push_model(
     require_complete(path)
     facts = facts_from_folder(path)
     api = hub_api(token)
+    renews = _renews_card(path)
+    staged, shown = _stage_images(path, figures, example) if renews else ({}, None)
     with tempfile.TemporaryDirectory() as temporary:
-        staged, shown = _stage_images(path, Path(temporary), figures, example) if _renews_card(path) else ({}, None)
         with one_line_errors(api, repo_id, path):
             repo_id = open_repository(api, repo_id, private=private, revision=revision)
             remote_card = fetch_card(api, repo_id, revision)
-        if _renews_card(path):
+        if renews:
             staged[CARD] = Path(temporary) / CARD
             text = _card_text(facts, repo_id, list(staged), shown, license or declared_license(remote_card))
             staged[CARD].write_text(text, encoding="utf-8")
@@ -158,14 +153,7 @@ def preview_model(
     figures: Sequence[str | os.PathLike[str]] = (),
     example: str | os.PathLike[str] | None = EXAMPLE_IMAGE,
 ) -> Preview:
-    """Return what `push_model` would upload; nothing is sent, and the folder stays as it is.
-
-    Args:
-        folder: See `push_model`, as the other arguments.
-        repo_id: Repository of the card.
-        license: License of the weights.
-        figures: PNG files for the card.
-        example: Image that the card shows with its score.
+    """Return what `push_model` would upload with these arguments; nothing is sent, and the folder stays as it is.
 
     Raises:
         ValueError: If the folder is not a complete checkpoint or the example cannot be scored.
@@ -173,15 +161,13 @@ def preview_model(
     path = Path(folder)
     require_complete(path)
     facts = facts_from_folder(path)
-    with tempfile.TemporaryDirectory() as temporary:
-        if not _renews_card(path):
-            sizes = {name: (path / name).stat().st_size for name in list_files(path, MODEL_FILES)}
-            return Preview(sizes, (path / CARD).read_text(encoding="utf-8", errors="replace"), False)
-        staged, shown = _stage_images(path, Path(temporary), figures, example)
-        card = _card_text(facts, repo_id, list(staged), shown, license)
-        files = {name: path / name for name in list_files(path, MODEL_FILES)} | staged
-        sizes = {name: files[name].stat().st_size for name in files if name != CARD}
-        return Preview(dict(sorted((sizes | {CARD: len(card.encode())}).items())), card, True)
+    sizes = {name: (path / name).stat().st_size for name in list_files(path, MODEL_FILES)}
+    if not _renews_card(path):
+        return Preview(sizes, (path / CARD).read_text(encoding="utf-8", errors="replace"), False)
+    staged, shown = _stage_images(path, figures, example)
+    card = _card_text(facts, repo_id, list(staged), shown, license)
+    sizes |= {name: file.stat().st_size for name, file in staged.items()} | {CARD: len(card.encode())}
+    return Preview(dict(sorted(sizes.items())), card, True)
 
 
 def _renews_card(folder: Path) -> bool:
@@ -193,7 +179,7 @@ def _renews_card(folder: Path) -> bool:
 
 
 def _stage_images(
-    folder: Path, staging: Path, figures: Sequence[str | os.PathLike[str]], example: str | os.PathLike[str] | None
+    folder: Path, figures: Sequence[str | os.PathLike[str]], example: str | os.PathLike[str] | None
 ) -> tuple[dict[str, Path], Example | None]:
     """Collect the images of a card, by their path beside it, and score the example."""
     staged = {f"{FIGURES}/{Path(figure).name}": Path(figure) for figure in figures}
@@ -307,7 +293,7 @@ def commit_files(
     """Upload files and delete others as one commit. (`HfApi.upload_folder` may divide one into several.)
 
     Args:
-        api: Client.
+        api: Client of the Hub.
         folder: Folder of the files.
         files: Paths of the files, in the folder as in the repository.
         repo_id: Existing repository.
@@ -342,14 +328,7 @@ def commit_model(
 ) -> tuple[CommitInfo, list[str]]:
     """Upload the files of a model's folder that may leave it; a card of ours never replaces one that somebody wrote.
 
-    Args:
-        api: Client.
-        folder: Checkpoint.
-        repo_id: Existing repository.
-        remote_card: README.md of the repository, see `fetch_card`.
-        staged: Files that are read from elsewhere, such as a new card, by their path in the repository.
-        revision: Branch.
-        message: Message of the commit.
+    The arguments are those of `commit_files`, and `remote_card`, the README.md of the repository.
 
     Returns:
         The commit and the paths of its files.
@@ -447,7 +426,8 @@ def _explain(error: BaseException, api: HfApi, repo_id: str, folder: Path) -> st
     again = f"{folder} is as it was; push again"
     if isinstance(error, ValueError) and not isinstance(error, (HFValidationError, json.JSONDecodeError)):
         return str(error)  # one of ours, or the Hub's about the metadata of a card
-    for cause in _causes(error):
+    cause: BaseException | None = error
+    while cause is not None:  # uploads wrap the errors that stop them
         if isinstance(cause, HFValidationError):
             return f"{repo_id!r} is not a repository name; write user/name: {cause}"
         if isinstance(cause, OfflineModeIsEnabled):
@@ -456,15 +436,8 @@ def _explain(error: BaseException, api: HfApi, repo_id: str, folder: Path) -> st
             return _explain_answer(cause, repo_id, again)
         if type(cause).__module__.startswith("httpx"):  # the client's HTTP library
             return f"{api.endpoint} cannot be reached ({type(cause).__name__}: {cause}): check the network. {again}."
+        cause = cause.__cause__
     return f"{repo_id}: the upload failed ({type(error).__name__}: {error}); {again}."
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and its causes, because uploads wrap the errors that stop them."""
-    current: BaseException | None = error
-    while current is not None:
-        yield current
-        current = current.__cause__
 
 
 def _explain_answer(error: HfHubHTTPError, repo_id: str, again: str) -> str:

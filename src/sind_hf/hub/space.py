@@ -16,7 +16,7 @@ import tempfile
 from dataclasses import dataclass
 from importlib.metadata import distributions
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 from huggingface_hub import HfApi
@@ -89,19 +89,12 @@ _CPU_TORCH = """# torch for CPUs alone, a tenth of the size; on a Space with a G
 
 @dataclass(frozen=True)
 class PushedSpace:
-    """A Space on the Hub.
+    """A Space on the Hub."""
 
-    Attributes:
-        url: Address of its page, which works when the Hub has built it.
-        commit_url: Address of the commit.
-        repo_id: Name with the namespace.
-        files: Paths of the files that were pushed.
-    """
-
-    url: str
+    url: str  # address of its page, which works when the Hub has built it
     commit_url: str
-    repo_id: str
-    files: tuple[str, ...]
+    repo_id: str  # with the namespace
+    files: tuple[str, ...]  # paths of the files that were pushed
 
 
 def push_space(
@@ -157,13 +150,9 @@ def push_space_folder(
 
     Args:
         space: Folder with the Space's files.
-        repo_id: See `push_space`.
+        repo_id: See `push_space`, also for the options that are not listed here.
         model: Model that the Space shows, for messages.
         sdk: Kind of a new Space; the README.md of an existing one decides its kind.
-        private: See `push_space`.
-        revision: See `push_space`.
-        message: See `push_space`.
-        token: See `push_space`.
 
     Raises:
         ValueError: If the Hub refuses or cannot be reached; the message says what to do.
@@ -216,24 +205,19 @@ def write_space(folder: str | os.PathLike[str], model: str, *, title: str | None
     local = Path(model).is_dir()
     if local:
         load_checkpoint(model, device="cpu")  # a broken checkpoint fails here, not on the Space
-    else:
-        _check_name(model)
+    elif model.count("/") != 1 or not is_repo_id(model):
+        raise ValueError(f"{model}: neither a checkpoint folder nor a Hub repository (user/name).")
     title = " ".join((title or TITLE).split())
     requirements, license = _of_package()
     shown = "/".join(Path(model).resolve().parts[-2:]) if local else model
-    header = {
-        "title": title,
-        "emoji": "📷",
-        "colorFrom": "blue",
-        "colorTo": "red",
-        "sdk": "gradio",
-        "sdk_version": GRADIO_VERSION,
-        "python_version": PYTHON_VERSION,
-        "app_file": "app.py",
-        "license": "mit",
-        "tags": ["image-quality-assessment", "sind"],
+    header = space_header(
+        title,
+        sdk="gradio",
+        sdk_version=GRADIO_VERSION,
+        python_version=PYTHON_VERSION,
+        app_file="app.py",
         **({} if local else {"models": [model], "preload_from_hub": [model]}),
-    }
+    )
     files = {
         "app.py": _APP.format(
             model=f'str(Path(__file__).with_name("{MODEL_FOLDER}"))' if local else repr(model),
@@ -242,7 +226,7 @@ def write_space(folder: str | os.PathLike[str], model: str, *, title: str | None
         ),
         "requirements.txt": _CPU_TORCH + "".join(f"{line}\n" for line in requirements),
         "README.md": _README.format(
-            header=yaml.safe_dump(header, sort_keys=False, allow_unicode=True),
+            header=header,
             title=title,
             model=f"in `{MODEL_FOLDER}/`" if local else f"[{model}](https://huggingface.co/{model})",
             version=sind_hf.__version__,
@@ -261,27 +245,23 @@ def write_space(folder: str | os.PathLike[str], model: str, *, title: str | None
     return folder
 
 
+def space_header(title: str, **fields: Any) -> str:
+    """Return the YAML header of a Space's README.md."""
+    looks = {"title": title, "emoji": "📷", "colorFrom": "blue", "colorTo": "red", "license": "mit"}
+    header = {**looks, "tags": ["image-quality-assessment", "sind"], **fields}
+    return yaml.safe_dump(header, sort_keys=False, allow_unicode=True)
+
+
 def _copy_model(source: Path, target: Path) -> None:
     target.mkdir()
     for pattern in MODEL_FILES:
         for path in source.glob(pattern):
             shutil.copyfile(path, target / path.name)
     if (source / REFERENCE_FILE).is_file():
-        _copy_scores(source / REFERENCE_FILE, target / REFERENCE_FILE)
-
-
-def _copy_scores(source: Path, target: Path) -> None:
-    """Copy the column `score` alone: the others hold the paths of somebody's images."""
-    rows = [row for _, row in read_table(source).rows if isinstance(row, dict)]
-    with target.open("w", newline="", encoding="utf-8") as copy:
-        writer = csv.writer(copy)
-        writer.writerow(["score"])
-        writer.writerows([row["score"]] for row in rows if row.get("score"))
-
-
-def _check_name(model: str) -> None:
-    if model.count("/") != 1 or not is_repo_id(model):
-        raise ValueError(f"{model}: neither a checkpoint folder nor a Hub repository (user/name).")
+        # The other columns hold the paths of somebody's images.
+        scores = [row.get("score") for _, row in read_table(source / REFERENCE_FILE).rows if isinstance(row, dict)]
+        with (target / REFERENCE_FILE).open("w", newline="", encoding="utf-8") as copy:
+            csv.writer(copy).writerows([["score"], *([score] for score in scores if score)])
 
 
 def _of_package() -> tuple[list[str], str]:

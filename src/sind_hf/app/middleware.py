@@ -1,13 +1,15 @@
-"""Limits of the page's server: what a request may send, how long it may take, and how much room uploads take."""
+"""What the page adds to Gradio's server: limits of requests and uploads, and a document with a script of its own."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextvars import ContextVar
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +27,16 @@ MESSAGE_SECONDS = 30
 IDLE_CONNECTION_SECONDS = 15
 CONNECTIONS = 500
 
+FOLDER = "/sind/"  # of `FILES`
+FILES = {"page.js": "text/javascript", "panels.js": "text/javascript", "panels.css": "text/css"}
+DESCRIPTION = "Says how good photographs look."
+_SOCIAL_TAG = re.compile(r'\s*<meta\s+(?:property|name)="(?:og|twitter):[^>]*>')
+
+Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _request_folder: ContextVar[Path] = ContextVar("request_folder")
 
@@ -37,11 +45,7 @@ class RequestLimits:
     """ASGI middleware that refuses requests beyond the limits, and gives every upload its own folder.
 
     Gradio names an upload by its content, so that two visitors with the same image would share one file, and the end
-    of the first would delete it for the second.
-
-    Args:
-        app: Application that answers the requests.
-        folder: Folder that Gradio puts uploads into.
+    of the first would delete it for the second. `folder` is the one that Gradio puts uploads into.
     """
 
     def __init__(self, app: App, folder: Path) -> None:
@@ -49,31 +53,29 @@ class RequestLimits:
         self._arriving: dict[Path, int] = {}  # folder of an upload -> bytes that it declares
         self._arrived: set[Path] = set()
 
-    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         name = scope["path"].partition(API)[2]
-        if scope["method"] in ("GET", "HEAD", "OPTIONS"):
-            if name.startswith(REFUSED_GETS):
-                await _answer(send, 404, "There is no such page.")
-            else:
-                await self.app(scope, receive, send)
-        elif scope["method"] != "POST" or not name.startswith(POSTS):
-            await _answer(send, 404, "There is no such page.")
+        reads = scope["method"] in ("GET", "HEAD", "OPTIONS")
+        if reads and not name.startswith(REFUSED_GETS):
+            await self.app(scope, receive, send)
+        elif reads or scope["method"] != "POST" or not name.startswith(POSTS):
+            await _refuse(send, 404, "There is no such page.")
         elif name.rstrip("/") == "upload":
             await self._upload(scope, receive, send)
         else:
             await self._bounded(scope, receive, send, MESSAGE_BYTES, MESSAGE_SECONDS)
 
-    async def _upload(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+    async def _upload(self, scope: Scope, receive: Receive, send: Send) -> None:
         size = _declared_bytes(scope)
         if size is None:
-            await _answer(send, 411, "The upload does not say how long it is.")
+            await _refuse(send, 411, "The upload does not say how long it is.")
             return
         if size <= UPLOAD_BYTES and self._held_bytes() + size > HELD_BYTES:
-            await _answer(send, 503, "Too many images are waiting on the server; try again in a minute.")
+            await _refuse(send, 503, "Too many images are waiting on the server; try again in a minute.")
             return
         folder = self.folder / uuid.uuid4().hex
         self._arriving[folder] = size
@@ -104,13 +106,11 @@ class RequestLimits:
             held += size
         return held
 
-    async def _bounded(
-        self, scope: MutableMapping[str, Any], receive: Receive, send: Send, most: int, seconds: float
-    ) -> int | None:
+    async def _bounded(self, scope: Scope, receive: Receive, send: Send, most: int, seconds: float) -> int | None:
         """Pass a request on while its body keeps to the limits; return the status of the answer."""
         too_long = (413, f"The request is over the limit of {most // 2**20} MB.")
         if (_declared_bytes(scope) or 0) > most:
-            await _answer(send, *too_long)
+            await _refuse(send, *too_long)
             return 413
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
@@ -147,9 +147,56 @@ class RequestLimits:
             if refusal is None:
                 raise
         if refusal is not None and status is None:
-            await _answer(send, *refusal)
+            await _refuse(send, *refusal)
             return refusal[0]
         return status
+
+
+class PageDocument:
+    """ASGI middleware that serves `FILES`, and puts the script and the page's own title into Gradio's document.
+
+    Gradio inserts scripts and titles with a script of its own, which the previews of social networks do not run.
+    """
+
+    def __init__(self, app: App, title: str) -> None:
+        self.app, self.title = app, title
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http" or scope["method"] not in ("GET", "HEAD"):
+            await self.app(scope, receive, send)
+            return
+        name = scope["path"].rpartition(FOLDER)[2]
+        if scope["path"].endswith(FOLDER + name) and name in FILES:
+            await _answer_fresh(send, 200, FILES[name], Path(__file__).with_name(name).read_bytes())
+        elif scope["path"].endswith("/"):
+            await self._document(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+    async def _document(self, scope: Scope, receive: Receive, send: Send) -> None:
+        held: list[Message] = []
+
+        async def hold(message: Message) -> None:
+            held.append(message)
+
+        await self.app(scope, receive, hold)
+        if dict(held[0]["headers"]).get(b"content-type", b"").startswith(b"text/html"):
+            document = b"".join(message.get("body", b"") for message in held[1:]).decode()
+            await _answer_fresh(send, held[0]["status"], "text/html", self._own(document).encode())
+            return
+        for message in held:
+            await send(message)
+
+    def _own(self, document: str) -> str:
+        title, description = escape(self.title), escape(DESCRIPTION)
+        head = (
+            f'<meta property="og:title" content="{title}" />'
+            f'<meta property="og:description" content="{description}" />'
+            f'<meta name="description" content="{description}" />'
+            f'<script type="module" src=".{FOLDER}page.js"></script>'
+        )
+        return _SOCIAL_TAG.sub("", document).replace("</head>", f"{head}</head>", 1)
 
 
 class _RequestFolder(os.PathLike[str]):
@@ -165,11 +212,7 @@ class _RequestFolder(os.PathLike[str]):
 
 
 def limit_connections(server: Any) -> None:
-    """Let a running uvicorn server refuse too many connections, and close those that send no request.
-
-    Args:
-        server: `uvicorn.Server`.
-    """
+    """Let a running `uvicorn.Server` refuse too many connections, and close those that send no request."""
     idle: dict[Any, tuple[Any, float]] = {}
 
     async def close_idle() -> None:
@@ -192,14 +235,23 @@ def limit_connections(server: Any) -> None:
     server.config.callback_notify = close_idle
 
 
-def _declared_bytes(scope: MutableMapping[str, Any]) -> int | None:
+def _declared_bytes(scope: Scope) -> int | None:
     for name, value in scope["headers"]:
         if name == b"content-length" and value.isdigit():
             return int(value)
     return None
 
 
-async def _answer(send: Send, status: int, text: str) -> None:
-    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close")]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": text.encode()})
+async def _refuse(send: Send, status: int, text: str) -> None:
+    await _answer(send, status, "text/plain", text.encode(), (b"connection", b"close"))
+
+
+async def _answer_fresh(send: Send, status: int, kind: str, body: bytes) -> None:
+    length = (b"content-length", str(len(body)).encode())
+    await _answer(send, status, kind, body, length, (b"cache-control", b"no-cache"))
+
+
+async def _answer(send: Send, status: int, kind: str, body: bytes, *headers: tuple[bytes, bytes]) -> None:
+    content_type = (b"content-type", f"{kind}; charset=utf-8".encode())
+    await send({"type": "http.response.start", "status": status, "headers": [content_type, *headers]})
+    await send({"type": "http.response.body", "body": body})

@@ -15,6 +15,7 @@ from typing import Any
 
 import typer
 
+from sind_hf import __version__
 from sind_hf.cli import terminal
 from sind_hf.cli.app import web_app
 from sind_hf.cli.convert import convert, export
@@ -24,7 +25,6 @@ from sind_hf.cli.experiment import experiment
 from sind_hf.cli.push import push
 from sind_hf.cli.score import score
 from sind_hf.cli.train import demo, train
-from sind_hf.version import __version__
 
 app = typer.Typer(
     name="sind-hf",

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from sind_hf import __version__
 from sind_hf.bundled import bundled_checkpoint, percentile
 from sind_hf.cli import terminal
 from sind_hf.cli.options import BUNDLED, BatchSizeOption, DeviceOption, DtypeOption, ModelOption, ViewsOption
-from sind_hf.version import __version__
 
 if TYPE_CHECKING:
     from sind_hf.scoring.job import JobResults

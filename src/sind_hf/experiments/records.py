@@ -18,11 +18,10 @@ import torch
 import transformers
 from datasets import Dataset, Image
 
-from sind_hf import metrics
+from sind_hf import __version__, metrics
 from sind_hf.experiments.bootstrap import bootstrap_intervals
 from sind_hf.files import atomic_file, open_text
 from sind_hf.run_record import CONFIG, RESULTS, read_config, read_record
-from sind_hf.version import __version__
 
 CORRELATIONS = ("srcc", "plcc")
 LOGGED = ("learning_rate", "learning_rate_backbone", "learning_rate_head", "train_srcc", "train_plcc")

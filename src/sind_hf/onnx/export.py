@@ -16,11 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sind_hf import __version__
 from sind_hf.files import atomic_file
 from sind_hf.image_processing_sind import SindImageProcessor
 from sind_hf.modeling_sind import SindModel
 from sind_hf.onnx.model import METADATA_KEY, SUFFIX, OnnxConfig, OnnxSindModel
-from sind_hf.version import __version__
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 # A protobuf message ends at 2 GiB; the graph itself needs some of them.

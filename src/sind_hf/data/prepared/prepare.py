@@ -17,6 +17,7 @@ import pyarrow as pa
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from sind_hf import __version__
 from sind_hf.configuration_sind import GRID
 from sind_hf.data.manifests.manifest import Manifest
 from sind_hf.data.manifests.validation import link_fault, require_image_root, require_utf8_name
@@ -42,7 +43,6 @@ from sind_hf.image_processing_sind import (
     printable,
     resize_images,
 )
-from sind_hf.version import __version__
 
 #: Images in a shard, about 250 MB at the usual shapes. A kill loses only unfinished shards.
 SHARD_IMAGES = 128

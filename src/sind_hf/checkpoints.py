@@ -194,11 +194,7 @@ def _stored_parameters(folder: Path) -> int:
 
 
 def _download(path: str) -> str:
-    """Download the checkpoint of a Hub repository, or take it from the cache, and return its folder.
-
-    Raises:
-        ValueError: If the download fails, or the repository holds no SIND checkpoint.
-    """
+    """Download the checkpoint of a Hub repository, or take it from the cache, and return its folder."""
     from huggingface_hub import snapshot_download
 
     try:

@@ -347,11 +347,7 @@ def _is_readable(known: ImageFormat) -> bool:
 
 
 def _load_plugin(head: bytes, name: str) -> None:
-    """Register the decoder that a file needs, if Pillow lacks it. `head` holds the first bytes of the file.
-
-    Raises:
-        ImageError: If the package that has the decoder is missing.
-    """
+    """Register the decoder that a file needs, if Pillow lacks it. `head` holds the first bytes of the file."""
     decoder = _plugin_decoder(head)
     if decoder is None or decoder in Image.OPEN:
         return
@@ -375,11 +371,7 @@ def _plugin_decoder(head: bytes) -> str | None:
 
 
 def _jxl_size(data: bytes) -> tuple[int, int]:
-    """Read width and height from the header of a JPEG XL file, whose decoder would decode it at once.
-
-    Raises:
-        ValueError: If there is no such header.
-    """
+    """Read width and height from the header of a JPEG XL file, whose decoder would decode it at once."""
     if data.startswith(_JXL_CONTAINER):
         data = _jxl_codestream(data)
     if not data.startswith(_JXL_CODESTREAM):

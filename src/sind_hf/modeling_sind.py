@@ -579,11 +579,7 @@ class SindModel(ImageScorer, PreTrainedModel):
         return last[:, self.token_layout.prefix :]
 
     def _probe_backbone(self) -> TokenLayout:
-        """Ask the backbone itself what it returns for a view, by a forward pass on the meta device (shapes only).
-
-        Raises:
-            ValueError: When the backbone does not turn a batch of views into a square of tokens for each.
-        """
+        """Ask the backbone itself what it returns for a view, by a forward pass on the meta device (shapes only)."""
         backbone, side = self.vision_model, int(self.config.view_size or 0)
         refused = f"Cannot use {self._backbone_config.model_type!r} as a backbone for views of {side} px"
         parameters = inspect.signature(backbone.forward).parameters.values()

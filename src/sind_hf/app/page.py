@@ -292,11 +292,7 @@ def _gallery(gr: Any, examples: Sequence[Example]) -> Any:
 
 
 def _gradio() -> Any:
-    """Import Gradio without its telemetry, and with a folder for uploads that is deleted with this program.
-
-    Raises:
-        ValueError: When Gradio is not installed.
-    """
+    """Import Gradio without its telemetry, and with a folder for uploads that is deleted with this program."""
     if importlib.util.find_spec("gradio") is None:
         raise ValueError('the web demo needs gradio; install it: pip install "sind-hf[app]"')
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"

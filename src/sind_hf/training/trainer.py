@@ -444,11 +444,7 @@ class SindTrainer(HubMixin, Trainer):
         return (loss, outputs) if return_outputs else loss
 
     def _require_finite(self, loss: Tensor, quality: Tensor, inputs: dict[str, Tensor]) -> None:
-        """Stop if the loss of a training batch is NaN or infinite.
-
-        Raises:
-            ValueError: The message names the images and says what to do.
-        """
+        """Stop if the loss of a training batch is NaN or infinite, with the names of its images."""
         if "row" not in inputs or torch.isfinite(loss):
             return
         rows = inputs["row"]

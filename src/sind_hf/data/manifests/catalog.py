@@ -12,7 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, TypeVar
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,6 @@ class DatasetFacts:
         prefix: First folder of the image paths, with a slash.
         home_page: Address of the page to download it from.
         license: Conditions of its use, in plain words.
-        citation_key: Key of the paper in the project's bibliography.
     """
 
     name: str
@@ -51,7 +52,6 @@ class DatasetFacts:
     domain_base: int
     prefix: str
     home_page: str
-    citation_key: str
     aliases: tuple[str, ...] = ()
     score_name: str = "MOS"
     higher_is_better: bool = True
@@ -66,12 +66,9 @@ class DatasetFacts:
     license: str = "check the home page"
 
 
-def _named(base: int, *names: str) -> Mapping[int, str]:
-    return MappingProxyType({base + index: name for index, name in enumerate(names)})
-
-
-def _counted(base: int, *counts: int) -> Mapping[int, int]:
-    return MappingProxyType({base + index: count for index, count in enumerate(counts)})
+def _numbered(base: int, *values: Value) -> Mapping[int, Value]:
+    """Return the names or numbers of images of the domains from `base` on, by domain ID."""
+    return MappingProxyType(dict(enumerate(values, start=base)))
 
 
 #: Scenes of SPAQ, also the zero-shot classes for datasets without scene labels.
@@ -95,13 +92,12 @@ _DATASETS = (
         images=11_125,
         score_range=(0.0, 100.0),
         domain_base=100,
-        domains=_named(100, *SCENES),
+        domains=_numbered(100, *SCENES),
         # An image may show several scenes. These are the counts of the published choice.
-        scene_counts=_counted(100, 118, 2325, 1098, 797, 1196, 815, 1360, 2904, 512),
+        scene_counts=_numbered(100, 118, 2325, 1098, 797, 1196, 815, 1360, 2904, 512),
         fixed_scenes=False,
         prefix="SPAQ/",
         home_page="https://github.com/h4nwei/SPAQ",
-        citation_key="fang2020spaq",
     ),
     DatasetFacts(
         name="koniq10k",
@@ -110,12 +106,11 @@ _DATASETS = (
         images=10_073,
         score_range=(0.0, 100.0),
         domain_base=300,
-        domains=_named(300, *SCENES[:8]),
-        scene_counts=_counted(300, 2539, 376, 1576, 1813, 724, 736, 835, 1474),
+        domains=_numbered(300, *SCENES[:8]),
+        scene_counts=_numbered(300, 2539, 376, 1576, 1813, 724, 736, 835, 1474),
         fixed_scenes=False,
         prefix="koniq10k/",
         home_page="https://database.mmsp-kn.de/koniq-10k-database.html",
-        citation_key="hosu2020koniq10k",
     ),
     DatasetFacts(
         name="livec",
@@ -124,12 +119,11 @@ _DATASETS = (
         images=1169,
         score_range=(0.0, 100.0),
         domain_base=200,
-        domains=_named(200, *SCENES),
-        scene_counts=_counted(200, 140, 97, 89, 195, 215, 141, 126, 61, 105),
+        domains=_numbered(200, *SCENES),
+        scene_counts=_numbered(200, 140, 97, 89, 195, 215, 141, 126, 61, 105),
         fixed_scenes=False,
         prefix="LIVEChallenge/",
         home_page="https://live.ece.utexas.edu/research/ChallengeDB/index.html",
-        citation_key="ghadiyaram2016livec",
     ),
     DatasetFacts(
         name="bid",
@@ -138,12 +132,11 @@ _DATASETS = (
         images=586,
         score_range=(0.0, 5.0),
         domain_base=400,
-        domains=_named(400, *SCENES),
-        scene_counts=_counted(400, 140, 17, 17, 71, 113, 80, 102, 36, 10),
+        domains=_numbered(400, *SCENES),
+        scene_counts=_numbered(400, 140, 17, 17, 71, 113, 80, 102, 36, 10),
         fixed_scenes=False,
         prefix="BID/",
         home_page="http://www02.smt.ufrj.br/~eduardo/ImageDatabase.htm",
-        citation_key="ciancio2011bid",
     ),
     DatasetFacts(
         name="cid2013",
@@ -155,10 +148,9 @@ _DATASETS = (
         score_range=(-10.0, 100.0),
         domain_base=450,
         domain_kind="whole set",
-        scene_counts=_counted(450, 474),
+        scene_counts=_numbered(450, 474),
         prefix="CID2013/",
         home_page="https://zenodo.org/record/2647033",
-        citation_key="virtanen2015cid2013",
     ),
     DatasetFacts(
         name="live",
@@ -171,13 +163,12 @@ _DATASETS = (
         higher_is_better=False,
         domain_base=700,
         domain_kind="distortion",
-        domains=_named(700, "jp2k", "jpeg", "wn", "gblur", "fastfading"),
-        scene_counts=_counted(700, 227, 233, 174, 174, 174),
+        domains=_numbered(700, "jp2k", "jpeg", "wn", "gblur", "fastfading"),
+        scene_counts=_numbered(700, 227, 233, 174, 174, 174),
         reference_based=True,
         pristine_images=True,
         prefix="LIVE/",
         home_page="https://live.ece.utexas.edu/research/quality/subjective.htm",
-        citation_key="sheikh2006live",
     ),
     DatasetFacts(
         name="csiq",
@@ -188,13 +179,12 @@ _DATASETS = (
         higher_is_better=False,
         domain_base=800,
         domain_kind="distortion",
-        domains=_named(800, "awgn", "blur", "contrast", "fnoise", "jpeg", "jpeg2000"),
-        scene_counts=_counted(800, 150, 150, 116, 150, 150, 150),
+        domains=_numbered(800, "awgn", "blur", "contrast", "fnoise", "jpeg", "jpeg2000"),
+        scene_counts=_numbered(800, 150, 150, 116, 150, 150, 150),
         reference_based=True,
         ladder=r"(.+)\.(\d+)\.\w+",  # 1600.AWGN.3.png
         prefix="CSIQ/",
         home_page="https://s2.smu.edu/~eclarson/csiq.html",
-        citation_key="larson2010csiq",
     ),
     DatasetFacts(
         name="tid2013",
@@ -204,13 +194,12 @@ _DATASETS = (
         score_range=(0.0, 9.0),
         domain_base=900,
         domain_kind="reference image",
-        domains=_named(901, *(f"I{number:02d}" for number in range(1, 26))),
-        scene_counts=_counted(901, *[120] * 25),
+        domains=_numbered(901, *(f"I{number:02d}" for number in range(1, 26))),
+        scene_counts=_numbered(901, *[120] * 25),
         reference_based=True,
         ladder=r"(I\d+_\d+)_(\d+)\.\w+",  # I01_05_3.bmp
         prefix="TID2013/",
         home_page="https://www.ponomarenko.info/tid2013.htm",
-        citation_key="ponomarenko2015tid2013",
     ),
     DatasetFacts(
         name="kadid10k",
@@ -222,13 +211,12 @@ _DATASETS = (
         score_range=(1.0, 5.0),
         domain_base=600,
         domain_kind="distortion",
-        domains=_named(601, *_KADID_DISTORTIONS),
-        scene_counts=_counted(601, *[405] * 25),
+        domains=_numbered(601, *_KADID_DISTORTIONS),
+        scene_counts=_numbered(601, *[405] * 25),
         reference_based=True,
         ladder=r"(I\d+_\d+)_(\d+)\.\w+",  # I01_05_03.png
         prefix="kadid10k/",
         home_page="https://database.mmsp-kn.de/kadid-10k-database.html",
-        citation_key="lin2019kadid10k",
     ),
     DatasetFacts(
         name="eva",
@@ -237,12 +225,11 @@ _DATASETS = (
         score_name="mean vote",
         score_range=(0.0, 10.0),
         domain_base=1100,
-        domains=_named(1101, *_EVA_SCENES),
-        scene_counts=_counted(1101, 707, 765, 829, 802, 750, 217),
+        domains=_numbered(1101, *_EVA_SCENES),
+        scene_counts=_numbered(1101, 707, 765, 829, 802, 750, 217),
         task="aesthetic",
         prefix="EVA/",
         home_page="https://github.com/kang-gnak/eva-dataset",
-        citation_key="kang2020eva",
     ),
     DatasetFacts(
         name="para",
@@ -254,7 +241,6 @@ _DATASETS = (
         task="aesthetic",
         prefix="PARA/",
         home_page="https://cv-datasets.institutecv.com/#/data-sets",
-        citation_key="yang2022para",
     ),
     DatasetFacts(
         name="piq23",
@@ -268,7 +254,6 @@ _DATASETS = (
         prefix="PIQ23/",
         home_page="https://github.com/DXOMARK-Research/PIQ2023",
         license="given on request for non-commercial research; check the home page",
-        citation_key="chahine2023piq23",
     ),
     DatasetFacts(
         name="agiqa3k",
@@ -280,7 +265,6 @@ _DATASETS = (
         domain_kind="style",
         prefix="AGIQA-3K/",
         home_page="https://github.com/lcysyzxdxc/AGIQA-3k-Database",
-        citation_key="li2023agiqa3k",
     ),
     DatasetFacts(
         name="nnid",
@@ -289,10 +273,9 @@ _DATASETS = (
         score_range=(0.0, 1.0),
         domain_base=1400,
         domain_kind="resolution",
-        domains=_named(1400, "512", "1024", "2048"),
+        domains=_numbered(1400, "512", "1024", "2048"),
         prefix="NNID/",
         home_page="https://sites.google.com/site/xiangtaooo/",
-        citation_key="xiang2020nnid",
     ),
     DatasetFacts(
         name="pipal",
@@ -306,7 +289,6 @@ _DATASETS = (
         reference_based=True,
         prefix="PIPAL/",
         home_page="https://github.com/HaomingCai/PIPAL-dataset",
-        citation_key="gu2020pipal",
     ),
     DatasetFacts(
         name="ava",
@@ -321,7 +303,6 @@ _DATASETS = (
         prefix="AVA/",
         home_page="https://github.com/imfing/ava_downloader",
         license="the photographs belong to their authors; check the home page",
-        citation_key="murray2012ava",
     ),
 )
 

@@ -60,7 +60,6 @@ def open_named_sets(
         image_root: Folder that the image paths of the manifests start from, or a prepared folder.
         train: Manifests (.json) to train on, or names of datasets in `json_dir`.
         test: Manifests or names to test on.
-        json_dir: Manifest folder.
         hold_out_scenes: Scenes to test on, which are taken out of the training manifests.
         dataset_domain: Whether to align datasets instead of scenes; see `with_dataset_domains`.
 

@@ -91,7 +91,6 @@ class OnnxSindModel(ImageScorer):
         threads: Threads per operation. Default: one for each core.
 
     Attributes:
-        path: The file.
         config: Its description.
         image_processor: Image processor that makes the views which the model reads.
         device: Device of the views. Always the CPU: onnxruntime moves them.

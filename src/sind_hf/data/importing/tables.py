@@ -62,7 +62,6 @@ class Table:
     """A table whose rows are read as they are iterated.
 
     Attributes:
-        columns: Names of the columns.
         rows: Pairs of a row's number and its cells, or the reason why it cannot be read. Rows of text files and
             spreadsheets have the numbers that an editor shows (the header of a CSV file is row 1). Rows of JSON lists
             and Parquet files count from 1.
@@ -81,7 +80,6 @@ def read_table(path: Path, asked: Collection[str] = ()) -> Table:
     """Open a table by the suffix of its name.
 
     Args:
-        path: The file.
         asked: Columns that the user named. They help to find the header.
 
     Raises:
@@ -123,7 +121,6 @@ def find_column(kind: str, columns: Sequence[str], asked: str | None, source: st
 
     Args:
         kind: A key of `COLUMN_NAMES`.
-        columns: All columns.
         asked: Column that the user named; None to guess.
         source: Name of the table, for messages.
 

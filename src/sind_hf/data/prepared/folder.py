@@ -141,7 +141,6 @@ class PreparedFolder:
         path: Folder that `prepare` wrote.
 
     Attributes:
-        settings: Settings of the preparation.
         image_root: Folder of the source files at that time.
         manifest: The manifest that was prepared, including the images that failed.
         shards: Records of the shards.

@@ -118,7 +118,6 @@ def prepare(
     that cannot be read are left out and named in the result. The next run tries them again if their file exists.
 
     Args:
-        manifest: The images.
         image_root: Folder that the image paths are relative to.
         output_dir: Folder for the prepared data. It is finished once it holds `index.json`.
         view_size: Side s of the views: the image processor's `size`.

@@ -31,7 +31,6 @@ def read(
     """Read a table of scores.
 
     Args:
-        download: Folder of the study.
         facts: None, because a user's study is not in the catalog.
         table: Path of the table below the folder. Default: the only table in the folder.
         dataset: Name of the dataset. Default: the folder's name.

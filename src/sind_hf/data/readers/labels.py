@@ -134,7 +134,6 @@ def table(rows: Iterable[Sequence[Any]], columns: Sequence[str], path: Path, *, 
 
     Args:
         rows: Rows of cells.
-        columns: Columns to pick.
         path: File of the rows, for messages.
         ragged: Whether rows may end early. In spreadsheets they do; in a text file it is a sign of a cut download.
 

@@ -14,8 +14,6 @@ def read(download: Download, facts: DatasetFacts, score: str = "aesthetic") -> L
     """Read mean aesthetic or quality scores.
 
     Args:
-        download: The user's download.
-        facts: The catalog's facts.
         score: "aesthetic" (as in the published manifests) or "quality".
 
     Raises:

@@ -93,14 +93,12 @@ def label_scenes(
     """Give every image of a manifest one scene. Images that cannot be read are in `SceneLabels.failures`.
 
     Args:
-        manifest: The images.
-        image_root: Folder that their paths are relative to.
+        image_root: Folder that the image paths are relative to.
         clip: Folder, Hub repository ID or loaded model.
         scenes: Candidate scenes. Default: see `default_scenes`.
         prompt: Text that the model compares with the image, with `{scene}` in it.
         batch_size: Images per forward pass.
         workers: Processes that load images; 0 loads in this process.
-        device: Device of the model.
         cache: JSON Lines file for the similarities, from which an interrupted run continues.
         progress: Called with (images done, images in all).
         follow_links: Whether symbolic links may lead out of the image root.
@@ -169,10 +167,9 @@ def pseudo_scenes(
     The labels are "cluster 1" (the largest) to "cluster k".
 
     Args:
-        manifest: See `label_scenes`, as `image_root`, `batch_size`, `workers`, `device`, `progress`, `follow_links`.
+        image_root: See `label_scenes`, as `batch_size`, `workers`, `progress` and `follow_links`.
         encoder: Folder or Hub repository ID of a CLIP model, a `ClipEncoder`, or a `SindEncoder` for any backbone.
         clusters: Number of pseudo-scenes.
-        seed: Seed of the clustering.
 
     Raises:
         ValueError: If there are fewer readable images than clusters, or scikit-learn is not installed.

@@ -50,10 +50,9 @@ def find_manifest(folder: str | Path, dataset: str) -> Path | None:
 
 
 def load_manifest(folder: str | Path | None, name: str) -> Manifest:
-    """Read the whole manifest of a dataset.
+    """Read the whole manifest of a dataset from a manifest folder.
 
     Args:
-        folder: Manifest folder.
         name: Name or alias of the dataset, or the path of a manifest (`.json`).
 
     Raises:
@@ -115,8 +114,6 @@ def write_folds(folds: Sequence[Fold], folder: str | Path, protocol: SplitKind) 
     """Write folds as manifests, and return the files.
 
     Args:
-        folds: Folds of one dataset.
-        folder: Manifest folder.
         protocol: Protocol that decides the layout; `official` splits use the layout of cross-set.
 
     Raises:

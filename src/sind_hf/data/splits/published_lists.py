@@ -40,11 +40,9 @@ def make_folds(
     """Split a dataset by a protocol, with published lists if some are given.
 
     Args:
-        manifest: The dataset.
         protocol: Protocol; see the functions of `sind_hf.data.splits.splits`.
         lists: For cross-set and official, files with `train` or `test` in their names (see `read_image_list`), or a
             folder with one of each. For random-split, the folder of LIQE's numbered lists.
-        seed: Seed of a drawn split.
         splits: Number of splits or folds to draw.
         keep_scenes: Whether a drawn split keeps every scene on one side.
 

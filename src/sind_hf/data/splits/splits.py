@@ -130,11 +130,9 @@ def cross_set(
     by reference image if the dataset has references.
 
     Args:
-        manifest: The dataset.
         train_list: Names of the images to train on. Their leading folders may differ from the manifest's.
         test_list: Names of the images to test on. Images that `train_list` names too are only tested on (the lists
             that Q-Align published for KADID-10k overlap).
-        seed: Seed of the drawn split.
         test_fraction: Share to test on in a drawn split, in [0, 1]; 1 for a dataset that is only tested on.
         keep_scenes: Whether a drawn split keeps every scene on one side; the share is then one of scenes.
 
@@ -178,11 +176,8 @@ def random_split(
     first ones.
 
     Args:
-        manifest: The dataset.
-        splits: Number of splits.
         fractions: Shares of train, validation and test, counted in what must stay together: images, reference images
             or scenes. A validation share of 0 gives no validation side.
-        seed: Seed of the splits.
         keep_scenes: Whether every scene stays on one side.
 
     Raises:
@@ -215,9 +210,7 @@ def k_folds(manifest: Manifest, folds: int = 10, seed: int = 0, keep_scenes: boo
     Each tests on equally many (up to one) images, reference images or scenes.
 
     Args:
-        manifest: The dataset.
         folds: Number of folds; EVA is published with ten.
-        seed: Seed of the assignment.
         keep_scenes: Whether every scene stays on one side.
 
     Raises:
@@ -268,8 +261,6 @@ def listed_images(manifest: Manifest, names: Iterable[str], origin: str) -> set[
     so that `jpeg/img1.bmp` never matches `jp2k/img1.bmp`.
 
     Args:
-        manifest: The dataset.
-        names: Listed names.
         origin: Kind of the list, for messages.
 
     Raises:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.processes import FORKED
+from helpers.processes import process_of
 from sind_hf.distributed import keep_freed_memory
 
 SIZE = 2**26  # bytes
@@ -34,7 +34,7 @@ def bytes_kept(keep: bool, sender: Connection) -> None:
 @pytest.mark.parametrize("keep", [True, False])
 def test_freed_memory_is_kept_where_it_was_asked_for(keep: bool) -> None:
     receiver, sender = multiprocessing.Pipe(duplex=False)
-    process = FORKED.Process(target=bytes_kept, args=(keep, sender))
+    process = process_of(bytes_kept, keep, sender)
     process.start()
     assert receiver.poll(60)
     assert (receiver.recv() > SIZE // 2) is keep

@@ -13,7 +13,7 @@ from filelock import FileLock
 from PIL import Image
 
 from helpers.prepared_sets import VIEW_SIZE, make_set
-from helpers.processes import FORKED
+from helpers.processes import process_of
 from sind_hf.data.prepared import prepare as preparation
 from sind_hf.data.prepared.folder import PreparedFolder, load_prepared
 from sind_hf.data.prepared.prepare import estimate_bytes, prepare
@@ -94,7 +94,7 @@ def prepare_slowly(manifest, root, folder, workers):
 def test_a_killed_run_is_continued(tmp_path, workers):
     root, folder = tmp_path / "source", tmp_path / "set"
     manifest = make_set(root, 20)
-    process = FORKED.Process(target=prepare_slowly, args=(manifest, root, folder, workers))
+    process = process_of(prepare_slowly, manifest, root, folder, workers)
     process.start()
     deadline = time.monotonic() + 120
     # At least one shard is whole and another is being written.

@@ -13,12 +13,12 @@ import runpy
 import signal
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-#: Makes processes from functions, as `multiprocessing` does.
-FORKED = multiprocessing.get_context("forkserver")
-FORKED.set_forkserver_preload(["sind_hf.experiments.runner", "sind_hf.scoring.dataset_rows", "sind_hf.scoring.job"])
+_FORKED = multiprocessing.get_context("forkserver")
+_FORKED.set_forkserver_preload(["sind_hf.experiments.runner", "sind_hf.scoring.dataset_rows", "sind_hf.scoring.job"])
 
 
 class Command:
@@ -27,8 +27,8 @@ class Command:
     def __init__(self, module: str, arguments: Sequence[object], environment: Mapping[str, str]) -> None:
         self._folder = tempfile.TemporaryDirectory()
         self._streams = [Path(self._folder.name, name) for name in ("stdout", "stderr")]
-        wanted = (module, [*map(str, arguments)], dict(environment), os.getcwd(), [*map(str, self._streams)])
-        self._process = FORKED.Process(target=_run, args=wanted)
+        streams = [*map(str, self._streams)]
+        self._process = process_of(_run, module, [*map(str, arguments)], dict(environment), os.getcwd(), streams)
         self._process.start()
         assert self._process.pid is not None
         self.pid = self._process.pid
@@ -54,6 +54,17 @@ class Command:
         return out, err
 
 
+def process_of(function: Callable[..., object], *arguments: object) -> BaseProcess:
+    """Return a process, not yet started, that calls a function; what it forks itself inherits its memory as usual."""
+    return _FORKED.Process(target=_call, args=(function, arguments))
+
+
+def _call(function: Callable[..., object], arguments: tuple[object, ...]) -> None:
+    multiprocessing.set_start_method("fork", force=True)  # otherwise its own children come from another such server
+    gc.freeze()  # what the server imported need not be searched for garbage after every training
+    function(*arguments)
+
+
 def start(module: str, arguments: Sequence[object], **environment: str) -> Command:
     """Start `python -m MODULE ARGUMENTS` with additions to the environment of this process."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("ACCELERATE_")}
@@ -68,7 +79,6 @@ def start_ranks(count: int, port: int, module: str, arguments: Sequence[object],
 
 
 def _run(module: str, arguments: list[str], environment: dict[str, str], folder: str, streams: list[str]) -> None:
-    gc.freeze()  # what the server imported need not be searched for garbage after every training
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)

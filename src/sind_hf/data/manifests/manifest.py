@@ -349,11 +349,12 @@ class Manifest:
 
     def _header(self) -> dict[str, object]:
         bounds = self.score.range
+        names = sorted(self.domain_names.items(), key=lambda item: item[0] if isinstance(item[0], int) else -1)
         return {
             "schema_version": SCHEMA_VERSION,
             "dataset": self.dataset,
             "score": {**asdict(self.score), "range": None if bounds is None else [_plain(bound) for bound in bounds]},
-            "domain_name": {_domain_key(key): name for key, name in sorted(self.domain_names.items(), key=_by_number)},
+            "domain_name": {_domain_key(key): name for key, name in names},
             "reference_based": self.reference_based,
             "source": self.source,
         }
@@ -377,10 +378,6 @@ def _plain(bound: float) -> float:
 def _domain_key(key: object) -> str:
     # repr keeps the string "300" from passing for the integer when it is checked.
     return str(key) if isinstance(key, int) and not isinstance(key, bool) else repr(key)
-
-
-def _by_number(item: tuple[object, object]) -> tuple[int, str]:
-    return (item[0] if isinstance(item[0], int) else -1, str(item[0]))
 
 
 def _scene_key(entry: ManifestEntry) -> tuple[int, int, str]:

@@ -119,11 +119,7 @@ def _range(facts: DatasetFacts, higher_is_better: bool) -> tuple[float, float] |
 
 
 def _direction(facts: DatasetFacts, scored: Sequence[tuple[str, float]], path: Path) -> bool:
-    """Whether higher is better among the scores that a published file has of one dataset.
-
-    Raises:
-        ManifestError: If the scores contradict the whole manifest in the same folder, or the direction is unknown.
-    """
+    """Whether higher is better among the scores that a published file has of one dataset."""
     own = direction_shown(facts, scored)
     if facts.higher_is_better or _is_whole(facts, path):
         return _direction_of_whole(facts, scored)

@@ -102,7 +102,7 @@ def score_fault(score: object) -> str | None:
     """Return what is wrong with an opinion score; None if it is valid."""
     if isinstance(score, str):
         return f"score is the string {shown(score)}; write it as a number without quotes"
-    # A boolean is no number in JSON, although Python counts it as an int.
+    # A boolean is not a number in JSON, although Python counts it as an int.
     if isinstance(score, bool) or not isinstance(score, int | float):
         return f"score is {shown(score)}; it must be a number"
     # Compared before it is converted, because float() overflows for an integer of hundreds of digits.

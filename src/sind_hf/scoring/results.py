@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
-from sind_hf.files import atomic_file, reason
+from sind_hf.files import atomic_file, counted, reason
 from sind_hf.image_processing_sind import open_regular_file, printable
 from sind_hf.scoring.scorer import ScoredImage
 
@@ -73,8 +73,8 @@ class ScoreFile:
             self._read_done(part, done)
         if done and not resume:
             raise ValueError(
-                f"{self.part}: holds {len(done)} scores of an interrupted job: continue it (--resume) or delete this "
-                "file."
+                f"{self.part}: holds {counted(len(done), 'score')} of an interrupted job: continue it (--resume) or "
+                "delete this file."
             )
         if done:
             self._join()

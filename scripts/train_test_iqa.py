@@ -81,10 +81,10 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def config_of(flags: argparse.Namespace) -> RunConfig:
-    """Say in our configuration what the published flags say.
+    """Return the configuration that means the same as the published flags.
 
     Raises:
-        ValueError: When flags contradict each other or what they name.
+        ValueError: If flags contradict each other, or the files that they name.
     """
     output, start = _starting_point(flags)
     # What EVA is published with: its other protocol, leave-one-out, does not look at it.

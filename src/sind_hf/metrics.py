@@ -291,7 +291,8 @@ def _within_scene(by_scene: dict[str, dict[str, float]]) -> dict[str, float]:
     undefined = [name for name, values in by_scene.items() if np.isnan(values["srcc"])]
     if undefined:
         shown = ", ".join(undefined[:5]) + (" …" if len(undefined) > 5 else "")
-        message = f"report: {len(undefined)} scenes have one image or constant values and no correlation: {shown}"
+        count = f"{len(undefined)} of {len(by_scene)} scenes"
+        message = f"report: no correlation within {count}, for want of two images or of values that differ: {shown}"
         warnings.warn(ConstantInputWarning(message), stacklevel=3)
     means = {
         name: float(np.mean([values[name] for values in defined])) if defined else float("nan")

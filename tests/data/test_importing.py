@@ -473,7 +473,7 @@ def test_several_ratings_are_averaged_on_request(tmp_path: Path) -> None:
     scores, result = rows_of(tmp_path, text, mean=True)
     assert scores == {"a.png": 4.0, "b.png": 4.0}
     assert ["row 6" in str(row) and "another scene" in row.what for row in result.left_out] == [True]
-    assert any("1 images have 3 to 3 ratings" in note for note in result.notes)
+    assert any("1 image with 3 to 3 ratings" in note for note in result.notes)
     scores, result = rows_of(tmp_path, text)
     assert scores == {"a.png": 3.0, "b.png": 4.0}
     assert len(result.left_out) == 3 and any("--mean" in note for note in result.notes)

@@ -276,7 +276,7 @@ def test_an_image_that_changes_while_it_is_prepared_is_noticed(source, tmp_path,
     monkeypatch.setattr(preparation, "load_image", load_and_change)
     run(manifest, root, tmp_path / "set")
     monkeypatch.undo()
-    with pytest.raises(ValueError, match=r"1 images under .* were changed since they were prepared, first .*004"):
+    with pytest.raises(ValueError, match=r"1 image under .* changed after the preparation, first .*004"):
         load_prepared(tmp_path / "set")
     assert made_again(tmp_path / "set", lambda: run(manifest, root, tmp_path / "set")) == ["shard-00001.arrow"]
 

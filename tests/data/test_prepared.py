@@ -135,7 +135,7 @@ def test_selected_shuffled_and_joined_datasets_keep_their_images(prepared):
 def test_unknown_images_and_empty_selections_are_refused(prepared):
     _, folder, manifest = prepared
     other = replace(manifest, entries=[*manifest.entries[:2], ManifestEntry("images/new.png", 1.0, "day")])
-    with pytest.raises(ValueError, match=r"1 images of generated are not in this prepared data, first images/new"):
+    with pytest.raises(ValueError, match=r"lacks 1 image of generated, first images/new"):
         load_prepared(folder, other)
     with pytest.raises(ValueError, match="holds none of the images"):
         load_prepared(folder, replace(manifest, entries=[]))

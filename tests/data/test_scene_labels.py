@@ -212,7 +212,7 @@ def test_labels_become_scenes_and_domain_ids(source):
     assert labeled.source == "table.csv; scenes: me"
     assert labeled.validate() == []
     assert apply(replace(manifest, dataset="own"), labels).entries[1].domain_id == 0
-    with pytest.raises(ValueError, match=r"2 images have no scene label, first 03.png"):
+    with pytest.raises(ValueError, match=r"no scene label for 2 images, first 03.png"):
         apply(replace(manifest, entries=source[1].entries[:5]), labels)
 
 

@@ -173,9 +173,9 @@ def test_random_views_need_a_draw(rows):
         ({"score": None}, r"no score column 'score'; it has 'image', 'scene'\. Rename one, or set score_column"),
         (
             {"score": [1.0, 2.0, float("nan"), 3, 4, 5, float("inf"), 7]},
-            "2 values that are not finite numbers, first in row 2",
+            "no finite number for 2 images, first in row 2",
         ),
-        ({"score": [1.0, None, 2, 3, 4, 5, 6, 7]}, "1 values that are not finite numbers, first in row 1"),
+        ({"score": [1.0, None, 2, 3, 4, 5, 6, 7]}, "no finite number for 1 image, first in row 1"),
         ({"score": ["good"] * 8}, "score column 'score' does not hold one number per image"),
         ({"score": [[1.0, 2.0]] * 8}, "score column 'score' does not hold one number per image"),
         ({"scene": ["a", "b", None, "a", None, "b", "b", "b"]}, "empty for 2 images, first in row 2"),

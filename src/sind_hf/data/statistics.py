@@ -15,6 +15,7 @@ from rich.text import Text
 from sind_hf.data.manifests.catalog import CATALOG, DatasetFacts
 from sind_hf.data.manifests.manifest import Manifest, ManifestError, ScoreInfo
 from sind_hf.data.manifests.score_direction import direction_shown
+from sind_hf.files import counted
 from sind_hf.image_processing_sind import printable
 
 if TYPE_CHECKING:
@@ -155,13 +156,13 @@ def compare_with_catalog(manifest: Manifest) -> list[CatalogCheck]:
 def _compare_count(manifest: Manifest, facts: DatasetFacts) -> tuple[Level, str]:
     count = len(manifest)
     if facts.images is None:
-        return "note", f"{count:,} images; the catalog has no exact number for {facts.display_name}"
+        return "note", f"{counted(count, 'image')}; the catalog has no exact number for {facts.display_name}"
     if count == facts.images:
         return "ok", f"all {count:,} images of {facts.display_name}"
     if count < facts.images:
         missing = facts.images - count
         return "note", f"{count:,} of {facts.images:,} images; {missing:,} are missing unless this is a split"
-    return "problem", f"{count:,} images, but {facts.display_name} has only {facts.images:,}"
+    return "problem", f"{counted(count, 'image')}, but {facts.display_name} has only {facts.images:,}"
 
 
 def _compare_scores(manifest: Manifest, facts: DatasetFacts) -> Iterator[tuple[Level, str]]:
@@ -182,7 +183,10 @@ def _compare_scores(manifest: Manifest, facts: DatasetFacts) -> Iterator[tuple[L
         margin = 1e-9 * (high - low)
         outside = sum(not low - margin <= entry.score <= high + margin for entry in manifest.entries)
         if outside:
-            yield "problem", f"{outside:,} scores outside {low:.4g} to {high:.4g}, the range of {facts.display_name}"
+            yield (
+                "problem",
+                f"{counted(outside, 'score')} outside {low:.4g} to {high:.4g}, the range of {facts.display_name}",
+            )
         else:
             yield "ok", f"scores within {low:.4g} to {high:.4g}"
 
@@ -224,7 +228,7 @@ def render_statistics(statistics: ManifestStatistics) -> Group:
     direction = "higher is better" if score.higher_is_better else "lower is better"
     heading = Text.assemble(
         (printable(statistics.dataset), "bold"),
-        f"  {overall.count:,} images  {printable(score.name)}, {span}, {direction}",
+        f"  {counted(overall.count, 'image')}  {printable(score.name)}, {span}, {direction}",
         overflow="fold",
     )
     table = Table(box=None, pad_edge=False, header_style="bold")

@@ -19,6 +19,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from sind_hf.data.prepared.images import PreparedImages
 from sind_hf.data.sampling import Draw
+from sind_hf.files import counted
 from sind_hf.image_processing_sind import ImageError, SindImageProcessor, ViewMode, ViewPlan, plan_views
 
 
@@ -181,8 +182,8 @@ def _read_scores(dataset: Dataset, column: str) -> npt.NDArray[np.float64]:
     bad = np.flatnonzero(~np.isfinite(scores))
     if len(bad):
         raise ValueError(
-            f"The score column {column!r} has {len(bad)} values that are not finite numbers, first in row {bad[0]}: "
-            "leave these images out."
+            f"The score column {column!r} has no finite number for {counted(len(bad), 'image')}, first in row "
+            f"{bad[0]}: leave them out."
         )
     return scores
 
@@ -193,8 +194,8 @@ def _read_scenes(dataset: Dataset, column: str) -> tuple[list[str], npt.NDArray[
     missing = [row for row, value in enumerate(values) if value is None or (classes and value == -1)]
     if missing:
         raise ValueError(
-            f"The scene column {column!r} is empty for {len(missing)} images, first in row {missing[0]}: name their "
-            "scenes, or remove the column and train with scene_sampling=0."
+            f"The scene column {column!r} is empty for {counted(len(missing), 'image')}, first in row {missing[0]}: "
+            "name their scenes, or remove the column and train with scene_sampling=0."
         )
     if np.ndim(values) != 1:
         raise ValueError(f"The scene column {column!r} does not hold one scene per image.")

@@ -22,7 +22,7 @@ from sind_hf import metrics
 from sind_hf.data.manifests.catalog import CATALOG
 from sind_hf.data.manifests.manifest import Manifest, ManifestError
 from sind_hf.data.statistics import aligned, density, lower_median, mean_overlap, scores_by_scene
-from sind_hf.files import atomic_file
+from sind_hf.files import atomic_file, counted
 from sind_hf.scoring.quality_maps import COLORS
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def fit_scatter(
             "PLCC after the fit": metrics.plcc(fit(x), y),
         }
     text = "\n".join(f"{name} {value:.3f}" for name, value in values.items())
-    axis.text(0.03, 0.97, f"{text}\n{len(x):,} images", transform=axis.transAxes, va="top", fontsize=9)
+    axis.text(0.03, 0.97, f"{text}\n{counted(len(x), 'image')}", transform=axis.transAxes, va="top", fontsize=9)
     axis.set_xlabel("predicted score")
     axis.set_ylabel(truth_label)
     axis.legend(loc="lower right", frameon=False, fontsize=9)

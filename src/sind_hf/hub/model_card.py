@@ -15,7 +15,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from sind_hf.data.manifests.catalog import find
-from sind_hf.files import write_text
+from sind_hf.files import counted, write_text
 from sind_hf.hub.model_facts import ModelFacts, SetResult
 
 CARD = "README.md"
@@ -312,7 +312,7 @@ def _training_rows(facts: ModelFacts) -> list[tuple[str, str]]:
     if not options and not facts.trained_on:
         return []
     data = ", ".join(
-        plain(name) if count is None else f"{plain(name)} ({count:,} images)"
+        plain(name) if count is None else f"{plain(name)} ({counted(count, 'image')})"
         for name, count in facts.trained_on.items()
     )
     rows = [("training data", data or "not on record")]

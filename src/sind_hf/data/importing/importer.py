@@ -24,7 +24,7 @@ from sind_hf.data.importing.hub_datasets import is_saved_dataset, read_hub_datas
 from sind_hf.data.importing.tables import COLUMN_NAMES, SUFFIXES, Table, find_column, read_table, shown_columns
 from sind_hf.data.manifests.manifest import Manifest, ManifestEntry, ScoreInfo
 from sind_hf.data.manifests.validation import ManifestError, entry_faults, file_fault, normal_path, require_image_root
-from sind_hf.files import atomic_file, reason, shown
+from sind_hf.files import atomic_file, counted, reason, shown
 from sind_hf.image_processing_sind import ImageError, open_image, open_regular_file
 
 # File names that many datasets share; such a dataset is named after its folder.
@@ -340,13 +340,16 @@ def _entries(
             raise
         except ValueError as error:
             left_out.append(LeftOutRow(number, str(error)))
-    notes = [f"{commas:,} scores are read with a decimal comma"] if commas else []
+    notes = [f"{counted(commas, 'score')} with a decimal comma"] if commas else []
     if again and not mean:
         notes.append(
-            f"{again:,} rows rate an image once more and are left out; --mean averages the ratings of an image"
+            f"left out {counted(again, 'row')} with another rating of the same image; "
+            "--mean averages the ratings of an image"
         )
     if several := [len(each) for each in ratings.values() if len(each) > 1]:
-        notes.append(f"{len(several):,} images have {min(several)} to {max(several)} ratings; their score is the mean")
+        notes.append(
+            f"{counted(len(several), 'image')} with {min(several)} to {max(several)} ratings; the score is their mean"
+        )
     averaged = [
         replace(entry, score=math.fsum(ratings[image]) / len(ratings[image])) for image, entry in entries.items()
     ]

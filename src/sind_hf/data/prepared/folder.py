@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sind_hf.data.manifests.document import parse_json
 from sind_hf.data.manifests.manifest import Manifest
 from sind_hf.data.manifests.validation import path_fault
-from sind_hf.files import read_text
+from sind_hf.files import counted, read_text
 from sind_hf.image_processing_sind import ResizeBackend, open_regular_file
 
 if TYPE_CHECKING:
@@ -212,8 +212,8 @@ class PreparedFolder:
         row_of = {image: row for row, image in enumerate(images["image"][:])}
         if unknown := [entry.image for entry in manifest.entries if entry.image not in row_of]:
             raise ValueError(
-                f"{self.path}: {len(unknown)} images of {manifest.dataset} are not in this prepared data, first "
-                f"{unknown[0]}; prepare them with their own manifest."
+                f"{self.path}: this prepared data lacks {counted(len(unknown), 'image')} of {manifest.dataset}, first "
+                f"{unknown[0]}; prepare {manifest.dataset} with its own manifest."
             )
         # Tables without a selection can be joined side by side without copying images. So the labels are put in the
         # order of the images (an image without an entry gets the first one's), and rows are selected from the join.
@@ -267,8 +267,8 @@ def load_prepared(
     prepared = PreparedFolder(folder)
     if check_sources and prepared.image_root.is_dir() and (stale := prepared.stale()):
         raise ValueError(
-            f"{prepared.path}: {len(stale)} images under {prepared.image_root} were changed since they were "
-            f"prepared, first {stale[0]}; run prepare again, or pass check_sources=False."
+            f"{prepared.path}: {counted(len(stale), 'image')} under {prepared.image_root} changed after the "
+            f"preparation, first {stale[0]}; run prepare again, or pass check_sources=False."
         )
     return prepared.dataset(manifest)
 

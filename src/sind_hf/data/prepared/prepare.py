@@ -31,7 +31,7 @@ from sind_hf.data.prepared.folder import (
     is_prepared,
 )
 from sind_hf.distributed import worker_deaths_named
-from sind_hf.files import atomic_file, reason, remove_leftovers, sole_use, write_json
+from sind_hf.files import atomic_file, counted, reason, remove_leftovers, sole_use, write_json
 from sind_hf.image_processing_sind import (
     MAX_FULL_ASPECT,
     ImageError,
@@ -76,8 +76,8 @@ class DiskUse:
 
     def __str__(self) -> str:
         return (
-            f"{self.images:,} images to prepare need {self.needed / 1e9:,.2f} GB in {self.folder}; "
-            f"{self.free / 1e9:,.2f} GB are free"
+            f"{counted(self.images, 'image')} to prepare: {self.needed / 1e9:,.2f} GB in {self.folder}, "
+            f"where {self.free / 1e9:,.2f} GB are free"
         )
 
 

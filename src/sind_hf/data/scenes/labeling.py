@@ -26,6 +26,7 @@ from sind_hf.data.manifests.manifest import Manifest
 from sind_hf.data.manifests.validation import require_image_root
 from sind_hf.data.scenes.cache import SimilarityCache
 from sind_hf.data.scenes.embeddings import ClipEncoder, ImageEncoder, embed_images
+from sind_hf.files import counted
 
 PROMPT = "a photo of {scene}"
 #: CLIP's learned temperature, which the published labels used too.
@@ -228,7 +229,8 @@ def apply(manifest: Manifest, labels: SceneLabels) -> Manifest:
     entries = [entry for entry in manifest.entries if entry.image not in unreadable]
     if unknown := [entry.image for entry in entries if entry.image not in labels.labels]:
         raise ValueError(
-            f"{manifest.dataset}: {len(unknown)} images have no scene label, first {unknown[0]}; label this manifest."
+            f"{manifest.dataset}: no scene label for {counted(len(unknown), 'image')}, first {unknown[0]}; "
+            "label this manifest."
         )
     ids = {scene: base_domain + index for index, scene in enumerate(labels.scenes)}
     labeled = [

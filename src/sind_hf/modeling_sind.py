@@ -56,6 +56,9 @@ class TokenLayout:
     final_norm: str | None
 
 
+_TOKEN_LAYOUTS: dict[tuple[type, str, int | None], TokenLayout] = {}
+
+
 @dataclass
 class SindOutput(ModelOutput):
     """Output of a `SindModel` for B images.
@@ -319,7 +322,7 @@ class SindModel(ImageScorer, PreTrainedModel):
         self.backbone_options = (
             {"interpolate_pos_encoding": True} if resized and "interpolate_pos_encoding" in takes else {}
         )
-        self.token_layout = self._probe_backbone()
+        self.token_layout = self._find_token_layout()
         global_width = vision.projection_dim if self.is_clip else self.token_layout.global_width
         local_width = {"patch": self.token_layout.width, "class": global_width, "none": 0}[config.local_branch]
         self.head_widths = [global_width, local_width]
@@ -577,6 +580,14 @@ class SindModel(ImageScorer, PreTrainedModel):
 
     def _patch_tokens(self, last: Tensor) -> Tensor:
         return last[:, self.token_layout.prefix :]
+
+    def _find_token_layout(self) -> TokenLayout:
+        """Probe the backbone, unless one of its class and configuration was probed for views of this size before."""
+        backbone = type(self.vision_model)
+        key = (backbone, self._backbone_config.to_json_string(use_diff=False), self.config.view_size)
+        if key not in _TOKEN_LAYOUTS:
+            _TOKEN_LAYOUTS[key] = self._probe_backbone()
+        return _TOKEN_LAYOUTS[key]
 
     def _probe_backbone(self) -> TokenLayout:
         """Ask the backbone itself what it returns for a view, by a forward pass on the meta device (shapes only)."""

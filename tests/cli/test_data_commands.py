@@ -527,7 +527,7 @@ class TestPrepare:
         outcome = data(*arguments)
         assert outcome.code == 0
         announced, *others = outcome.err.splitlines()
-        assert announced.startswith("10 images to prepare: 0.00 GB in ")
+        assert announced.startswith("preparing 10 images takes 0.00 GB in ")
         assert "GB are free" in announced and not others
         assert "generated: 10 images prepared (0 by an earlier run), 0 left out" in outcome.out
         folder = PreparedFolder(tmp_path / "prepared")

@@ -200,7 +200,7 @@ def test_not_enough_room(source, tmp_path, monkeypatch):
     monkeypatch.setattr(preparation.shutil, "disk_usage", lambda path: usage(10**9, 0, needed - 1))
     announced = []
     with pytest.raises(
-        ValueError, match=rf"Not enough room: 10 images .* need 0\.00 GB in {folder}; 0\.00 GB are free"
+        ValueError, match=rf"Not enough room: preparing 10 images takes 0\.00 GB in {folder}, where 0\.00 GB are free"
     ):
         run(manifest, root, folder, announce=announced.append)
     assert announced[0].needed == needed > announced[0].free == needed - 1

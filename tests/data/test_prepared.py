@@ -229,7 +229,9 @@ def test_changed_sources_are_detected_and_copies_are_not(copy):
     (root / manifest.entries[8].image).unlink()
     changed = [manifest.entries[5].image, manifest.entries[8].image]
     assert PreparedFolder(folder).stale() == changed
-    with pytest.raises(ValueError, match=rf"2 images under .* were changed .* first {changed[0]}; run prepare again"):
+    with pytest.raises(
+        ValueError, match=rf"2 images under .* changed after the preparation, first {changed[0]}; run prepare again"
+    ):
         load_prepared(folder)
     assert len(load_prepared(folder, check_sources=False)) == 10
 

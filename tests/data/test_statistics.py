@@ -121,7 +121,7 @@ def test_findings_against_the_catalog() -> None:
     assert levels(compare_with_catalog(study())) == ["note"]
     assert levels(compare_with_catalog(live((1.0, 700)))) == ["note", "ok"]
     found = {check.what: check.level for check in compare_with_catalog(live((500.0, 700), (1.0, 305)))}
-    assert any("1 scores outside" in what and level == "problem" for what, level in found.items())
+    assert any("1 score outside" in what and level == "problem" for what, level in found.items())
     assert any("does not have: 305" in what and level == "problem" for what, level in found.items())
     wrong = compare_with_catalog(live((1.0, 700), score=ScoreInfo("DMOS")))
     assert any(check.level == "problem" and "lower is better" in check.what for check in wrong)

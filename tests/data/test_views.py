@@ -192,7 +192,7 @@ def test_unusable_columns_are_refused_in_one_line(rows, change, message):
 def test_classes_without_a_class_are_refused(rows):
     features = Features({"image": Value("string"), "score": Value("float64"), "scene": ClassLabel(names=["a", "b"])})
     dataset = Dataset.from_dict(rows | {"scene": [0, 1, 0, -1, 0, 1, 0, 1]}, features=features)
-    with pytest.raises(ValueError, match="empty for 1 images, first in row 3"):
+    with pytest.raises(ValueError, match="empty for 1 image, first in row 3"):
         ViewDataset(dataset, PROCESSOR, "center")
 
 

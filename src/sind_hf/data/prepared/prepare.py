@@ -76,7 +76,7 @@ class DiskUse:
 
     def __str__(self) -> str:
         return (
-            f"{counted(self.images, 'image')} to prepare: {self.needed / 1e9:,.2f} GB in {self.folder}, "
+            f"preparing {counted(self.images, 'image')} takes {self.needed / 1e9:,.2f} GB in {self.folder}, "
             f"where {self.free / 1e9:,.2f} GB are free"
         )
 

@@ -292,7 +292,7 @@ def _within_scene(by_scene: dict[str, dict[str, float]]) -> dict[str, float]:
     if undefined:
         shown = ", ".join(undefined[:5]) + (" …" if len(undefined) > 5 else "")
         count = f"{len(undefined)} of {len(by_scene)} scenes"
-        message = f"report: no correlation within {count}, for want of two images or of values that differ: {shown}"
+        message = f"report: no correlation within {count} (one image, or constant values): {shown}"
         warnings.warn(ConstantInputWarning(message), stacklevel=3)
     means = {
         name: float(np.mean([values[name] for values in defined])) if defined else float("nan")

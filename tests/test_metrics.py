@@ -250,7 +250,7 @@ def test_report_leaves_scenes_without_a_correlation_out_of_the_mean():
     prediction = [1, 2, 3, 4, 5, 6, 7]
     target = [1, 3, 2, 5, 5, 9, 4]
     scene = ["a", "a", "a", "flat", "flat", "single", None]
-    with pytest.warns(ConstantInputWarning, match="within 2 of 3 scenes, .*: flat, single") as caught:
+    with pytest.warns(ConstantInputWarning, match="within 2 of 3 scenes .*: flat, single") as caught:
         result = metrics.report(prediction, target, scene=scene)
     assert len(caught) == 1
     assert result["within_scene"] == pytest.approx({"srcc": 0.5, "plcc": 0.5, "scenes": 1})

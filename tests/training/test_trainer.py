@@ -508,7 +508,7 @@ def test_views_need_a_processor(tmp_path, images):
         ({}, {"scene_sampling": 4}, "asks for 4 scenes per batch, but the column 'scene' holds 3"),
         ({"score": None}, {}, "no score column 'score'"),
         ({}, {"image_column": "photo"}, "no image column 'photo'"),
-        ({"score": [1.0] * 23 + [float("nan")]}, {}, "not finite numbers, first in row 23"),
+        ({"score": [1.0] * 23 + [float("nan")]}, {}, "no finite number for 1 image, first in row 23"),
         ({"scene": ["a", None] * 12}, {}, "scene column 'scene' is empty for 12 images, first in row 1"),
     ],
 )

@@ -169,7 +169,7 @@ def small_files() -> Callable[[int], None]:
 
 
 def pytest_collection_finish() -> None:
-    """Keep what is imported out of garbage collections: every training asks for one, of half a million objects."""
+    """Keep imported objects, half a million, out of garbage collections: every training asks for one."""
     gc.collect()
     gc.freeze()
 

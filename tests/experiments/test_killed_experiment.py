@@ -14,8 +14,7 @@ from helpers.tiny_sets import make_config, make_set
 FOLDS = ("test_for_100_Animal", "test_for_101_Cityscape")
 
 
-def experiment(config: Path) -> Command:
-    """Start the command."""
+def start_experiment(config: Path) -> Command:
     return start("sind_hf.cli", ["experiment", "leave-one-out", "-c", config], CUDA_VISIBLE_DEVICES="")
 
 
@@ -41,7 +40,7 @@ def test_killed_and_started_again_equals_straight(tmp_path: Path) -> None:
         config.save(configs[name])
 
     second = tmp_path / "killed" / FOLDS[1]
-    process = experiment(configs["killed"])
+    process = start_experiment(configs["killed"])
     while process.poll() is None and not list(second.glob("checkpoint-*/trainer_state.json")):
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
@@ -50,8 +49,8 @@ def test_killed_and_started_again_equals_straight(tmp_path: Path) -> None:
     assert (tmp_path / "killed" / FOLDS[0] / "results.json").is_file()
     assert not (second / "results.json").exists()
 
-    messages = finish(experiment(configs["killed"]))
+    messages = finish(start_experiment(configs["killed"]))
     assert f"{FOLDS[1]}, seed 0 (2/2): done" in messages and FOLDS[0] not in messages
-    finish(experiment(configs["straight"]))
+    finish(start_experiment(configs["straight"]))
     for table in ("report.csv", "report_summary.csv", "report.md"):
         assert (tmp_path / "killed" / table).read_text() == (tmp_path / "straight" / table).read_text()

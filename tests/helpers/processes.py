@@ -1,4 +1,4 @@
-"""Commands in processes of their own, without the ten seconds that importing torch and transformers takes each time.
+"""Commands in separate processes, without the ten seconds that importing torch and transformers takes each time.
 
 A server process imports them once. Each command is forked from it, so it shares nothing with the process of the test
 but its arguments and its environment.
@@ -55,13 +55,13 @@ class Command:
 
 
 def process_of(function: Callable[..., object], *arguments: object) -> BaseProcess:
-    """Return a process, not yet started, that calls a function; what it forks itself inherits its memory as usual."""
+    """Return a process, not yet started, that calls a function and forks its own children."""
     return _FORKED.Process(target=_call, args=(function, arguments))
 
 
 def _call(function: Callable[..., object], arguments: tuple[object, ...]) -> None:
-    multiprocessing.set_start_method("fork", force=True)  # otherwise its own children come from another such server
-    gc.freeze()  # what the server imported need not be searched for garbage after every training
+    multiprocessing.set_start_method("fork", force=True)  # otherwise the children come from another such server
+    gc.freeze()  # keeps imported objects out of garbage collections, which every training asks for
     function(*arguments)
 
 

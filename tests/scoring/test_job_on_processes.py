@@ -15,8 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, Image
 
-from helpers.processes import Command, start_ranks
-from helpers.processes import start as start_module
+from helpers.processes import Command, start, start_ranks
 from sind_hf.checkpoints import load_checkpoint
 from sind_hf.scoring.scorer import score_images
 
@@ -35,9 +34,9 @@ def images(draw: Any, tmp_path: Path) -> Path:
     return folder
 
 
-def start(arguments: list[Any], slow: float = 0) -> Command:
+def start_one(arguments: list[Any], slow: float = 0) -> Command:
     """Start `sind-hf score`; with `slow`, every image takes at least that many seconds."""
-    return start_module("helpers.noted_score", ["score", *arguments, "--device", "cpu"], SLOW=str(slow))
+    return start("helpers.noted_score", ["score", *arguments, "--device", "cpu"], SLOW=str(slow))
 
 
 def start_two(arguments: list[Any], port: int, slow: float = 0) -> list[Command]:
@@ -133,7 +132,7 @@ def test_two_processes_are_killed_and_one_goes_on_and_the_other_way_round(
     first = kill_after(start_two(arguments, next(free_ports), slow=0.1), output, rows=8)
     assert len(list(tmp_path.glob("s.csv.part-1"))) == 1 and len(first) >= 7
     noted(tmp_path)
-    second = kill_after([start([*arguments, "--resume"], slow=0.1)], output, rows=len(first) + 6)
+    second = kill_after([start_one([*arguments, "--resume"], slow=0.1)], output, rows=len(first) + 6)
     assert set(first) < set(second) and len(set(second)) == len(second)
     assert not {image for _, image in noted(tmp_path)} & set(first)
     codes, err = ended(*start_two([*arguments, "--resume"], next(free_ports)))
@@ -157,9 +156,9 @@ def test_a_dataset_is_killed_and_goes_on(
     output = tmp_path / "s.parquet"
     arguments = [tmp_path / "d.parquet", "--image-root", tmp_path, "--model", tiny_checkpoint]
     arguments += ["--batch-size", 4, "--output", output]
-    kept = kill_after([start([*arguments, "--workers", 1], slow=0.1)], output, rows=8)
+    kept = kill_after([start_one([*arguments, "--workers", 1], slow=0.1)], output, rows=8)
     noted(tmp_path)
-    codes, err = ended(start([*arguments, "--resume"]))
+    codes, err = ended(start_one([*arguments, "--resume"]))
     assert codes == [0] and f"{COUNT - len(kept)} images scored" in err, err
     assert not {image for _, image in noted(tmp_path)} & set(kept)
     found = table(output)

@@ -84,7 +84,7 @@ def run_job(
     taken to the end. The output is one file of all.
 
     Args:
-        model: See `score_images`, as `processor`, `views` and `batch_size`.
+        model: See `score_images`, also for `processor`, `views` and `batch_size`.
         paths: Files, folders, lists, manifests, prepared folders, datasets; see `open_sources`. An image named twice
             is scored once.
         source_options: Options for manifests and datasets.

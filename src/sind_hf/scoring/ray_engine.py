@@ -39,9 +39,9 @@ class RayEngine:
 
     Args:
         checkpoint: Folder, Hub repository, or `.onnx` file.
-        device: Device of each actor, see `load_scorer`, as `dtype` and `fast_decode`. With GPUs in the cluster each
-            actor takes one, unless this is `"cpu"`.
-        views: See `score_images`, as `batch_size`, `workers` (of each actor) and `quality_maps`.
+        device: Device of each actor; see `load_scorer`, also for `dtype` and `fast_decode`. With GPUs in the cluster,
+            each actor takes one, unless this is `"cpu"`.
+        views: See `score_images`, also for `batch_size`, `workers` (of each actor) and `quality_maps`.
         actors: Number of actors; default: one for each GPU, or else as many as the CPUs allow with their loaders.
 
     Raises:

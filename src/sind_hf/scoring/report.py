@@ -117,7 +117,7 @@ def write_report(
         rows: Results of all images.
         images: The images that `extremes` returns, by name.
         model: Model that made the scores; it also makes the quality maps of the images on the page.
-        processor: See `score_images`, as `views`.
+        processor: See `score_images`, also for `views`.
         settings: Facts that the page states beside the results.
 
     Raises:

@@ -223,7 +223,7 @@ def halve_weights(source: Path, target: Path) -> None:
         if weight.data_type != TensorProto.FLOAT:
             continue
         values, name = numpy_helper.to_array(weight), weight.name
-        # NaN is not small enough, either.
+        # NaN fails this comparison, too.
         if values.size >= SMALLEST_HALVED and np.abs(values).max() <= np.finfo(np.float16).max:
             weight.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}_half"))
             casts.append(helper.make_node("Cast", [f"{name}_half"], [name], to=TensorProto.FLOAT))

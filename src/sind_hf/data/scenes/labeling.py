@@ -168,7 +168,7 @@ def pseudo_scenes(
     The labels are "cluster 1" (the largest) to "cluster k".
 
     Args:
-        image_root: See `label_scenes`, as `batch_size`, `workers`, `progress` and `follow_links`.
+        image_root: See `label_scenes`, also for `batch_size`, `workers`, `progress` and `follow_links`.
         encoder: Folder or Hub repository ID of a CLIP model, a `ClipEncoder`, or a `SindEncoder` for any backbone.
         clusters: Number of pseudo-scenes.
 

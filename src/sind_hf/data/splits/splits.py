@@ -207,7 +207,7 @@ def random_split(
 def k_folds(manifest: Manifest, folds: int = 10, seed: int = 0, keep_scenes: bool = False) -> list[Fold]:
     """Split a dataset into folds `1`, `2`, … so that every image is tested in exactly one of them.
 
-    Each tests on equally many (up to one) images, reference images or scenes.
+    The folds test on equal numbers of images, reference images or scenes; the numbers differ by one at most.
 
     Args:
         folds: Number of folds; EVA is published with ten.
